@@ -1,0 +1,99 @@
+"""Folds against least squares from the samples themselves, and against hand arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfprune.fold import FOLDS, absorb, drop, intake, least_squares, outgoing, scaled
+from tfprune.moments import Moments
+from tfprune.select import Selection
+
+NOWHERE = np.zeros(4)
+
+
+def moments_of(a):
+    moments = Moments(a.shape[1])
+    moments.add(a)
+    return moments
+
+
+def kept(*units):
+    return np.array(units, np.intp)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_least_squares_is_that_of_the_samples(seed, survivors):
+    rng = np.random.default_rng(seed)
+    a = np.maximum(rng.normal(0.5, 1, (200, 6)) @ rng.normal(0, 1, (6, 6)), 0).astype(np.float32)
+    # A dead unit says nothing and would make the oracle's answer one of many.
+    a[0] += 0.1 + np.arange(6)
+    selection = Selection(
+        kept=np.sort(rng.choice(6, survivors, replace=False)),
+        similar={},
+    )
+    removed = np.setdiff1d(np.arange(6), selection.kept)
+    selection = Selection(selection.kept, dict.fromkeys(removed.tolist(), int(selection.kept[0])))
+    fold = least_squares(selection, moments_of(a), np.zeros(6))
+    design = np.column_stack([a[:, selection.kept], np.ones(len(a))]).astype(float)
+    best, *_ = np.linalg.lstsq(design, a[:, removed].astype(float), rcond=None)
+    ours = a[:, selection.kept].astype(float) @ fold.matrix[:, removed] + fold.shift[removed]
+    np.testing.assert_allclose(ours, design @ best, atol=2e-3)
+    assert (fold.matrix[:, selection.kept] == np.eye(survivors)).all()
+    assert not fold.shift[selection.kept].any()
+
+
+def test_scaled_takes_the_sign_and_the_centre_of_the_pair(rng):
+    a = rng.random((500, 4)).astype(np.float32)
+    a[:, 0] = 0.5 + 0.4 * (a[:, 2] - 0.5)
+    a[:, 1] = 1 - a[:, 3]
+    selection = Selection(kept(2, 3), similar={0: 2}, complementary={1: 3})
+    fold = scaled(selection, moments_of(a), np.full(4, 0.5))
+    np.testing.assert_allclose(a[:, [2, 3]] @ fold.matrix + fold.shift, a, atol=1e-5)
+    np.testing.assert_allclose(fold.matrix[:, 0], [0.4, 0], atol=1e-5)
+    np.testing.assert_allclose(fold.matrix[:, 1], [0, -1], atol=1e-5)
+
+
+def test_constants_go_into_the_shift_whatever_the_fold(rng):
+    a = rng.random((50, 4)).astype(np.float32)
+    a[:, 1] = 0.3
+    selection = Selection(kept(0, 3), similar={2: 3}, constant=(1,))
+    for scheme in FOLDS.values():
+        fold = scheme.fold(selection, moments_of(a), NOWHERE)
+        assert fold.shift[1] == pytest.approx(0.3, abs=1e-6)
+        assert not fold.matrix[:, 1].any()
+
+
+def test_outgoing_hands_on_along_a_chain_and_loses_complements(rng):
+    a = rng.random((50, 6)).astype(np.float32)
+    selection = Selection(kept(3), similar={0: 2, 2: 3, 1: 4}, complementary={4: 5, 5: 4})
+    fold = outgoing(selection, moments_of(a), np.zeros(6))
+    assert fold.matrix.tolist() == [[1, 0, 1, 1, 0, 0]]
+    assert not fold.shift.any()
+    assert drop(selection, moments_of(a), np.zeros(6)).matrix.tolist() == [[0, 0, 0, 1, 0, 0]]
+
+
+def test_incoming_adds_the_incoming_weights():
+    selection = Selection(kept(2, 3), similar={0: 2, 1: 2})
+    kernel = np.arange(8.0).reshape(2, 4)
+    assert (kernel @ intake(selection, merge=False)).tolist() == kernel[:, [2, 3]].tolist()
+    assert (kernel @ intake(selection, merge=True)).tolist() == [[0 + 1 + 2, 3], [4 + 5 + 6, 7]]
+
+
+def test_absorbing_a_fold_is_reading_what_it_says(rng):
+    # Two positions of three units, and one feature of somebody else in between.
+    index = np.array([[0, 1, 2], [4, 5, 6]])
+    kernel = rng.normal(0, 1, (7, 5))
+    selection = Selection(kept(1, 2), similar={0: 2})
+    fold = outgoing(selection, Moments(3), np.zeros(3))
+    fold = type(fold)(fold.kept, fold.matrix + 0.1, np.array([0.5, 0.0, -1.0]))
+    folded, bias = absorb(kernel, index, fold)
+    survivors = rng.normal(0, 1, (11, 2, 2))
+    features = rng.normal(0, 1, (11, 7))
+    for position in range(2):
+        features[:, index[position]] = survivors[:, position] @ fold.matrix + fold.shift
+    expected = features @ kernel
+    smaller = np.column_stack([survivors[:, 0], features[:, 3], survivors[:, 1]])
+    np.testing.assert_allclose(smaller @ folded[[1, 2, 3, 5, 6]] + bias, expected)

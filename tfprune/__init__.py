@@ -1,0 +1,34 @@
+"""Finds hidden units that do the same work, removes them from Keras models, exports TFLite.
+
+>>> import tfprune
+>>> result = tfprune.prune(model, x, threshold=30)  # doctest: +SKIP
+>>> print(result)  # doctest: +SKIP
+>>> tfprune.export(result.model, "exported", representative=x)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tfprune.errors import TfpruneError
+
+if TYPE_CHECKING:
+    from tfprune.convert import export
+    from tfprune.pruning import PruneResult, prune
+
+__version__ = "0.1.0"
+__all__ = ["PruneResult", "TfpruneError", "export", "prune"]
+
+# Loaded at first use, so that what needs no TensorFlow does not wait for it.
+_ROOMS = {"PruneResult": "pruning", "prune": "pruning", "export": "convert"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOMS])

@@ -1,0 +1,77 @@
+"""What a user can ask for, checked; needs no TensorFlow, so that mistakes are told at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from tfprune.errors import TfpruneError
+
+CENTRES = ("auto", "none", "mean")
+SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")
+DEFAULT_SCHEMES = SCHEMES[:4]
+
+
+def check_threshold(threshold: object) -> float:
+    """Returns a threshold as a float.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not a number of degrees in the open interval (0, 90).
+    """
+    try:
+        degrees = float(threshold)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        degrees = math.nan
+    if isinstance(threshold, bool) or not 0 < degrees < 90:
+        raise TfpruneError(
+            f"threshold: expected a number of degrees between 0 and 90, received {threshold!r}"
+        )
+    return degrees
+
+
+def check_choice(what: str, choice: str, known: Iterable[str]) -> str:
+    """Returns a choice that is among the known ones, else raises :class:`TfpruneError`."""
+    if choice not in list(known):
+        raise TfpruneError(f"{what}: expected one of {', '.join(known)}, received {choice!r}")
+    return choice
+
+
+def check_centre(centre: object) -> str | float:
+    """Returns a centre as its name or a float.
+
+    Raises
+    ------
+    TfpruneError
+        If it is neither ``auto``, ``none``, ``mean`` nor a finite number.
+    """
+    if isinstance(centre, str) and centre in CENTRES:
+        return centre
+    try:
+        value = float(centre)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise TfpruneError(
+            f"centre: expected {', '.join(CENTRES)} or a number, received {centre!r}"
+        )
+    return value
+
+
+def check_schemes(schemes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the schemes, each once.
+
+    Raises
+    ------
+    TfpruneError
+        If there is none, or an unknown one.
+    """
+    if isinstance(schemes, str):
+        schemes = schemes.split(",")
+    for scheme in schemes or ("",):
+        if scheme not in SCHEMES:
+            raise TfpruneError(
+                f"schemes: expected some of {', '.join(SCHEMES)}, received {scheme!r}"
+            )
+    return tuple(dict.fromkeys(schemes))

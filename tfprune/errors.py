@@ -1,0 +1,5 @@
+"""The one error that this package raises for something its user can mend."""
+
+
+class TfpruneError(ValueError):
+    """Says what was expected, what came, and what to do, in one line."""

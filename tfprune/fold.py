@@ -1,0 +1,191 @@
+"""The fold: what the survivors say about the units that go; pure numpy.
+
+``old_units ~ kept_units @ matrix + shift``. Weights that read the old units take the fold in
+(:func:`absorb`), and the function is kept as far as the fold is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg
+
+from tfprune.moments import Moments
+from tfprune.select import Rule, Selection, by_pairs, by_survivors
+
+Array = npt.NDArray[np.float64]
+
+# Steadies collinear survivors; one refinement step takes its bias out of all other directions.
+RIDGE = 1e-7
+
+
+@dataclass(frozen=True)
+class Fold:
+    """``old_units ~ kept_units @ matrix + shift``.
+
+    Attributes
+    ----------
+    kept : array of shape (kept,)
+        Indices of the survivors among the units.
+    matrix : array of shape (kept, units)
+    shift : array of shape (units,)
+    """
+
+    kept: npt.NDArray[np.intp]
+    matrix: Array
+    shift: Array
+
+
+def _identity(selection: Selection, moments: Moments) -> Fold:
+    """Survivors stand for themselves, constants for their constant, the others for nothing."""
+    matrix = np.zeros((len(selection.kept), selection.units))
+    matrix[np.arange(len(selection.kept)), selection.kept] = 1
+    shift = np.zeros(selection.units)
+    constant = list(selection.constant)
+    shift[constant] = moments.mean[constant]
+    return Fold(selection.kept, matrix, shift)
+
+
+def drop(selection: Selection, moments: Moments, centre: Array) -> Fold:
+    """Similar and complementary units are zeroed."""
+    return _identity(selection, moments)
+
+
+def outgoing(selection: Selection, moments: Moments, centre: Array) -> Fold:
+    """A similar unit's outgoing weights are added to its partner's (Gedeon & Harris 1991).
+
+    A partner that goes later hands on what it took; complementary pairs are lost.
+    """
+    fold = _identity(selection, moments)
+    row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
+    for unit in selection.similar:
+        heir = _heir(selection, unit)
+        if heir is not None:
+            fold.matrix[row_of[heir], unit] = 1
+    return fold
+
+
+def scaled(selection: Selection, moments: Moments, centre: Array) -> Fold:
+    """A removed unit is the best multiple of its partner about the centre, negative for a
+    complement: ``a_i - c_i ~ s (a_j - c_j)``."""
+    fold = _identity(selection, moments)
+    gram = moments.gram(centre)
+    row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
+    for unit, partner in (selection.similar | selection.complementary).items():
+        if gram[partner, partner] <= 0:
+            continue  # A partner that is constant here says nothing.
+        scale = gram[unit, partner] / gram[partner, partner]
+        fold.matrix[row_of[partner], unit] = scale
+        fold.shift[unit] = centre[unit] - scale * centre[partner]
+    return fold
+
+
+def least_squares(selection: Selection, moments: Moments, centre: Array) -> Fold:
+    """Every removed unit is the linear function of all survivors with the least squared error."""
+    fold = _identity(selection, moments)
+    kept = selection.kept
+    removed = np.setdiff1d(np.arange(selection.units), [*kept, *selection.constant])
+    covariance = moments.covariance()
+    deviation = np.sqrt(np.maximum(covariance.diagonal()[kept], 0))
+    deviation[moments.constant()[kept]] = 0
+    informative = deviation > 0
+    kept, deviation = kept[informative], deviation[informative]
+    mean = moments.mean
+    fold.shift[removed] = mean[removed]
+    if not len(removed) or not len(kept):
+        return fold
+    correlation = covariance[np.ix_(kept, kept)] / np.outer(deviation, deviation)
+    target = covariance[np.ix_(kept, removed)] / deviation[:, None]
+    factor = linalg.cho_factor(correlation + RIDGE * np.eye(len(kept)))
+    weights = linalg.cho_solve(factor, target)
+    weights += linalg.cho_solve(factor, target - correlation @ weights)
+    weights /= deviation[:, None]
+    fold.matrix[np.ix_(np.flatnonzero(informative), removed)] = weights
+    fold.shift[removed] -= mean[kept] @ weights
+    return fold
+
+
+def _heir(selection: Selection, unit: int) -> int | None:
+    """The survivor at the end of a chain of similar units; None if the chain was lost."""
+    while unit in selection.similar:
+        unit = selection.similar[unit]
+    return None if unit in selection.complementary else unit
+
+
+def intake(selection: Selection, merge: bool) -> Array:
+    """How survivors' incoming weights are made: ``kernel' = kernel @ intake``.
+
+    Parameters
+    ----------
+    merge : bool
+        Whether the incoming weights and bias of a removed similar unit are added to its
+        partner's (the ``incoming`` rule of the studies) or left out.
+
+    Returns
+    -------
+    array of shape (units, kept)
+    """
+    matrix = np.zeros((selection.units, len(selection.kept)))
+    matrix[selection.kept, np.arange(len(selection.kept))] = 1
+    if merge:
+        column_of = {int(unit): column for column, unit in enumerate(selection.kept)}
+        for unit in selection.similar:
+            heir = _heir(selection, unit)
+            if heir is not None:
+                matrix[unit, column_of[heir]] = 1
+    return matrix
+
+
+def absorb(kernel: Array, index: npt.NDArray[np.intp], fold: Fold) -> tuple[Array, Array]:
+    """Multiplies a fold into the weights that read its units.
+
+    Parameters
+    ----------
+    kernel : array of shape (features, outputs)
+        The reader's kernel, all input features.
+    index : array of shape (positions, units)
+        Which feature holds which unit, once for every position (after Flatten, say).
+    fold : Fold
+
+    Returns
+    -------
+    kernel : array of shape (features, outputs)
+        The rows of the survivors hold the folded weights; the rows of the others are to be cut.
+    bias : array of shape (outputs,)
+        What the shift adds to the reader's bias.
+    """
+    rows = kernel[index]
+    folded = kernel.copy()
+    folded[index[:, fold.kept]] = np.einsum("ku,puo->pko", fold.matrix, rows)
+    return folded, np.einsum("u,puo->o", fold.shift, rows)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to remove units: which go, what the readers make of it, what the survivors take.
+
+    Attributes
+    ----------
+    fold : callable
+        ``(selection, moments, centre) -> Fold``.
+    rule : callable
+        ``(degrees, constant, threshold) -> Selection``.
+    merge_incoming : bool
+        Whether survivors take the incoming weights of the units merged into them.
+    """
+
+    fold: Callable[[Selection, Moments, Array], Fold]
+    rule: Rule
+    merge_incoming: bool = False
+
+
+FOLDS = {
+    "least-squares": Scheme(least_squares, by_survivors),
+    "scaled": Scheme(scaled, by_survivors),
+    "outgoing": Scheme(outgoing, by_pairs),
+    "incoming": Scheme(drop, by_pairs, merge_incoming=True),
+    "drop": Scheme(drop, by_pairs),
+}

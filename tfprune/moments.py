@@ -1,0 +1,192 @@
+"""Count, mean and second moments of activations, summed batch by batch; pure numpy.
+
+They are all that selecting units and folding them away needs, so samples are never kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.errors import TfpruneError
+
+Array = npt.NDArray[np.float64]
+
+# Relative spread below which float32 activations are a constant plus rounding.
+CONSTANT_SPREAD = 1e-6
+
+# Up to so many units products are float64: it costs next to nothing and keeps duplicates exact.
+NARROW = 128
+
+# Samples multiplied at once.
+ROWS = 2048
+
+
+class Moments:
+    """Streaming first and second moments of activation vectors.
+
+    Products are float32 (float64 for narrow layers), sums float64. They are taken about a
+    reference near the mean, so that a small spread around a large mean is not cancelled away
+    [1]_. Two objects that saw two shards of the data add up (``a + b``).
+
+    Parameters
+    ----------
+    units : int
+        Number of units, at least 1.
+
+    Attributes
+    ----------
+    count : int
+        Samples seen.
+
+    References
+    ----------
+    .. [1] Chan, Golub, LeVeque (1983), "Algorithms for computing the sample variance",
+       The American Statistician 37(3).
+    """
+
+    def __init__(self, units: int) -> None:
+        self.count = 0
+        kind = np.float64 if units <= NARROW else np.float32
+        self._reference = np.zeros(units, kind)
+        self._sum = np.zeros(units)
+        self._products = np.zeros((units, units))
+        # Small batches wait here: one large product costs far less than many small ones.
+        self._waiting = np.empty((ROWS, units), kind)
+        self._filled = 0
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return len(self._sum)
+
+    def add(self, activations: npt.ArrayLike) -> None:
+        """Adds a batch.
+
+        Parameters
+        ----------
+        activations : array of shape (samples, units)
+
+        Raises
+        ------
+        TfpruneError
+            If the shape is another, or a value is NaN or infinite (which may be noticed only
+            when enough samples have come together, or at :meth:`flush`).
+        """
+        batch = np.asarray(activations)
+        if batch.ndim != 2 or batch.shape[1] != self.units:
+            raise TfpruneError(
+                f"activations: expected shape (samples, {self.units}), received {batch.shape}"
+            )
+        if len(batch) and not self.count:
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._reference[:] = batch[:ROWS].mean(axis=0)
+        self.count += len(batch)
+        while len(batch):
+            space = self._waiting[self._filled : self._filled + len(batch)]
+            with np.errstate(invalid="ignore"):
+                np.subtract(batch[: len(space)], self._reference, out=space, casting="same_kind")
+            self._filled += len(space)
+            batch = batch[len(space) :]
+            if self._filled == ROWS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Takes in the samples that still wait; every reading below does it first.
+
+        Raises
+        ------
+        TfpruneError
+            If a value is NaN or infinite.
+        """
+        if not self._filled:
+            return
+        centred = self._waiting[: self._filled]
+        with np.errstate(over="ignore", invalid="ignore"):  # Both are looked for below.
+            products = centred.T @ centred
+        if not np.isfinite(products.diagonal()).all():
+            if not np.isfinite(centred).all():
+                raise TfpruneError("activations: expected finite numbers, received NaN or infinity")
+            # The squares overflow float32 although the values do not.
+            products = centred.T.astype(np.float64) @ centred
+        self._products += products
+        self._sum += np.ones(len(centred), centred.dtype) @ centred
+        self._filled = 0
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both shards together."""
+        if self.units != other.units:
+            raise TfpruneError(f"moments: {self.units} units cannot be added to {other.units}")
+        first, second = (self, other) if self.count else (other, self)
+        total = Moments(self.units)
+        first.flush()
+        total.count = first.count + second.count
+        total._reference = first._reference
+        total._sum = first._sum + second._sum_about(first._reference)
+        total._products = first._products + second._products_about(first._reference)
+        return total
+
+    def _sum_about(self, point: npt.ArrayLike) -> Array:
+        self.flush()
+        moved = self._reference.astype(np.float64) - np.asarray(point, np.float64)
+        return self._sum + self.count * moved
+
+    def _products_about(self, point: npt.ArrayLike) -> Array:
+        self.flush()
+        moved = self._reference.astype(np.float64) - np.asarray(point, np.float64)
+        cross = np.outer(self._sum, moved)
+        return self._products + cross + cross.T + self.count * np.outer(moved, moved)
+
+    @property
+    def mean(self) -> Array:
+        """Mean activation per unit, shape (units,)."""
+        self.flush()
+        return self._reference + self._sum / max(self.count, 1)
+
+    def covariance(self) -> Array:
+        """Covariance of the units (divided by the count), shape (units, units)."""
+        self.flush()
+        spread = self._sum / max(self.count, 1)
+        return self._products / max(self.count, 1) - np.outer(spread, spread)
+
+    def gram(self, centre: npt.ArrayLike = 0.0) -> Array:
+        """Second moments about a centre: the sum over samples of ``(a - centre)(a - centre)^T``.
+
+        Parameters
+        ----------
+        centre : float or array of shape (units,)
+
+        Returns
+        -------
+        array of shape (units, units)
+        """
+        return self._products_about(np.broadcast_to(centre, self.units))
+
+    def constant(self) -> npt.NDArray[np.bool_]:
+        """Which units never change (dead units included), shape (units,)."""
+        variance = np.maximum(self.covariance().diagonal(), 0)
+        scale = variance + self.mean**2
+        return variance <= CONSTANT_SPREAD**2 * scale
+
+
+def angles(gram: Array) -> Array:
+    """Pairwise angles between activation vectors (distinctiveness, Gedeon & Harris 1991).
+
+    Parameters
+    ----------
+    gram : array of shape (units, units)
+        Inner products of the activation vectors, about whichever centre.
+
+    Returns
+    -------
+    array of shape (units, units)
+        Degrees in [0, 180], 0 on the diagonal; NaN where a vector has length 0, which has no
+        direction.
+    """
+    lengths = np.sqrt(np.maximum(gram.diagonal(), 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines = gram / np.outer(lengths, lengths)
+    # Rounding can leave a cosine just outside [-1, 1], where arccos is NaN.
+    degrees = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    degrees[np.diag_indices_from(degrees)] = np.where(lengths > 0, 0.0, np.nan)
+    return degrees
