@@ -1,0 +1,84 @@
+"""A model and calibration data, one streaming pass, the moments of every read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.errors import TfpruneError
+from tfprune.moments import Moments
+from tfprune.progress import bar
+from tfprune.trace import Read, Trace
+
+
+def measure(
+    trace: Trace,
+    reads: Sequence[Read],
+    inputs: npt.NDArray[Any],
+    batch_size: int = 256,
+    progress: bool = False,
+) -> list[Moments]:
+    """Moments of the activation vectors that each read sees, in one forward pass.
+
+    Parameters
+    ----------
+    trace : Trace
+    reads : sequence of Read
+        Which of the trace's reads to measure, at least one.
+    inputs : array of shape (samples, ...)
+        Calibration data; only one batch of activations is held at a time.
+    batch_size : int
+    progress : bool
+        Whether to draw a progress bar on stderr.
+
+    Returns
+    -------
+    list of Moments
+        One for each read. A unit that stands at several positions (after Flatten, say) has a
+        sample for each.
+
+    Raises
+    ------
+    TfpruneError
+        If an activation is NaN or infinite; names the layer that reads it.
+    """
+    needed = sorted({read.tensor for read in reads})
+    probe = keras.Model(trace.model.input, [trace.tensors[tensor] for tensor in needed])
+    moments = [Moments(read.index.shape[1]) for read in reads]
+    for batch in bar(batches(inputs, batch_size), "activations", batch_size, len(inputs), progress):
+        seen = dict(zip(needed, keras.tree.flatten(probe.predict_on_batch(batch)), strict=True))
+        for read, moment in zip(reads, moments, strict=True):
+            with _naming(read.producer):
+                moment.add(vectors(seen[read.tensor], read.index))
+    for read, moment in zip(reads, moments, strict=True):
+        with _naming(read.producer):
+            moment.flush()
+    return moments
+
+
+@contextmanager
+def _naming(layer: str) -> Iterator[None]:
+    try:
+        yield
+    except TfpruneError as error:
+        raise TfpruneError(f"layer {layer}: {error}") from None
+
+
+def vectors(features: npt.NDArray[Any], index: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """The units' activations, shape (samples x positions, units), out of a tensor's features."""
+    units = index.shape[1]
+    rows = features.reshape(-1, features.shape[-1])
+    if index.size == rows.shape[1] and (index.ravel() == np.arange(index.size)).all():
+        return rows.reshape(-1, units)  # Already in order: no copy.
+    return rows[:, index].reshape(-1, units)
+
+
+def batches(inputs: npt.NDArray[Any], size: int) -> Iterator[npt.NDArray[Any]]:
+    """Slices of at most ``size`` samples, in order."""
+    for start in range(0, len(inputs), size):
+        yield inputs[start : start + size]

@@ -1,0 +1,78 @@
+"""What the rooms hand to each other and to the user: frozen records, no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """What became of one layer.
+
+    Attributes
+    ----------
+    name : str
+    units_before, units_after : int
+    similar, complementary, constant : int
+        Units removed, by reason.
+    kept : array of shape (units_after,)
+        Indices of the surviving units.
+    angles : array of shape (units_before, units_before)
+        Degrees between the activation vectors, NaN for vectors of length 0.
+    note : str
+        What else the user should know, or empty.
+    """
+
+    name: str
+    units_before: int
+    units_after: int
+    similar: int
+    complementary: int
+    constant: int
+    kept: npt.NDArray[np.intp] = field(repr=False, compare=False)
+    angles: npt.NDArray[np.float32] = field(repr=False, compare=False)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A layer that was left alone, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One exported file and what was measured on it.
+
+    Attributes
+    ----------
+    file : str
+        Name within the output folder.
+    variant : str
+        ``original`` or ``pruned``.
+    scheme : str
+    bytes : int
+    sha256 : str
+    parameters : int
+        Of the Keras model that it was made from.
+    scores : dict
+        ``accuracy`` or ``mse`` where the data has labels (else neither), ``agreement`` with the
+        unpruned float model where outputs are classes, ``output_error`` relative to its outputs.
+    latency_us : dict
+        ``p10`` and ``median`` microseconds of one invocation, one thread.
+    """
+
+    file: str
+    variant: str
+    scheme: str
+    bytes: int
+    sha256: str
+    parameters: int
+    scores: dict[str, Any] = field(default_factory=dict)
+    latency_us: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,98 @@
+"""Records to text tables; computes nothing but totals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from tfprune.records import Artifact, LayerResult, Skipped
+
+
+def layer_table(layers: Sequence[LayerResult], skipped: Sequence[Skipped]) -> str:
+    """What became of each layer, with a total row."""
+    head = ["layer", "units", "kept", "similar", "complementary", "constant", "skipped"]
+    rows: list[list[Any]] = [
+        [
+            layer.name, layer.units_before, layer.units_after,
+            layer.similar, layer.complementary, layer.constant, layer.note,
+        ]
+        for layer in layers
+    ]  # fmt: skip
+    totals = [sum(row[column] for row in rows) for column in range(1, 6)]
+    rows += [[skip.name, *[None] * 5, skip.reason] for skip in skipped]
+    if layers:
+        share = 100 * (totals[0] - totals[1]) / totals[0]
+        rows.append(["total", *totals, f"{share:.1f} % of units removed"])
+    table = tabulate(rows, head, disable_numparse=False, missingval="-")
+    if not layers:
+        table += (
+            "\nnothing to prune: every Dense layer was skipped"
+            if skipped
+            else ("\nnothing to prune: the model has no Dense layer")
+        )
+    return table
+
+
+def file_table(artifacts: Sequence[Artifact]) -> str:
+    """What each file weighs and scores; the unpruned float32 file is the measure of size."""
+    base = next(
+        (a.bytes for a in artifacts if (a.variant, a.scheme) == ("original", "float32")), None
+    )
+    metrics = [
+        name for name in ("accuracy", "mse", "agreement", "output_error")
+        if any(artifact.scores.get(name) is not None for artifact in artifacts)
+    ]  # fmt: skip
+    if {"accuracy", "agreement"} & set(metrics):
+        metrics = [name for name in metrics if name != "output_error"]
+    head = ["file", "variant", "scheme", "bytes", "times smaller"]
+    head += [_HEADINGS[name] for name in metrics] + ["p10 us"]
+    rows: list[list[Any]] = []
+    for artifact in artifacts:
+        smaller = f"{base / artifact.bytes:.2f}" if base else None
+        scores = [_FORMATS[name](artifact.scores.get(name)) for name in metrics]
+        p10 = artifact.latency_us.get("p10")
+        rows.append(
+            [artifact.file, artifact.variant, artifact.scheme, f"{artifact.bytes:,}", smaller,
+             *scores, None if p10 is None else f"{p10:.1f}"]
+        )  # fmt: skip
+    for variant in ("original", "pruned"):
+        sizes = [artifact.bytes for artifact in artifacts if artifact.variant == variant]
+        if sizes:
+            rows.append([f"total, {len(sizes)} files", variant, None, f"{sum(sizes):,}"])
+    align = ["left"] * 3 + ["right"] * (len(head) - 3)
+    return tabulate(rows, head, colalign=align, disable_numparse=True, missingval="")
+
+
+def job_report(
+    layers: Sequence[LayerResult],
+    skipped: Sequence[Skipped],
+    artifacts: Sequence[Artifact],
+    dataset: dict[str, Any],
+) -> str:
+    """Both tables and the lines that say what they were measured on."""
+    name = dataset["name"]
+    if dataset["fallback_from"]:
+        name += f" (FALLBACK: {dataset['fallback_from']} could not be had)"
+    counts = ", ".join(
+        f"{dataset[part]:,} {part}" for part in ("train", "calibration", "validation", "test")
+    )
+    lines = [f"data: {name}; {counts}", *(f"data: {note}" for note in dataset["notes"])]
+    tables = [layer_table(layers, skipped), file_table(artifacts)]
+    return "\n\n".join(["\n".join(lines), *tables])
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.2f}"
+
+
+def _plain(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"
+
+
+_HEADINGS = {
+    "accuracy": "accuracy %", "agreement": "agreement %", "mse": "mse",
+    "output_error": "output error %",
+}  # fmt: skip
+_FORMATS = {"accuracy": _percent, "agreement": _percent, "mse": _plain, "output_error": _percent}
