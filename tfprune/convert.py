@@ -1,0 +1,272 @@
+"""A Keras model to TFLite bytes, one function a scheme.
+
+Schemes: ``float32``; ``float16`` (weights of 16 bits); ``dynamic`` (weights of 8 bits, computed
+from float inputs); ``int8`` (weights, activations, input and output of 8 bits); ``int16x8``
+(activations of 16 bits, weights of 8).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfprune.choices import DEFAULT_SCHEMES, check_schemes
+from tfprune.errors import TfpruneError
+from tfprune.inputs import check_inputs
+from tfprune.litert import LiteModel
+from tfprune.progress import meter
+from tfprune.quiet import quiet
+
+Converter = Any
+Representative = Callable[[], Iterator[list[npt.NDArray[Any]]]]
+
+# Samples whose ranges set the scales of quantised activations.
+REPRESENTATIVE = 500
+
+
+def _float32(converter: Converter, samples: Representative) -> None:
+    pass
+
+
+def _float16(converter: Converter, samples: Representative) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+
+
+def _dynamic(converter: Converter, samples: Representative) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+
+def _int8(converter: Converter, samples: Representative) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = samples
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+
+
+def _int16x8(converter: Converter, samples: Representative) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = samples
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    ]
+
+
+_SETTINGS: dict[str, Callable[[Converter, Representative], None]] = {
+    "float32": _float32,
+    "float16": _float16,
+    "dynamic": _dynamic,
+    "int8": _int8,
+    "int16x8": _int16x8,
+}
+
+# How far a file's outputs may be from Keras', as a share of their spread over the samples.
+# Far above what the scheme costs, far below a file that computes something else.
+TOLERANCE = {"float32": 1e-3, "float16": 0.05, "dynamic": 0.5, "int8": 0.5, "int16x8": 0.5}
+
+
+def convert(
+    model: keras.Model,
+    schemes: Sequence[str],
+    representative: npt.NDArray[Any],
+    batch: int | None = 1,
+) -> Iterator[tuple[str, bytes]]:
+    """Converts a model, scheme by scheme.
+
+    Parameters
+    ----------
+    model : keras.Model
+    schemes : sequence of str
+    representative : array of shape (samples, ...)
+        Sets the scales of quantised activations (at most 500 samples are used), and is what
+        every file is compared on with Keras.
+    batch : int or None
+        Fixed batch size; None leaves it open, at the cost of a few operators.
+
+    Yields
+    ------
+    (scheme, bytes)
+
+    Raises
+    ------
+    TfpruneError
+        If the converter refuses the model, or a file disagrees with Keras.
+    """
+    samples = representative[:REPRESENTATIVE]
+    with tempfile.TemporaryDirectory() as folder:
+        signature = [
+            keras.InputSpec(shape=(batch, *t.shape[1:]), dtype=t.dtype, name=t.name)
+            for t in model.inputs
+        ]
+        try:
+            with quiet():
+                model.export(folder, verbose=False, input_signature=signature)
+        except Exception as error:
+            raise TfpruneError(
+                f"model {model.name}: TensorFlow cannot export it: {error}"
+            ) from error
+        expected = outputs_of(model, samples)
+        for scheme in schemes:
+            data = _convert_one(
+                folder, scheme, np.repeat(samples[:, None], batch or 1, 1), model.name
+            )
+            verify(data, scheme, samples, expected)
+            yield scheme, data
+
+
+def _convert_one(folder: str, scheme: str, groups: npt.NDArray[Any], name: str) -> bytes:
+    """Converts a SavedModel; ``groups`` are representative batches, (number, batch, ...)."""
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+
+    def representative() -> Iterator[list[npt.NDArray[Any]]]:
+        for group in groups:
+            yield [group]
+
+    _SETTINGS[scheme](converter, representative)
+    try:
+        with quiet():
+            return bytes(converter.convert())
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TfpruneError(f"model {name}: no {scheme} file can be made of it: {reason}") from error
+
+
+def outputs_of(model: keras.Model, x: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """What Keras computes: a list of outputs, each of shape (samples, ...)."""
+    return [np.asarray(out) for out in keras.tree.flatten(model.predict(x, verbose=0))]
+
+
+def verify(
+    data: bytes, scheme: str, x: npt.NDArray[Any], expected: Sequence[npt.NDArray[Any]]
+) -> None:
+    """Runs a file and compares it with what Keras computes.
+
+    Some converter routes make files without weights and report no error.
+
+    Parameters
+    ----------
+    data : bytes
+    scheme : str
+    x : array of shape (samples, ...)
+    expected : sequence of arrays
+        Keras' outputs for ``x``.
+
+    Raises
+    ------
+    TfpruneError
+        If it cannot run, or its outputs are not Keras'.
+    """
+    try:
+        lite = LiteModel(data)
+        received = lite.predict(x)
+    except (RuntimeError, ValueError) as error:
+        raise TfpruneError(f"the {scheme} file does not run in LiteRT: {error}") from None
+    for out, (ours, keras_out) in enumerate(zip(received, expected, strict=True)):
+        off = disagreement(ours, keras_out, lite.steps[out])
+        if not off <= TOLERANCE[scheme]:
+            raise TfpruneError(
+                f"the {scheme} file disagrees with Keras: output {out} is off by {off:.1%} of "
+                f"its spread, at most {TOLERANCE[scheme]:.1%} is accepted; it was not written"
+            )
+
+
+def disagreement(
+    received: npt.NDArray[Any], expected: npt.NDArray[Any], step: float = 0.0
+) -> float:
+    """Root mean square difference as a share of the expected values' spread over samples.
+
+    Parameters
+    ----------
+    received, expected : arrays of one shape (samples, ...)
+    step : float
+        The output's quantisation step, within which a difference does not count.
+    """
+    difference = np.abs(received.astype(float) - expected)
+    difference = np.maximum(difference - step, 0)
+    spread = np.sqrt(np.mean((expected - expected.mean(axis=0)) ** 2))
+    # Outputs that do not vary with the sample are measured by their size.
+    if spread < 1e-6 * (size := np.sqrt(np.mean(expected.astype(float) ** 2))):
+        spread = size
+    rms = float(np.sqrt(np.mean(difference**2)))
+    return rms / float(spread) if spread > 0 else rms
+
+
+def export(
+    model: keras.Model,
+    directory: str | os.PathLike[str],
+    schemes: Sequence[str] = DEFAULT_SCHEMES,
+    representative: npt.ArrayLike | None = None,
+    *,
+    name: str | None = None,
+    batch: int | None = 1,
+    progress: bool = False,
+) -> dict[str, Path]:
+    """Writes ``NAME_SCHEME.tflite`` files, each run in LiteRT and compared with Keras first.
+
+    Parameters
+    ----------
+    model : keras.Model
+    directory : path
+        Made if it is not there. Files in it are replaced only once all are right.
+    schemes : sequence of str
+        Some of float32, float16, dynamic, int8, int16x8.
+    representative : array of shape (samples, ...)
+        A few hundred samples as the model takes them: the files are compared on them, and they
+        set the scales of quantised activations.
+    name : str, optional
+        The model's own by default.
+    batch : int or None
+        Fixed batch size; None leaves it open.
+    progress : bool
+        Whether to draw a progress bar on stderr.
+
+    Returns
+    -------
+    dict of str to Path
+        Scheme -> file.
+
+    Raises
+    ------
+    TfpruneError
+        If an argument is not as above, the converter refuses the model, or a file disagrees
+        with Keras.
+    """
+    wanted = check_schemes(schemes)
+    if representative is None:
+        raise TfpruneError(
+            "representative: expected samples to compare the files on, received none"
+        )
+    samples = check_inputs(model, representative)
+    folder = Path(directory)
+    made = {}
+    with meter("converting", len(wanted), progress, "file") as drawn:
+        for scheme, data in convert(model, wanted, samples, batch):
+            made[scheme] = data
+            drawn.update()
+    paths = {scheme: folder / f"{name or model.name}_{scheme}.tflite" for scheme in made}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for scheme, path in paths.items():
+            write_bytes(path, made[scheme])
+    except OSError as error:
+        raise TfpruneError(f"output {folder}: cannot be written ({error.strerror})") from None
+    return paths
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

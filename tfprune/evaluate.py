@@ -1,0 +1,132 @@
+"""What a model is worth on data that it was neither trained, calibrated nor chosen on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.convert import disagreement
+from tfprune.datasets import Part
+from tfprune.errors import TfpruneError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What outputs are held against.
+
+    Attributes
+    ----------
+    reference : sequence of arrays of shape (samples, ...)
+        The unpruned float model's outputs.
+    metric : {"accuracy", "mse"} or None
+        None without labels.
+    output : int
+        Which output the labels belong to.
+    target : array or None
+        Classes for ``accuracy``, values of the output's shape for ``mse``.
+    """
+
+    reference: Sequence[Array]
+    metric: str | None = None
+    output: int = 0
+    target: Array | None = None
+
+    def scores(self, outputs: Sequence[Array]) -> dict[str, float]:
+        """Scores outputs for the same samples.
+
+        Returns
+        -------
+        dict
+            ``accuracy`` (0 to 1) or ``mse`` where there are labels; ``agreement``, the share of
+            samples whose classes are the reference's in every output; ``output_error``, the
+            root mean square difference to the reference relative to its spread.
+        """
+        made: dict[str, float] = {}
+        if self.metric == "accuracy":
+            made["accuracy"] = float(np.mean(decisions(outputs[self.output]) == self.target))
+        elif self.metric == "mse":
+            difference = outputs[self.output].astype(float) - self.target
+            made["mse"] = float(np.mean(difference**2))
+        if self.metric != "mse":
+            same = [
+                (decisions(ours) == decisions(theirs)).reshape(len(ours), -1).all(axis=1)
+                for ours, theirs in zip(outputs, self.reference, strict=True)
+            ]
+            made["agreement"] = float(np.mean(np.logical_and.reduce(same)))
+        made["output_error"] = max(
+            disagreement(ours, theirs) for ours, theirs in zip(outputs, self.reference, strict=True)
+        )
+        return made
+
+
+def yardstick(reference: Sequence[Array], test: Part) -> Yardstick:
+    """Finds out from the shapes what the labels mean.
+
+    Integer labels are classes of the output that has room for them (a single output unit decides
+    between two), rows of one 1 likewise; other labels are values, scored by mean squared error.
+    An output as large as the input reconstructs it, unless the labels say otherwise.
+
+    Parameters
+    ----------
+    reference : sequence of arrays of shape (samples, ...)
+        The unpruned float model's outputs on the test data.
+    test : Part
+
+    Raises
+    ------
+    TfpruneError
+        If the labels fit no output.
+    """
+    if test.y is not None:
+        for position, output in enumerate(reference):
+            found = _goal(output, test.y)
+            if found is not None:
+                return Yardstick(reference, found[0], position, found[1])
+    for position, output in enumerate(reference):
+        if output[0].size == test.x[0].size > 1:
+            return Yardstick(reference, "mse", position, test.x.reshape(output.shape))
+    if test.y is None:
+        return Yardstick(reference)
+    shapes = ", ".join(str(output.shape[1:]) for output in reference)
+    raise TfpruneError(
+        f"data: labels of shape {test.y.shape[1:]} and values from {test.y.min()} to "
+        f"{test.y.max()} fit no output of the model (shapes {shapes})"
+    )
+
+
+def _goal(output: Array, y: Array) -> tuple[str, Array] | None:
+    """What labels are to an output: the metric and the target; None if they do not fit."""
+    if y.shape[1:] == (1,) and y.shape != output.shape:
+        y = y[:, 0]
+    whole = y.dtype.kind in "iub"
+    several = output.shape[-1] > 1
+    if y.shape == output.shape[:-1]:
+        if whole and y.min() >= 0 and y.max() < max(output.shape[-1], 2):
+            return "accuracy", y
+        return None if several else ("mse", y[..., None])
+    if y.shape != output.shape:
+        return None
+    if several and ((y == 0) | (y == 1)).all() and (y.sum(axis=-1) == 1).all():
+        return "accuracy", y.argmax(axis=-1)
+    if not several and whole and y.min() >= 0 and y.max() <= 1:
+        return "accuracy", y[..., 0]
+    return "mse", y
+
+
+def decisions(output: Array) -> Array:
+    """The classes that outputs decide for, shape (samples, ...) without the last axis.
+
+    The largest of several; a single one decides at 0.5 if it is a probability, else at 0.
+    """
+    if output.ndim < 2:
+        output = output[:, None]
+    if output.shape[-1] > 1:
+        return output.argmax(axis=-1)
+    probability = output.min() >= 0 and output.max() <= 1
+    return (output[..., 0] > (0.5 if probability else 0.0)).astype(np.intp)

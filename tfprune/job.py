@@ -1,0 +1,169 @@
+"""The main job: data and model in; pruned, exported and measured files out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from tfprune import datasets, manifest, plots, training
+from tfprune.convert import convert, outputs_of, write_bytes
+from tfprune.datasets import Dataset
+from tfprune.digest import file_digest
+from tfprune.evaluate import Yardstick, yardstick
+from tfprune.inputs import check_inputs, input_shape
+from tfprune.litert import LiteModel, latencies
+from tfprune.models import BUILT_IN, load_model
+from tfprune.progress import meter
+from tfprune.pruning import PruneResult, prune
+from tfprune.records import Artifact
+from tfprune.request import Request
+from tfprune.staging import staging
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job made."""
+
+    result: PruneResult
+    artifacts: tuple[Artifact, ...]
+    manifest: dict[str, Any]
+
+
+def run(request: Request, command: Sequence[str], say: Callable[[str], None]) -> Outcome:
+    """Does the job and writes its files; see :class:`Request` for what can be asked.
+
+    Parameters
+    ----------
+    request : Request
+    command : sequence of str
+        The command line, for the manifest.
+    say : callable
+        Is told, in a line each, what the user should know while it runs.
+
+    Raises
+    ------
+    TfpruneError
+        If something asked for is not possible; the output folder is then as it was.
+    """
+    git = manifest.git_state()
+    with staging(Path(request.output), last=MANIFEST) as stage:
+        keras.utils.set_random_seed(request.seed)
+        model, data, about = _model_and_data(request, say)
+        for note in data.notes:
+            say(f"data: {note}")
+        result = prune(
+            model,
+            data.calibration.x,
+            request.prune,
+            centre=request.centre,
+            fold=request.fold,
+            layers=request.layers,
+            skip=request.skip,
+            progress=True,
+        )
+        if not result.layers:
+            say(f"{about['name']}: nothing to prune; the pruned files are the original ones")
+        pruned_name = f"{about['name']}_prune{request.prune:g}"
+        result.model.save(stage / f"{pruned_name}.keras")
+        artifacts = _artifacts(
+            [("original", about["name"], model), ("pruned", pruned_name, result.model)],
+            request.schemes, data, request.batch, stage,
+        )  # fmt: skip
+        (stage / "plots").mkdir()
+        for layer in result.layers:
+            stem = layer.name.replace("/", "_")
+            plots.angle_histogram(layer, request.prune, stage / "plots" / f"{stem}_angles.png")
+            plots.angle_map(layer, stage / "plots" / f"{stem}_angle_map.png")
+        plots.bytes_against_score(artifacts, stage / "plots" / "bytes_against_score.png")
+        made = manifest.manifest(
+            command=command,
+            seed=request.seed,
+            git=git,
+            dataset=data,
+            model=about,
+            result=result,
+            artifacts=artifacts,
+        )
+        manifest.write(made, stage / MANIFEST)
+    return Outcome(result, tuple(artifacts), made)
+
+
+def _model_and_data(
+    request: Request, say: Callable[[str], None]
+) -> tuple[keras.Model, Dataset, dict[str, Any]]:
+    """The model to prune, the data as it takes it, and what the manifest says of the model."""
+    if request.model in BUILT_IN:
+        raw = datasets.load(request.dataset, request.data, request.seed, say)
+        data = datasets.prepare(raw, request.scale, None, request.calibration, request.seed)
+        model, path = training.trained(
+            request.model,
+            request.units,
+            data.train,
+            data.validation,
+            data_digest=data.sha256,
+            epochs=request.epochs,
+            seed=request.seed,
+            say=say,
+        )
+        name = request.model
+    else:
+        path = Path(request.model)
+        model = load_model(path, request.unsafe)
+        name = path.stem
+        raw = datasets.load(request.dataset, request.data, request.seed, say)
+        data = datasets.prepare(
+            raw, request.scale, input_shape(model), request.calibration, request.seed
+        )
+    check_inputs(model, data.test.x)
+    return model, data, {"name": name, "sha256": file_digest(path) if path else None}
+
+
+def _artifacts(
+    variants: Sequence[tuple[str, str, keras.Model]],
+    schemes: Sequence[str],
+    data: Dataset,
+    batch: int | None,
+    folder: Path,
+) -> list[Artifact]:
+    """Converts, writes and measures the files of all variants."""
+    files: list[tuple[Artifact, LiteModel]] = []
+    with meter("converting", len(variants) * len(schemes), unit="file") as drawn:
+        for variant, name, model in variants:
+            calibration = check_inputs(model, data.calibration.x)
+            for scheme, content in convert(model, schemes, calibration, batch):
+                path = folder / f"{name}_{scheme}.tflite"
+                write_bytes(path, content)
+                artifact = Artifact(
+                    file=path.name,
+                    variant=variant,
+                    scheme=scheme,
+                    bytes=len(content),
+                    sha256=file_digest(path),
+                    parameters=model.count_params(),
+                )
+                files.append((artifact, LiteModel(content)))
+                drawn.update()
+    original = variants[0][2]
+    x = check_inputs(original, data.test.x)
+    measure = yardstick(outputs_of(original, x), data.test)
+    scores = [_scored(artifact, lite, x, measure) for artifact, lite in files]
+    times = latencies([lite for _, lite in files], x[0], progress=True)
+    return [
+        Artifact(**{**vars(artifact), "scores": score, "latency_us": latency})
+        for (artifact, _), score, latency in zip(files, scores, times, strict=True)
+    ]
+
+
+def _scored(
+    artifact: Artifact, lite: LiteModel, x: npt.NDArray[Any], measure: Yardstick
+) -> dict[str, float]:
+    outputs = lite.predict(x, f"testing {artifact.variant} {artifact.scheme}", progress=True)
+    return {name: float(np.round(value, 6)) for name, value in measure.scores(outputs).items()}

@@ -1,0 +1,150 @@
+"""A TFLite file in the LiteRT interpreter; needs no TensorFlow."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.progress import meter
+from tfprune.quiet import quiet
+
+Array = npt.NDArray[Any]
+
+WARM_UP = 50
+ROUNDS = 5
+# Invocations per round, fewer for slow models so that a round takes about this long.
+RUNS = 200
+ROUND_SECONDS = 1.0
+
+
+class LiteModel:
+    """A TFLite file that takes and gives floats, whatever it computes with.
+
+    Parameters
+    ----------
+    data : bytes
+        The file's content.
+
+    Attributes
+    ----------
+    steps : list of float
+        Quantisation step of each output, 0 where it is float.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        with quiet():
+            from ai_edge_litert.interpreter import Interpreter
+
+            self._interpreter = Interpreter(model_content=data, num_threads=1)
+            self._interpreter.allocate_tensors()
+            # The order of the signature is the model's; the order of the details may not be.
+            runner = self._interpreter.get_signature_runner()
+            inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        (self._input,) = inputs.values()
+        self._outputs = [outputs[name] for name in sorted(outputs, key=_natural)]
+        self._batch = max(int(self._input["shape"][0]), 1)
+        self.steps = [float(detail["quantization"][0]) for detail in self._outputs]
+
+    def predict(self, x: Array, what: str = "", progress: bool = False) -> list[Array]:
+        """Runs every sample.
+
+        Parameters
+        ----------
+        x : array of shape (samples, ...)
+
+        Returns
+        -------
+        list of arrays of shape (samples, ...)
+            One for each output, in real units.
+        """
+        quantised = _quantise(x, self._input)
+        rows: list[list[Array]] = [[] for _ in self._outputs]
+        with meter(what, len(x), progress) as drawn:
+            for start in range(0, len(x), self._batch):
+                self._set(quantised[start : start + self._batch])
+                self._interpreter.invoke()
+                for row, detail in zip(rows, self._outputs, strict=True):
+                    row.append(self._interpreter.get_tensor(detail["index"]))
+                drawn.update(min(self._batch, len(x) - start))
+        return [
+            _dequantise(np.concatenate(row)[: len(x)], detail)
+            for row, detail in zip(rows, self._outputs, strict=True)
+        ]
+
+    def _set(self, samples: Array) -> None:
+        """Fills the input; a fixed batch that the samples do not fill gets the last one again."""
+        missing = self._batch - len(samples)
+        if missing:
+            samples = np.concatenate([samples, np.repeat(samples[-1:], missing, axis=0)])
+        self._interpreter.set_tensor(self._input["index"], samples)
+
+    def time(self, sample: Array, runs: int) -> list[float]:
+        """Microseconds of each of so many invocations on one sample."""
+        self._set(_quantise(sample[None], self._input))
+        taken = []
+        for _ in range(runs):
+            start = time.perf_counter_ns()
+            self._interpreter.invoke()
+            taken.append((time.perf_counter_ns() - start) / 1000)
+        return taken
+
+
+def latencies(
+    models: Sequence[LiteModel], sample: Array, progress: bool = False
+) -> list[dict[str, float]]:
+    """Microseconds of one invocation on one thread: the 10th percentile and the median.
+
+    The models take turns over several rounds, so that a slower moment of the machine meets all
+    of them; garbage collection is off.
+    """
+    taken: list[list[float]] = [[] for _ in models]
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with meter("latency", ROUNDS * len(models), progress, "round") as drawn:
+            runs = []
+            for model in models:
+                slowest = max(model.time(sample, 3)) / 1e6
+                runs.append(int(np.clip(ROUND_SECONDS / max(slowest, 1e-9), 3, RUNS)))
+                model.time(sample, min(WARM_UP, runs[-1]))
+            for _ in range(ROUNDS):
+                for model, times, count in zip(models, taken, runs, strict=True):
+                    times.extend(model.time(sample, count))
+                    drawn.update()
+    finally:
+        if collecting:
+            gc.enable()
+    return [
+        {
+            "p10": round(float(np.percentile(times, 10)), 2),
+            "median": round(float(np.median(times)), 2),
+        }
+        for times in taken
+    ]
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """Sorts output_10 after output_9."""
+    stem, _, number = name.rpartition("_")
+    return (stem, int(number)) if number.isdigit() else (name, 0)
+
+
+def _quantise(x: Array, detail: dict[str, Any]) -> Array:
+    kind = np.dtype(detail["dtype"])
+    scale, zero = detail["quantization"]
+    if kind.kind == "f" or not scale:
+        return x.astype(kind)
+    limits = np.iinfo(kind)
+    return np.clip(np.round(x / scale + zero), limits.min, limits.max).astype(kind)
+
+
+def _dequantise(values: Array, detail: dict[str, Any]) -> Array:
+    scale, zero = detail["quantization"]
+    if values.dtype.kind == "f" or not scale:
+        return values.astype(np.float32)
+    return ((values.astype(np.float32) - zero) * scale).astype(np.float32)

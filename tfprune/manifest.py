@@ -1,0 +1,100 @@
+"""The manifest: what was made, from what, and what was measured on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tfprune.datasets import Dataset
+from tfprune.pruning import PruneResult
+from tfprune.records import Artifact
+from tfprune.versions import versions
+
+SCHEMA = 1
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether there are uncommitted changes; None outside a git checkout."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def manifest(
+    *,
+    command: Sequence[str],
+    seed: int,
+    git: dict[str, Any] | None,
+    dataset: Dataset,
+    model: dict[str, Any],
+    result: PruneResult,
+    artifacts: Sequence[Artifact],
+) -> dict[str, Any]:
+    """Everything as plain data, schema 1."""
+    return {
+        "schema": SCHEMA,
+        "command": list(command),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "versions": versions(),
+        "git": git,
+        "dataset": {
+            "name": dataset.name,
+            "sha256": dataset.sha256,
+            "fallback_from": dataset.fallback_from,
+            "train": len(dataset.train),
+            "calibration": len(dataset.calibration),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+            "notes": list(dataset.notes),
+        },
+        "model": model,
+        "prune": {
+            "threshold_degrees": result.threshold,
+            "centre": result.centre,
+            "fold": result.fold,
+            "layers": [
+                {
+                    "name": layer.name,
+                    "units_before": layer.units_before,
+                    "units_after": layer.units_after,
+                    "similar": layer.similar,
+                    "complementary": layer.complementary,
+                    "constant": layer.constant,
+                    "note": layer.note,
+                }
+                for layer in result.layers
+            ],
+            "skipped": [asdict(skipped) for skipped in result.skipped],
+        },
+        "artifacts": [artifact_entry(artifact) for artifact in artifacts],
+    }
+
+
+def artifact_entry(artifact: Artifact) -> dict[str, Any]:
+    """One artifact as plain data, its scores beside its bytes."""
+    entry = asdict(artifact)
+    scores, latency = entry.pop("scores"), entry.pop("latency_us")
+    return {**entry, **scores, "latency_us": latency}
+
+
+def to_json(made: dict[str, Any]) -> str:
+    """The manifest as text."""
+    return json.dumps(made, indent=2, allow_nan=False) + "\n"
+
+
+def write(made: dict[str, Any], path: Path) -> None:
+    """Writes the manifest."""
+    path.write_text(to_json(made))

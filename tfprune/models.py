@@ -1,0 +1,123 @@
+"""The reference networks, and a user's own model read safely from a file."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+from keras import layers as kl
+
+from tfprune.errors import TfpruneError
+
+Shape = tuple[int, ...]
+
+
+def cnn(shape: Shape, classes: int, units: int | None = None) -> keras.Model:
+    """The studies' CNN: two 5x5 convolutions (10 and 20 filters), 64 hidden units."""
+    if len(shape) != 3 or min(shape[:2]) < 16:
+        raise TfpruneError(
+            f"--model cnn: expected images of at least 16x16 and their channels, received {shape}"
+        )
+    return keras.Sequential(
+        [
+            keras.Input(shape, name="image"),
+            kl.Conv2D(10, 5, activation="relu", name="conv1"),
+            kl.MaxPooling2D(2, name="pool1"),
+            kl.Conv2D(20, 5, activation="relu", name="conv2"),
+            kl.MaxPooling2D(2, name="pool2"),
+            kl.Flatten(name="flatten"),
+            kl.Dense(units or 64, activation="relu", name="hidden"),
+            kl.Dense(classes, activation="softmax", name="output"),
+        ],
+        name="cnn",
+    )
+
+
+def mlp(shape: Shape, classes: int, units: int | None = None) -> keras.Model:
+    """784-64-10 with a sigmoid hidden layer, for data of any shape."""
+    return keras.Sequential(
+        [
+            keras.Input(shape, name="image"),
+            kl.Flatten(name="flatten"),
+            kl.Dense(units or 64, activation="sigmoid", name="hidden"),
+            kl.Dense(classes, activation="softmax", name="output"),
+        ],
+        name="mlp",
+    )
+
+
+def autoencoder(shape: Shape, classes: int, units: int | None = None) -> keras.Model:
+    """784-400-784, all sigmoid, for data of any shape in [0, 1]."""
+    size = 1
+    for length in shape:
+        size *= length
+    return keras.Sequential(
+        [
+            keras.Input(shape, name="image"),
+            kl.Flatten(name="flatten"),
+            kl.Dense(units or 400, activation="sigmoid", name="hidden"),
+            kl.Dense(size, activation="sigmoid", name="output"),
+            kl.Reshape(shape, name="reshape"),
+        ],
+        name="autoencoder",
+    )
+
+
+BUILT_IN: dict[str, Callable[[Shape, int, int | None], keras.Model]] = {
+    "cnn": cnn,
+    "mlp": mlp,
+    "autoencoder": autoencoder,
+}
+
+
+def load_model(path: Path, unsafe: bool = False) -> keras.Model:
+    """Reads a ``.keras`` or ``.h5`` file.
+
+    Parameters
+    ----------
+    path : Path
+    unsafe : bool
+        Whether code in the file (a Lambda layer) may be loaded.
+
+    Raises
+    ------
+    TfpruneError
+        If there is no such file, it is not a Keras model, needs code, or has no known shapes.
+    """
+    if not path.exists():
+        raise TfpruneError(f"--model {path}: no such file, and not one of {', '.join(BUILT_IN)}")
+    if not path.is_file():
+        raise TfpruneError(f"--model {path}: expected a file, received a folder")
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise TfpruneError(
+            f"--model {path}: expected a .keras file as Keras 3 saves it (a zip archive), "
+            "received something else; is it truncated?"
+        )
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=not unsafe)
+    except Exception as error:  # Keras, zipfile and h5py each raise their own for a bad file.
+        text = str(error)
+        if "lambda" in text.lower() and not unsafe:
+            raise TfpruneError(
+                f"--model {path}: it would run code on loading (a Lambda layer); "
+                "add --unsafe if you trust the file"
+            ) from None
+        if "custom" in text.lower() or "locate class" in text.lower():
+            raise TfpruneError(
+                f"--model {path}: it needs classes that are not Keras' own ({first_line(text)}); "
+                "load it in Python, where they are registered, and call tfprune.prune"
+            ) from None
+        raise TfpruneError(
+            f"--model {path}: Keras cannot read it ({first_line(text) or type(error).__name__})"
+        ) from None
+    if not isinstance(model, keras.Model):
+        raise TfpruneError(f"--model {path}: expected a model, received {type(model).__name__}")
+    return model
+
+
+def first_line(text: str) -> str:
+    """The first line of a message, shortened to one that a terminal shows."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= 200 else line[:197] + "..."

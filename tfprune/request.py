@@ -1,0 +1,107 @@
+"""What a user asks of the main job, checked before any of it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tfprune.choices import (
+    DEFAULT_SCHEMES,
+    check_centre,
+    check_choice,
+    check_schemes,
+    check_threshold,
+)
+from tfprune.errors import TfpruneError
+from tfprune.fold import FOLDS
+
+BUILT_IN = ("cnn", "mlp", "autoencoder")
+MODEL_FILES = (".keras", ".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags of ``tools.export``, in the types that the rooms take.
+
+    Attributes
+    ----------
+    prune : float
+        Degrees in (0, 90).
+    batch : int or None
+        None leaves the batch size of the files open.
+    """
+
+    prune: float = 30.0
+    dataset: str = "auto"
+    data: str | None = None
+    scale: str = "auto"
+    model: str = "cnn"
+    units: int | None = None
+    epochs: int | None = None
+    unsafe: bool = False
+    centre: str | float = "auto"
+    fold: str = "least-squares"
+    layers: tuple[str, ...] | None = None
+    skip: tuple[str, ...] = ()
+    calibration: int = 10_000
+    schemes: tuple[str, ...] = DEFAULT_SCHEMES
+    batch: int | None = 1
+    seed: int = 0
+    output: str = "exported"
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the model is one of the package's own."""
+        return self.model in BUILT_IN
+
+
+def checked(request: Request, prune: str, batch: str) -> Request:
+    """Returns a request with every field checked, and these two read from text.
+
+    Raises
+    ------
+    TfpruneError
+        For the first thing that is not possible.
+    """
+    check_choice("--dataset", request.dataset, ("auto", "mnist", "digits"))
+    check_choice("--scale", request.scale, ("auto", "none"))
+    check_choice("--fold", request.fold, FOLDS)
+    for flag, least in (("units", 1), ("epochs", 1), ("calibration", 1), ("seed", 0)):
+        value = getattr(request, flag)
+        if value is not None and not least <= value < 2**32:
+            raise TfpruneError(f"--{flag}: expected a whole number from {least}, received {value}")
+    if not request.built_in:
+        if not request.model.endswith(MODEL_FILES):
+            raise TfpruneError(
+                f"--model: expected {', '.join(BUILT_IN)} or the path of a .keras or .h5 file, "
+                f"received {request.model!r}"
+            )
+        for flag in ("units", "epochs"):
+            if getattr(request, flag) is not None:
+                raise TfpruneError(f"--{flag}: for built-in models only, not for {request.model}")
+        if request.data is None and request.dataset == "auto":
+            raise TfpruneError(
+                f"--model {request.model}: expected data for a model of your own; "
+                "add --data FILE.npz (or --dataset mnist, or digits)"
+            )
+    if request.dataset == "digits" and request.data is not None:
+        raise TfpruneError("--data: not used with --dataset digits; leave one of them out")
+    both = set(request.layers or ()) & set(request.skip)
+    if both:
+        raise TfpruneError(f"--layers and --skip both name {', '.join(sorted(both))}")
+    return replace(
+        request,
+        prune=check_threshold(prune),
+        centre=check_centre(request.centre),
+        schemes=check_schemes(request.schemes),
+        batch=_batch(batch),
+    )
+
+
+def _batch(batch: str) -> int | None:
+    if batch == "dynamic":
+        return None
+    if not batch.isascii() or not batch.isdigit() or not int(batch):
+        raise TfpruneError(
+            f"--batch: expected a whole number from 1 or dynamic, received {batch!r}"
+        )
+    return int(batch)

@@ -1,0 +1,68 @@
+"""Files that appear in a folder all together, whole, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tfprune.errors import TfpruneError
+
+
+@contextmanager
+def staging(target: Path, last: str) -> Iterator[Path]:
+    """A folder to write into; at the end its files replace those of the target, one by one.
+
+    If the block fails or is interrupted, the target stays as it was.
+
+    Parameters
+    ----------
+    target : Path
+        Made if it is not there.
+    last : str
+        The file that is moved last: where it is, the others are.
+
+    Raises
+    ------
+    TfpruneError
+        If the target cannot be written; before the block runs.
+    """
+    made = [folder for folder in (target, *target.parents) if not folder.exists()]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".tfprune-", dir=target))
+    except OSError as error:
+        _remove_empty(made)
+        raise TfpruneError(
+            f"--output {target}: expected a folder that can be written, {error.strerror}"
+        ) from None
+    done = False
+    try:
+        yield stage
+        _move(stage, target, last)
+        done = True
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if not done:
+            _remove_empty(made)
+
+
+def _move(stage: Path, target: Path, last: str) -> None:
+    files = [path for path in stage.rglob("*") if path.is_file()]
+    try:
+        for path in sorted(files, key=lambda path: path.name == last):
+            place = target / path.relative_to(stage)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+    except OSError as error:
+        raise TfpruneError(f"--output {target}: {error.filename}: {error.strerror}") from error
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return

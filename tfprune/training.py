@@ -1,0 +1,151 @@
+"""Trains a reference network once; the next run takes it from a cache, by content."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from platformdirs import user_cache_path
+from tqdm.keras import TqdmCallback
+
+from tfprune.datasets import Part
+from tfprune.digest import text_digest
+from tfprune.errors import TfpruneError
+from tfprune.models import BUILT_IN
+from tfprune.progress import interval
+from tfprune.versions import versions
+
+BATCH_SIZE = 100
+LEARNING_RATE = 0.005
+# Epochs, unless the data is so small that they would be fewer steps than this.
+EPOCHS = 10
+STEPS = 500
+
+
+def epochs_for(samples: int) -> int:
+    """How many epochs the built-in networks are trained on so many samples."""
+    return max(EPOCHS, -(-STEPS * BATCH_SIZE // samples))
+
+
+def trained(
+    name: str,
+    units: int | None,
+    train: Part,
+    validation: Part,
+    *,
+    data_digest: str,
+    epochs: int | None,
+    seed: int,
+    say: Callable[[str], None],
+) -> tuple[keras.Model, Path | None]:
+    """A trained built-in network, from the cache where it stands there.
+
+    Parameters
+    ----------
+    name : {"cnn", "mlp", "autoencoder"}
+    units : int or None
+        Width of the hidden layer; None is the network's own.
+    train, validation : Part
+    data_digest : str
+        Names the data in the cache key.
+    epochs : int or None
+        None: see :func:`epochs_for`.
+    seed : int
+    say : callable
+        Is told whether the network is trained or taken from the cache.
+
+    Returns
+    -------
+    model : keras.Model
+    path : Path or None
+        Its file in the cache; None if the cache cannot be written.
+
+    Raises
+    ------
+    TfpruneError
+        If the data is not what the network takes.
+    """
+    reconstructs = name == "autoencoder"
+    classes = 1 if reconstructs else _classes(name, train, validation)
+    epochs = epochs or epochs_for(len(train))
+    keras.utils.set_random_seed(seed)
+    model = BUILT_IN[name](train.x.shape[1:], classes, units)
+    recipe = {
+        "architecture": json.loads(model.to_json()),
+        "data": data_digest,
+        "shape": train.x.shape,
+        "range": [float(train.x.min()), float(train.x.max())],
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": BATCH_SIZE,
+        "learning_rate": LEARNING_RATE,
+        "versions": {key: versions()[key] for key in ("tensorflow", "keras", "numpy")},
+    }
+    key = text_digest(json.dumps(recipe, sort_keys=True, default=str))[:32]
+    folder = Path(os.environ.get("TFPRUNE_CACHE") or user_cache_path("tfprune"))
+    path = folder / f"{name}-{key}.keras"
+    known = _from_cache(path)
+    if known is not None:
+        say(f"{name}: trained before, taken from the cache")
+        return known, path
+    say(f"{name}: training {epochs} epochs on {len(train):,} samples")
+    loss = "mean_squared_error" if reconstructs else "sparse_categorical_crossentropy"
+    model.compile(
+        keras.optimizers.Adam(LEARNING_RATE), loss, metrics=[] if reconstructs else ["accuracy"]
+    )
+    model.fit(
+        train.x,
+        train.x if reconstructs else train.y,
+        validation_data=(validation.x, validation.x if reconstructs else validation.y),
+        batch_size=BATCH_SIZE,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[TqdmCallback(verbose=0, desc="training", mininterval=interval())],
+    )
+    return model, _to_cache(model, path, say)
+
+
+def _classes(name: str, *parts: Part) -> int:
+    """How many classes the labels tell apart."""
+    labels: list[npt.NDArray[Any]] = [part.y for part in parts if part.y is not None]
+    if len(labels) < len(parts):
+        raise TfpruneError(
+            f"--model {name}: expected labels to train on, the data has none; "
+            "use --model autoencoder or a trained .keras file"
+        )
+    whole = np.concatenate(labels)
+    if whole.ndim != 1 or whole.dtype.kind not in "iub" or whole.min() < 0:
+        raise TfpruneError(
+            f"--model {name}: expected integer labels from 0, one a sample, received "
+            f"{whole.dtype} of shape {whole.shape}"
+        )
+    return int(whole.max()) + 1
+
+
+def _from_cache(path: Path) -> keras.Model | None:
+    if not path.is_file():
+        return None
+    try:
+        return keras.models.load_model(path)
+    except Exception:  # A damaged cache file costs a training, no more.
+        return None
+
+
+def _to_cache(model: keras.Model, path: Path, say: Callable[[str], None]) -> Path | None:
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(partial)
+        partial.replace(path)
+    except OSError as error:
+        say(f"the trained model could not be cached: {error}")
+        return None
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,23 @@
+"""Which versions of what matters are installed."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "ai-edge-litert")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Version of Python, of this package and of what it computes with."""
+    from tfprune import __version__
+
+    found = {"python": platform.python_version(), "tfprune": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # tensorflow-cpu and its like install the same module.
+            found[package] = "unknown"
+    return found
