@@ -1,0 +1,1 @@
+"""Ratios, each against a named baseline in the same run; no test depends on them."""

@@ -1,0 +1,121 @@
+"""``python -m benchmarks.moments``: what the second-moment pass costs, in time and memory.
+
+Prints ratios against baselines measured in the same run, in turn: a bare float32 matrix product
+of the same activations, scikit-learn's ``cosine_similarity``, and ``model.predict`` on the same
+batches.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from tfprune.moments import Moments, angles
+from tfprune.quiet import quiet
+
+SAMPLES, UNITS, BATCH = 60_000, 512, 256
+REPEATS = 9
+
+
+def medians(tasks: dict[str, Callable[[], Any]], repeats: int = REPEATS) -> dict[str, float]:
+    """Median seconds of each task; the tasks take turns, after one round that is not counted."""
+    taken: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(repeats + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if turn:
+                taken[name].append(time.perf_counter() - start)
+    return {name: float(np.median(times)) for name, times in taken.items()}
+
+
+def moments_of(activations: np.ndarray[Any, Any]) -> Moments:
+    """The pass on given activations."""
+    moments = Moments(activations.shape[1])
+    for start in range(0, len(activations), BATCH):
+        moments.add(activations[start : start + BATCH])
+    moments.flush()
+    return moments
+
+
+def given_activations() -> list[list[Any]]:
+    """The pass on given activations against a bare product and scikit-learn."""
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    rng = np.random.default_rng(0)
+    activations = np.maximum(rng.standard_normal((SAMPLES, UNITS), np.float32), 0)
+    # scikit-learn compares rows; a laid-out transpose is its best case.
+    rows = np.ascontiguousarray(activations.T)
+    seconds = medians(
+        {
+            "bare float32 product": lambda: activations.T @ activations,
+            "moments": lambda: moments_of(activations),
+            "moments and angles": lambda: angles(moments_of(activations).gram()),
+            "cosine_similarity": lambda: cosine_similarity(rows),
+        }
+    )
+    bare, ours = seconds["bare float32 product"], seconds["moments"]
+    return [
+        ["moments / bare float32 product", ours / bare, "<= 1.2"],
+        ["moments and angles / bare product", seconds["moments and angles"] / bare, ""],
+        ["cosine_similarity / moments", seconds["cosine_similarity"] / ours, ">= 3"],
+    ]
+
+
+def calibration() -> list[list[Any]]:
+    """Forward pass and moments against predict on the same batches."""
+    with quiet():
+        import keras
+
+        from tfprune.measure import measure
+        from tfprune.models import cnn
+        from tfprune.trace import trace
+
+    keras.utils.set_random_seed(0)
+    model = cnn((28, 28, 1), 10, UNITS)
+    x = np.random.default_rng(0).random((10_000, 28, 28, 1), np.float32)
+    traced = trace(model)
+    reads = traced.reads_of("hidden")
+    seconds = medians(
+        {
+            "predict": lambda: model.predict(x, batch_size=BATCH, verbose=0),
+            "calibration": lambda: measure(traced, reads, x, BATCH),
+        },
+        repeats=5,
+    )
+    return [["calibration / model.predict", seconds["calibration"] / seconds["predict"], "<= 1.2"]]
+
+
+def peak_megabytes(samples: int) -> float:
+    """Peak memory of a process that measures so many samples, made one batch at a time."""
+    code = f"""
+import resource, numpy as np
+from tfprune.moments import Moments
+rng = np.random.default_rng(0)
+moments = Moments({UNITS})
+for _ in range({samples} // 250):
+    moments.add(rng.standard_normal((250, {UNITS}), np.float32))
+moments.flush()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout) / 1024
+
+
+def main() -> None:
+    """Prints the table."""
+    rows = given_activations() + calibration()
+    small, large = peak_megabytes(10_000), peak_megabytes(60_000)
+    rows.append([f"peak memory, 60,000 / 10,000 samples ({small:.0f} MB)", large / small, "1.0"])
+    print(f"{SAMPLES:,} x {UNITS} activations, median of {REPEATS} turns")
+    print(tabulate(rows, ["ratio", "measured", "target"], floatfmt=".2f"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Rules of the house that no other test would notice broken."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A room may import those before it.
+ROOMS = [
+    "errors", "choices", "digest", "quiet", "progress", "records", "moments", "select", "fold",
+    "request", "report", "inputs", "trace", "measure", "shrink", "pruning", "litert", "convert",
+    "datasets", "evaluate", "models", "versions", "training", "staging", "plots", "manifest",
+    "job",
+]  # fmt: skip
+
+
+def imported(path: Path) -> set[str]:
+    """The package's rooms that a file imports, anywhere in it."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "tfprune":
+                rooms |= {alias.name for alias in node.names if alias.name in ROOMS}
+            elif node.module.startswith("tfprune."):
+                rooms.add(node.module.split(".")[1])
+    return rooms
+
+
+def test_every_room_has_its_place():
+    files = {path.stem for path in (ROOT / "tfprune").glob("*.py")} - {"__init__"}
+    assert files == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_down(room):
+    below = set(ROOMS[: ROOMS.index(room)])
+    assert imported(ROOT / "tfprune" / f"{room}.py") <= below
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["tfprune", "tfprune.fold", "tfprune.report", "tfprune.request", "tfprune.litert", "tools.export"],
+)
+def test_no_tensorflow_before_it_is_needed(module):
+    code = f"import sys, {module}; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_the_wheel_holds_the_package_alone():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["packages"] == ["tfprune"]
+
+
+def test_the_public_names_are_there():
+    import tfprune
+
+    for name in tfprune.__all__:
+        assert getattr(tfprune, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'prun'"):
+        tfprune.prun  # noqa: B018

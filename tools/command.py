@@ -1,0 +1,169 @@
+"""What all commands share: a command line read by fire, checked before any work starts.
+
+Fire alone runs a function first and only then complains about words that it could not use.
+Here it only collects the flags; the work starts when the whole line has been understood.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import io
+import re
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import fire
+from fire.core import FireExit
+from fire.decorators import SetParseFn
+
+from tfprune.errors import TfpruneError
+
+USAGE = 2
+INTERRUPTED = 130
+
+
+def main(work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Parameters
+    ----------
+    work : callable
+        Keyword-only parameters with annotations: its flags.
+    argv : sequence of str, optional
+        The command line without the program.
+
+    Returns
+    -------
+    int
+        0; 2 for what the user can mend, said in one line on stderr; 130 if interrupted.
+    """
+    name = work.__module__ if work.__module__ != "__main__" else _module_name()
+    # A polite kill leaves no half-written file either.
+    with contextlib.suppress(ValueError):  # Only the main thread may set it.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        flags = collect(work, sys.argv[1:] if argv is None else argv, name)
+        if flags is not None:
+            work(**flags)
+    except (TfpruneError, OSError, MemoryError) as error:
+        return _fail(name, error)
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted; nothing was changed", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _module_name() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else sys.argv[0]
+
+
+def _fail(name: str, error: BaseException) -> int:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"{name}: {text}", file=sys.stderr)
+    return USAGE
+
+
+def collect(work: Callable[..., Any], argv: Sequence[str], name: str) -> dict[str, Any] | None:
+    """The flags of a command line, by the types of a function's parameters.
+
+    Returns
+    -------
+    dict or None
+        None if help was asked for, and shown.
+
+    Raises
+    ------
+    TfpruneError
+        If a flag is unknown, a word stray, or a value of another type.
+    """
+    given: dict[str, Any] = {}
+
+    # Not functools.wraps: fire would follow it to the real function.
+    def gather(**flags: str) -> None:
+        given.update(flags)
+
+    gather.__signature__ = _as_text(work)  # type: ignore[attr-defined]
+    gather.__doc__ = work.__doc__
+    gather.__name__ = work.__name__
+    spoken = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(spoken), contextlib.redirect_stdout(spoken):
+            fire.Fire(SetParseFn(str)(gather), list(argv), name=name)
+    except FireExit as exit_:
+        if not exit_.code:
+            print(_help(spoken.getvalue(), name))
+            return None
+        raise TfpruneError(_complaint(spoken.getvalue(), work, argv)) from None
+    _check_values(work, argv)
+    hints = typing.get_type_hints(work)
+    return {flag: convert(flag, value, hints[flag]) for flag, value in given.items()}
+
+
+def _as_text(work: Callable[..., Any]) -> inspect.Signature:
+    """The signature with every parameter's type a text, as it was typed."""
+    signature = inspect.signature(work)
+    return signature.replace(
+        parameters=[p.replace(annotation=p.empty) for p in signature.parameters.values()],
+        return_annotation=signature.empty,
+    )
+
+
+def _complaint(spoken: str, work: Callable[..., Any], argv: Sequence[str]) -> str:
+    flags = [f"--{flag}" for flag in inspect.signature(work).parameters]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", spoken)
+    found = re.search(r"Could not consume arg: (\S+)", plain)
+    word = found.group(1) if found else next(iter(argv), "")
+    if not word.startswith("-"):
+        return f"stray word {word!r}; expected flags: {', '.join(flags)}"
+    near = difflib.get_close_matches(word.split("=")[0], flags, 1)
+    hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(flags)}"
+    return f"unknown flag {word}{hint}"
+
+
+def _check_values(work: Callable[..., Any], argv: Sequence[str]) -> None:
+    """A flag without its value would reach us as the word True."""
+    hints = typing.get_type_hints(work)
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        flag = word.lstrip("-").replace("-", "_")
+        takes_value = word.startswith("--") and hints.get(flag, bool) is not bool
+        if takes_value and following.startswith("--"):
+            raise TfpruneError(f"--{flag}: expected a value, received none")
+
+
+def _help(spoken: str, name: str) -> str:
+    """Fire's help without what it says of its own workings."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", spoken)
+    text = text[max(text.find("NAME"), 0) :].split("\nGROUPS")[0]
+    return text.replace(f"{name} GROUP |", f"python -m {name}").rstrip()
+
+
+def convert(flag: str, value: str, kind: Any) -> Any:
+    """A flag's text as its type.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not one.
+    """
+    options = typing.get_args(kind) if typing.get_origin(kind) is types.UnionType else (kind,)
+    wanted = next(option for option in options if option is not types.NoneType)
+    if typing.get_origin(wanted) is tuple:
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    if wanted is bool:
+        if value.lower() not in ("true", "false"):
+            raise TfpruneError(f"--{flag}: expected true or false, received {value!r}")
+        return value.lower() == "true"
+    if wanted is str:
+        return value
+    try:
+        return wanted(value)
+    except ValueError:
+        name = {int: "a whole number", float: "a number"}.get(wanted, wanted.__name__)
+        raise TfpruneError(f"--{flag}: expected {name}, received {value!r}") from None

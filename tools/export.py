@@ -1,0 +1,86 @@
+"""``python -m tools.export --prune 30``: a Keras model in, small measured TFLite files out."""
+
+from __future__ import annotations
+
+import sys
+
+from tfprune.choices import DEFAULT_SCHEMES
+from tfprune.quiet import quiet
+from tfprune.request import Request, checked
+from tools.command import main
+
+
+def export(
+    *,
+    prune: str = "30",
+    dataset: str = "auto",
+    data: str | None = None,
+    scale: str = "auto",
+    model: str = "cnn",
+    units: int | None = None,
+    epochs: int | None = None,
+    centre: str = "auto",
+    fold: str = "least-squares",
+    layers: tuple[str, ...] | None = None,
+    skip: tuple[str, ...] = (),
+    schemes: tuple[str, ...] = DEFAULT_SCHEMES,
+    batch: str = "1",
+    calibration: int = 10_000,
+    seed: int = 0,
+    output: str = "exported",
+    unsafe: bool = False,
+    json: bool = False,
+) -> None:
+    """Prunes units that do the same work, and exports TFLite files with measured figures.
+
+    Writes NAME_SCHEME.tflite, NAME_pruneDEGREES_SCHEME.tflite, NAME_pruneDEGREES.keras,
+    manifest.json and plots/.
+
+    Args:
+        prune: Degrees in (0, 90): two units whose activation vectors are closer do the same work.
+        dataset: auto (MNIST, else the bundled digits), mnist or digits.
+        data: FILE.npz with x_train, y_train, x_test, y_test, or x, y; labels may lack.
+        scale: auto (uint8 to 0..1) or none.
+        model: cnn, mlp, autoencoder, or the path of a .keras or .h5 file.
+        units: Width of a built-in model's hidden layer.
+        epochs: Of training a built-in model.
+        centre: Where angles are measured from: auto, none, mean or a number such as 0.5.
+        fold: least-squares, scaled, outgoing, incoming or drop.
+        layers: Prune only these, NAME,NAME.
+        skip: Leave these alone, NAME,NAME.
+        schemes: Some of float32,float16,dynamic,int8,int16x8.
+        batch: 1, another fixed batch size, or dynamic.
+        calibration: How many training samples to measure activations on.
+        seed: Of splitting and training.
+        output: The folder to write to.
+        unsafe: Load a model file although it can run code.
+        json: Print the manifest in place of the tables.
+    """
+    request = checked(
+        Request(
+            dataset=dataset, data=data, scale=scale, model=model, units=units, epochs=epochs,
+            unsafe=unsafe, centre=centre, fold=fold, layers=layers, skip=skip,
+            calibration=calibration, schemes=schemes, seed=seed, output=output,
+        ),
+        prune,
+        batch,
+    )  # fmt: skip
+    with quiet():
+        from tfprune.job import run
+    from tfprune.manifest import to_json
+    from tfprune.report import job_report
+
+    outcome = run(request, ["python", "-m", "tools.export", *sys.argv[1:]], _say)
+    if json:
+        print(to_json(outcome.manifest), end="")
+        return
+    result = outcome.result
+    print(job_report(result.layers, result.skipped, outcome.artifacts, outcome.manifest["dataset"]))
+
+
+def _say(line: str) -> None:
+    print(f"tfprune: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(export))
