@@ -26,9 +26,10 @@ def fill(model: keras.Model, rng: np.random.Generator) -> keras.Model:
     return model
 
 
-KINDS = (
-    "normalise dropout relu leaky prelu tanh softmax flatten reshape permute concatenate".split()
-)
+KINDS = [
+    "normalise", "dropout", "relu", "leaky", "prelu", "tanh", "softmax", "flatten", "reshape",
+    "permute", "concatenate",
+]  # fmt: skip
 # Dense is what this is about, so it comes more often.
 steps = st.fixed_dictionaries(
     {

@@ -46,7 +46,14 @@ def test_imports_go_down(room):
 
 @pytest.mark.parametrize(
     "module",
-    ["tfprune", "tfprune.fold", "tfprune.report", "tfprune.request", "tfprune.litert", "tools.export"],
+    [
+        "tfprune",
+        "tfprune.fold",
+        "tfprune.report",
+        "tfprune.request",
+        "tfprune.litert",
+        "tools.export",
+    ],
 )
 def test_no_tensorflow_before_it_is_needed(module):
     code = f"import sys, {module}; print('tensorflow' in sys.modules, 'keras' in sys.modules)"

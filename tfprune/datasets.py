@@ -193,7 +193,8 @@ def read_npz(path: Path, seed: int, name: str | None = None) -> Raw:
         If the file cannot be read, is no ``.npz``, or has other arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: np.load leaves the file open when it fails.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not hasattr(archive, "files"):
                 raise ValueError("a single array, not an archive")
             wanted = ("x_train", "y_train", "x_test", "y_test", "x", "y")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import numpy.typing as npt
 
 from tfprune import datasets, manifest, plots, training
@@ -59,6 +58,9 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         model, data, about = _model_and_data(request, say)
         for note in data.notes:
             say(f"data: {note}")
+        # Early, so that labels that fit no output are told before the long work.
+        x = check_inputs(model, data.test.x)
+        measure = yardstick(outputs_of(model, x), data.test)
         result = prune(
             model,
             data.calibration.x,
@@ -73,16 +75,12 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             say(f"{about['name']}: nothing to prune; the pruned files are the original ones")
         pruned_name = f"{about['name']}_prune{request.prune:g}"
         result.model.save(stage / f"{pruned_name}.keras")
-        artifacts = _artifacts(
+        files = _exported(
             [("original", about["name"], model), ("pruned", pruned_name, result.model)],
-            request.schemes, data, request.batch, stage,
+            request, check_inputs(model, data.calibration.x), stage,
         )  # fmt: skip
-        (stage / "plots").mkdir()
-        for layer in result.layers:
-            stem = layer.name.replace("/", "_")
-            plots.angle_histogram(layer, request.prune, stage / "plots" / f"{stem}_angles.png")
-            plots.angle_map(layer, stage / "plots" / f"{stem}_angle_map.png")
-        plots.bytes_against_score(artifacts, stage / "plots" / "bytes_against_score.png")
+        artifacts = _measured(files, x, measure)
+        _draw(result, artifacts, stage / "plots")
         made = manifest.manifest(
             command=command,
             seed=request.seed,
@@ -119,26 +117,23 @@ def _model_and_data(
         model = load_model(path, request.unsafe)
         name = path.stem
         raw = datasets.load(request.dataset, request.data, request.seed, say)
-        data = datasets.prepare(
-            raw, request.scale, input_shape(model), request.calibration, request.seed
-        )
-    check_inputs(model, data.test.x)
+        # Numbers that a model takes as integers are indices, not brightness.
+        scale = request.scale if "float" in model.inputs[0].dtype else "none"
+        data = datasets.prepare(raw, scale, input_shape(model), request.calibration, request.seed)
     return model, data, {"name": name, "sha256": file_digest(path) if path else None}
 
 
-def _artifacts(
+def _exported(
     variants: Sequence[tuple[str, str, keras.Model]],
-    schemes: Sequence[str],
-    data: Dataset,
-    batch: int | None,
+    request: Request,
+    calibration: npt.NDArray[Any],
     folder: Path,
-) -> list[Artifact]:
-    """Converts, writes and measures the files of all variants."""
+) -> list[tuple[Artifact, LiteModel]]:
+    """Converts and writes the files of all variants; nothing is measured on them yet."""
     files: list[tuple[Artifact, LiteModel]] = []
-    with meter("converting", len(variants) * len(schemes), unit="file") as drawn:
+    with meter("converting", len(variants) * len(request.schemes), unit="file") as drawn:
         for variant, name, model in variants:
-            calibration = check_inputs(model, data.calibration.x)
-            for scheme, content in convert(model, schemes, calibration, batch):
+            for scheme, content in convert(model, request.schemes, calibration, request.batch):
                 path = folder / f"{name}_{scheme}.tflite"
                 write_bytes(path, content)
                 artifact = Artifact(
@@ -151,19 +146,26 @@ def _artifacts(
                 )
                 files.append((artifact, LiteModel(content)))
                 drawn.update()
-    original = variants[0][2]
-    x = check_inputs(original, data.test.x)
-    measure = yardstick(outputs_of(original, x), data.test)
-    scores = [_scored(artifact, lite, x, measure) for artifact, lite in files]
+    return files
+
+
+def _measured(
+    files: Sequence[tuple[Artifact, LiteModel]], x: npt.NDArray[Any], measure: Yardstick
+) -> list[Artifact]:
+    """The artifacts with their scores on the test data and their latencies."""
     times = latencies([lite for _, lite in files], x[0], progress=True)
-    return [
-        Artifact(**{**vars(artifact), "scores": score, "latency_us": latency})
-        for (artifact, _), score, latency in zip(files, scores, times, strict=True)
-    ]
+    made = []
+    for (artifact, lite), latency in zip(files, times, strict=True):
+        outputs = lite.predict(x, f"testing {artifact.variant} {artifact.scheme}", progress=True)
+        scores = {name: round(value, 6) for name, value in measure.scores(outputs).items()}
+        made.append(replace(artifact, scores=scores, latency_us=latency))
+    return made
 
 
-def _scored(
-    artifact: Artifact, lite: LiteModel, x: npt.NDArray[Any], measure: Yardstick
-) -> dict[str, float]:
-    outputs = lite.predict(x, f"testing {artifact.variant} {artifact.scheme}", progress=True)
-    return {name: float(np.round(value, 6)) for name, value in measure.scores(outputs).items()}
+def _draw(result: PruneResult, artifacts: Sequence[Artifact], folder: Path) -> None:
+    folder.mkdir()
+    for layer in result.layers:
+        stem = layer.name.replace("/", "_")
+        plots.angle_histogram(layer, result.threshold, folder / f"{stem}_angles.png")
+        plots.angle_map(layer, folder / f"{stem}_angle_map.png")
+    plots.bytes_against_score(artifacts, folder / "bytes_against_score.png")

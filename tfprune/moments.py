@@ -5,6 +5,8 @@ They are all that selecting units and folding them away needs, so samples are ne
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -48,7 +50,7 @@ class Moments:
     def __init__(self, units: int) -> None:
         self.count = 0
         kind = np.float64 if units <= NARROW else np.float32
-        self._reference = np.zeros(units, kind)
+        self._reference: npt.NDArray[Any] = np.zeros(units, kind)
         self._sum = np.zeros(units)
         self._products = np.zeros((units, units))
         # Small batches wait here: one large product costs far less than many small ones.

@@ -16,6 +16,8 @@ from tfprune.records import Artifact, LayerResult
 
 # Above this many units a plain dendrogram order is drawn: the best one takes too long.
 OPTIMAL_ORDER_UNITS = 400
+# Percent points that the score axis shows at least.
+LEAST_SPAN = 1.0
 MARKERS = {"float32": "o", "float16": "s", "dynamic": "^", "int8": "D", "int16x8": "v"}
 COLOURS = {"original": "#7f7f7f", "pruned": "#d95f02"}
 
@@ -24,7 +26,8 @@ def angle_histogram(layer: LayerResult, threshold: float, path: Path) -> None:
     """How many pairs of units have which angle, with the two thresholds."""
     figure, axes = _figure(7, 4)
     pairs = layer.angles[np.triu_indices(len(layer.angles), 1)]
-    pairs = pairs[np.isfinite(pairs)]
+    # Many ReLU pairs stand at 90 exactly: they belong to the bin that ends there.
+    pairs = np.nextafter(pairs[np.isfinite(pairs)], np.float32(0))
     axes.hist(pairs, bins=np.arange(0, 181, 3), color="#1b9e77")
     for at, label in ((threshold, "similar below"), (180 - threshold, "complementary above")):
         axes.axvline(at, color="#d95f02", linestyle="--", label=f"{label} {at:g}°")
@@ -36,7 +39,7 @@ def angle_histogram(layer: LayerResult, threshold: float, path: Path) -> None:
         xlim=(0, 180),
         xticks=range(0, 181, 30),
     )
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, ncols=2, loc="outside lower center")
     figure.savefig(path, dpi=120)
 
 
@@ -101,6 +104,11 @@ def bytes_against_score(artifacts: Sequence[Artifact], path: Path) -> None:
     )
     axes.grid(alpha=0.3)
     axes.ticklabel_format(axis="y", useOffset=False)
+    if share:
+        # Less than this is noise and should look like it.
+        low, high = axes.get_ylim()
+        middle, half = (low + high) / 2, max(high - low, LEAST_SPAN) / 2
+        axes.set_ylim(middle - half, middle + half)
     axes.legend(frameon=False, fontsize=8, bbox_to_anchor=(1.01, 1), loc="upper left")
     figure.savefig(path, dpi=120)
 

@@ -197,6 +197,8 @@ def _result(name: str, selection: Selection, between: Array) -> LayerResult:
     note = ""
     if selection.rescued is not None:
         note = f"unit {selection.rescued} kept: a layer needs one"
+    elif len(selection.kept) == selection.units > 1:
+        note = f"closest pair at {_closest(between):.1f} degrees"
     return LayerResult(
         name=name,
         units_before=selection.units,
@@ -208,3 +210,9 @@ def _result(name: str, selection: Selection, between: Array) -> LayerResult:
         angles=between.astype(np.float32),
         note=note,
     )
+
+
+def _closest(between: Array) -> float:
+    """Degrees between the pair of units that is nearest to similar or complementary."""
+    pairs = between[np.triu_indices(len(between), 1)]
+    return float(np.nanmin(np.minimum(pairs, 180 - pairs)))

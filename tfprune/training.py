@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import numpy.typing as npt
 from platformdirs import user_cache_path
 from tqdm.keras import TqdmCallback
@@ -22,9 +22,10 @@ from tfprune.progress import interval
 from tfprune.versions import versions
 
 BATCH_SIZE = 100
-LEARNING_RATE = 0.005
+# Adam from here down to 0 along a cosine; the studies' constant 0.005 ends a point lower.
+LEARNING_RATE = 0.01
 # Epochs, unless the data is so small that they would be fewer steps than this.
-EPOCHS = 10
+EPOCHS = 5
 STEPS = 500
 
 
@@ -84,7 +85,7 @@ def trained(
         "seed": seed,
         "epochs": epochs,
         "batch_size": BATCH_SIZE,
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": [LEARNING_RATE, "cosine"],
         "versions": {key: versions()[key] for key in ("tensorflow", "keras", "numpy")},
     }
     key = text_digest(json.dumps(recipe, sort_keys=True, default=str))[:32]
@@ -96,9 +97,9 @@ def trained(
         return known, path
     say(f"{name}: training {epochs} epochs on {len(train):,} samples")
     loss = "mean_squared_error" if reconstructs else "sparse_categorical_crossentropy"
-    model.compile(
-        keras.optimizers.Adam(LEARNING_RATE), loss, metrics=[] if reconstructs else ["accuracy"]
-    )
+    steps = epochs * -(-len(train) // BATCH_SIZE)
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=[] if reconstructs else ["accuracy"])
     model.fit(
         train.x,
         train.x if reconstructs else train.y,
@@ -119,13 +120,13 @@ def _classes(name: str, *parts: Part) -> int:
             f"--model {name}: expected labels to train on, the data has none; "
             "use --model autoencoder or a trained .keras file"
         )
-    whole = np.concatenate(labels)
-    if whole.ndim != 1 or whole.dtype.kind not in "iub" or whole.min() < 0:
-        raise TfpruneError(
-            f"--model {name}: expected integer labels from 0, one a sample, received "
-            f"{whole.dtype} of shape {whole.shape}"
-        )
-    return int(whole.max()) + 1
+    for y in labels:
+        if y.ndim != 1 or y.dtype.kind not in "iub" or y.min() < 0:
+            raise TfpruneError(
+                f"--model {name}: expected integer labels from 0, one a sample, received "
+                f"{y.dtype} of shape {y.shape}"
+            )
+    return max(int(y.max()) for y in labels) + 1
 
 
 def _from_cache(path: Path) -> keras.Model | None:
@@ -147,5 +148,6 @@ def _to_cache(model: keras.Model, path: Path, say: Callable[[str], None]) -> Pat
         say(f"the trained model could not be cached: {error}")
         return None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     return path

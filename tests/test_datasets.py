@@ -1,0 +1,202 @@
+"""Where data comes from, how it is split, and what is refused."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tfprune import datasets
+from tfprune.digest import file_digest
+from tfprune.errors import TfpruneError
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No MNIST on this machine, and a network that takes a connection and never answers."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.delenv("TFPRUNE_MNIST", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    (tmp_path / "keras").mkdir()
+    monkeypatch.setattr(datasets, "PATIENCE", 1.0)
+    yield
+    listener.close()
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def pixels(rng, count, shape=(28, 28)):
+    return rng.integers(0, 256, (count, *shape), np.uint8)
+
+
+@pytest.fixture
+def like_mnist(rng, tmp_path):
+    return save(
+        tmp_path / "mnist.npz",
+        x_train=pixels(rng, 60), y_train=rng.integers(0, 10, 60),
+        x_test=pixels(rng, 20), y_test=rng.integers(0, 10, 20),
+    )  # fmt: skip
+
+
+def rows(part):
+    return {row.tobytes() for row in part.x}
+
+
+def test_digits_are_like_mnist_and_their_parts_share_nothing():
+    raw = datasets.digits(seed=3)
+    assert raw.train.x.shape[1:] == (28, 28, 1)
+    assert raw.train.x.dtype == np.uint8
+    assert len(raw.train) + len(raw.test) == 1797
+    assert raw.train.x.max() > 200
+    assert not raw.train.x[:, :4].any()
+    data = datasets.prepare(raw, "auto", None, 500, seed=3)
+    parts = [rows(part) for part in (data.train, data.validation, data.test)]
+    for i in range(3):
+        for j in range(i):
+            assert not parts[i] & parts[j]
+    assert rows(data.calibration) <= parts[0]
+    assert len(data.calibration) == 500
+    assert sum(len(p) for p in (data.train, data.validation, data.test)) == 1797
+    assert data.train.x.dtype == np.float32
+    assert data.train.x.max() == 1
+
+
+def test_the_seed_splits_the_same_way_again():
+    first, second, other = (datasets.digits(seed).test.x for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_auto_falls_back_within_seconds_and_says_so(nowhere, said):
+    start = time.monotonic()
+    raw = datasets.load("auto", None, 0, said.append)
+    assert time.monotonic() - start < 10
+    assert raw.name == "digits"
+    assert raw.fallback_from == "mnist"
+    assert "FALLING BACK" in said[-1]
+
+
+def test_mnist_without_mnist_names_the_places(nowhere, said):
+    with pytest.raises(TfpruneError) as caught:
+        datasets.load("mnist", None, 0, said.append)
+    for place in ("--data", "TFPRUNE_MNIST", "Keras' cache", "Keras' download"):
+        assert place in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_download_that_answers_with_nonsense_is_no_data(monkeypatch, nowhere, said):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    monkeypatch.setattr(server.RequestHandlerClass, "log_message", lambda *_: None)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.server_port}")
+    assert datasets.load("auto", None, 0, said.append).fallback_from == "mnist"
+    server.shutdown()
+    server.server_close()
+
+
+def test_mnist_is_looked_for_in_order(nowhere, like_mnist, monkeypatch, tmp_path, rng, said):
+    cache = tmp_path / "keras" / "datasets"
+    cache.mkdir()
+    save(cache / "mnist.npz", x_train=pixels(rng, 5), x_test=pixels(rng, 7))
+    assert len(datasets.load("auto", None, 0, said.append).train) == 5
+    monkeypatch.setenv("TFPRUNE_MNIST", str(like_mnist))
+    for dataset in ("auto", "mnist"):
+        raw = datasets.load(dataset, None, 0, said.append)
+        assert (raw.name, len(raw.train), raw.sha256) == ("mnist", 60, file_digest(like_mnist))
+    mine = save(tmp_path / "mine.npz", x=pixels(rng, 10))
+    assert datasets.load("auto", str(mine), 0, said.append).name == "mine"
+    assert said == []
+
+
+def test_uint8_is_scaled_and_a_channel_added_and_both_are_said(like_mnist):
+    raw = datasets.read_npz(like_mnist, 0)
+    data = datasets.prepare(raw, "auto", (28, 28, 1), 10, 0)
+    assert data.test.x.shape == (20, 28, 28, 1)
+    np.testing.assert_allclose(data.test.x[..., 0], raw.test.x / 255, atol=1e-7)
+    assert data.notes == (
+        "uint8 scaled from 0..255 to 0..1",
+        "channel axis added: (28, 28) to (28, 28, 1)",
+    )
+    data = datasets.prepare(raw, "none", (28, 28), 10, 0)
+    np.testing.assert_array_equal(data.test.x, raw.test.x)
+    assert data.notes == ()
+
+
+def test_x_and_y_are_split_by_seed(tmp_path, rng):
+    path = save(tmp_path / "own.npz", x=np.arange(100.0), y=np.arange(100))
+    raw = datasets.read_npz(path, seed=1)
+    assert (len(raw.train), len(raw.test)) == (80, 20)
+    assert sorted([*raw.train.x, *raw.test.x]) == list(range(100))
+    np.testing.assert_array_equal(raw.test.x, raw.test.y)
+    assert "split by seed 1" in raw.notes[0]
+
+
+def test_labels_may_lack(tmp_path, rng):
+    raw = datasets.read_npz(save(tmp_path / "a.npz", x=pixels(rng, 20)), 0)
+    assert raw.train.y is None
+    both = {"x_train": pixels(rng, 20), "x_test": pixels(rng, 5)}
+    raw = datasets.read_npz(save(tmp_path / "b.npz", **both, y_test=np.zeros(5, int)), 0)
+    assert raw.test.y is None
+    assert "labels ignored" in raw.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.zeros(3)}, "expected arrays x_train, .* received images"),
+        ({"x": np.zeros((0, 4))}, "at least one sample"),
+        ({"x": np.zeros((1, 4))}, "at least 2 samples"),
+        ({"x": np.full((9, 4), np.nan)}, "NaN or infinity"),
+        ({"x": np.full((9, 4), np.inf)}, "NaN or infinity"),
+        ({"x": np.zeros((9, 4)), "y": np.zeros(8)}, "a label for each of 9 samples, received 8"),
+        ({"x": np.array([["a"] * 4] * 9)}, "expected numbers"),
+        ({"x": np.array(5.0)}, "received a scalar"),
+    ],
+)
+def test_bad_arrays_are_told(tmp_path, arrays, message):
+    with pytest.raises(TfpruneError, match=message):
+        datasets.read_npz(save(tmp_path / "bad.npz", **arrays), 0)
+
+
+def test_shapes_that_differ_between_the_parts_are_told(tmp_path, rng):
+    path = save(tmp_path / "two.npz", x_train=pixels(rng, 9), x_test=pixels(rng, 9, (8, 8)))
+    with pytest.raises(TfpruneError, match=r"one shape, received \(28, 28\) and \(8, 8\)"):
+        datasets.prepare(datasets.read_npz(path, 0), "auto", None, 5, 0)
+
+
+def test_files_that_are_none_are_told(tmp_path, like_mnist):
+    with pytest.raises(TfpruneError, match="no such file"):
+        datasets.read_npz(tmp_path / "missing.npz", 0)
+    whole = like_mnist.read_bytes()
+    for name, content in {
+        "empty.npz": b"",
+        "text.npz": b"x_train, y_train",
+        "truncated.npz": whole[: len(whole) // 2],
+        "header.npz": whole[:20],
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TfpruneError, match=f"{name}: expected a readable .npz") as caught:
+            datasets.read_npz(tmp_path / name, 0)
+        assert "\n" not in str(caught.value)
+    np.save(tmp_path / "single.npy", np.zeros(4))
+    np.savez(tmp_path / "pickled.npz", x=np.array([{}, 1], object))
+    for name in ("single.npy", "pickled.npz"):
+        with pytest.raises(TfpruneError, match="expected a readable .npz"):
+            datasets.read_npz(tmp_path / name, 0)
+    with pytest.raises(TfpruneError, match="expected a readable .npz"):
+        datasets.read_npz(tmp_path, 0)

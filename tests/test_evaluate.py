@@ -1,0 +1,77 @@
+"""What labels mean, and scores by hand arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfprune.datasets import Part
+from tfprune.errors import TfpruneError
+from tfprune.evaluate import decisions, yardstick
+
+LOGITS = np.array([[0.1, 0.9, 0.0], [2.0, 1.0, -1.0], [0.0, 0.1, 0.2], [1.0, 0.0, 0.5]])
+X = np.zeros((4, 7))
+
+
+def test_accuracy_agreement_and_output_error_by_hand():
+    measure = yardstick([LOGITS], Part(X, np.array([1, 0, 2, 2], np.uint8)))
+    assert measure.metric == "accuracy"
+    assert measure.scores([LOGITS])["accuracy"] == 0.75
+    moved = LOGITS.copy()
+    moved[0, 0] += 1.0  # 1.1 beats 0.9: the first sample changes its class.
+    scores = measure.scores([moved])
+    assert scores["accuracy"] == 0.5
+    assert scores["agreement"] == 0.75
+    spread = np.sqrt(np.mean((LOGITS - LOGITS.mean(axis=0)) ** 2))
+    assert scores["output_error"] == pytest.approx(np.sqrt(1 / 12) / spread)
+
+
+def test_without_labels_agreement_and_output_error_remain():
+    scores = yardstick([LOGITS], Part(X)).scores([LOGITS])
+    assert scores == {"agreement": 1.0, "output_error": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("output", "labels", "metric"),
+    [
+        (LOGITS, [[0, 1, 0], [1, 0, 0], [0, 0, 1], [1, 0, 0]], "accuracy"),
+        (LOGITS, [[1], [0], [2], [0]], "accuracy"),
+        (LOGITS, LOGITS + 0.5, "mse"),
+        (LOGITS[:, :1], [0, 1, 0, 1], "accuracy"),
+        (LOGITS[:, :1], [[0], [1], [0], [1]], "accuracy"),
+        (LOGITS[:, :1], [0.5, 1.5, 0.5, 1.5], "mse"),
+        (LOGITS[:, :1], [[0.5], [1.5], [0.5], [1.5]], "mse"),
+        (LOGITS[:, :1], [3, 1, 0, 7], "mse"),
+        (np.repeat(LOGITS[:, None], 5, 1), np.ones((4, 5), int), "accuracy"),
+    ],
+)
+def test_the_shapes_say_what_labels_mean(output, labels, metric):
+    measure = yardstick([output], Part(X, np.array(labels)))
+    assert measure.metric == metric
+    assert metric in measure.scores([output])
+
+
+def test_the_labels_find_their_output():
+    measure = yardstick([LOGITS[:, :2], LOGITS], Part(X, np.array([1, 0, 2, 0])))
+    assert measure.output == 1
+    assert measure.scores([LOGITS[:, :2], LOGITS])["accuracy"] == 1
+
+
+def test_an_output_as_large_as_the_input_reconstructs_it():
+    x = np.arange(28.0).reshape(4, 7)
+    for labels in (None, np.array([1, 0, 2, 9])):
+        measure = yardstick([x + 2], Part(x, labels))
+        assert measure.metric == ("mse" if labels is None else measure.metric)
+    measure = yardstick([x + 2], Part(x, np.array([1, 0, 2, 9])))
+    assert measure.scores([x + 2]) == {"mse": 4.0, "output_error": 0.0}
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [-1, 0, 1, 2], [[1, 2], [1, 2], [1, 2], [1, 2]]])
+def test_labels_that_fit_no_output_are_told(labels):
+    with pytest.raises(TfpruneError, match=r"fit no output of the model \(shapes \(3,\)\)"):
+        yardstick([LOGITS], Part(X, np.array(labels)))
+
+
+def test_a_single_unit_decides_at_the_middle_of_its_range():
+    assert decisions(np.array([[0.2], [0.6]])).tolist() == [0, 1]
+    assert decisions(np.array([[-0.2], [0.3]])).tolist() == [0, 1]

@@ -1,0 +1,187 @@
+"""Reference networks by hand arithmetic, the training cache, and model files."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+from tfprune import models, training
+from tfprune.datasets import Part
+from tfprune.errors import TfpruneError
+
+
+def test_parameters_of_the_reference_networks():
+    shape = (28, 28, 1)
+    convolutions = (5 * 5 * 1 * 10 + 10) + (5 * 5 * 10 * 20 + 20)
+    flat = 4 * 4 * 20
+    assert models.cnn(shape, 10).count_params() == convolutions + (flat * 64 + 64) + (64 * 10 + 10)
+    wide = models.cnn(shape, 10, units=500).count_params()
+    assert wide == convolutions + (flat * 500 + 500) + (500 * 10 + 10)
+    assert models.mlp(shape, 10).count_params() == 784 * 64 + 64 + 64 * 10 + 10
+    assert models.autoencoder(shape, 1).count_params() == 784 * 400 + 400 + 400 * 784 + 784
+    assert models.autoencoder(shape, 1).output_shape == (None, *shape)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (8, 8, 1), (784,)])
+def test_the_cnn_needs_images(shape):
+    with pytest.raises(TfpruneError, match="at least 16x16"):
+        models.cnn(shape, 10)
+
+
+@pytest.fixture
+def parts(rng):
+    x = rng.random((120, 6, 6, 1), np.float32)
+    y = (x.mean(axis=(1, 2, 3)) > 0.5).astype(int)
+    return Part(x[:100], y[:100]), Part(x[100:], y[100:])
+
+
+@pytest.fixture
+def train(parts, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFPRUNE_CACHE", str(tmp_path / "cache"))
+    said = []
+
+    def run(name="mlp", units=5, data="abc", epochs=1, seed=0, parts=parts):
+        said.clear()
+        model, path = training.trained(
+            name, units, *parts, data_digest=data, epochs=epochs, seed=seed, say=said.append
+        )
+        return model, path, said[0]
+
+    return run
+
+
+def test_the_second_run_does_not_train(train):
+    first, path, said = train()
+    assert "training 1 epochs on 100 samples" in said
+    second, again, said = train()
+    assert "from the cache" in said
+    assert again == path
+    for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "other", [{"units": 6}, {"data": "abd"}, {"epochs": 2}, {"seed": 1}, {"name": "autoencoder"}]
+)
+def test_another_recipe_is_another_model(train, other):
+    _, path, _ = train()
+    _, changed, said = train(**other)
+    assert changed != path
+    assert "training" in said
+
+
+def test_a_seed_gives_the_same_weights_again(train):
+    first, path, _ = train()
+    path.unlink()
+    second, _, said = train()
+    assert "training" in said
+    for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_damaged_cache_costs_a_training(train):
+    _, path, _ = train()
+    path.write_bytes(path.read_bytes()[:100])
+    _, _, said = train()
+    assert "training" in said
+    assert "from the cache" in train()[2]
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(train, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TFPRUNE_CACHE", str(tmp_path / "file" / "cache"))
+    _, path, _ = train()
+    assert path is None
+
+
+@pytest.mark.parametrize(
+    "labels", [None, np.zeros(100), np.zeros((100, 3), int), -np.ones(100, int)]
+)
+def test_networks_that_classify_need_labels(train, parts, labels):
+    with pytest.raises(TfpruneError, match="expected (integer )?labels"):
+        train(parts=(Part(parts[0].x, labels), parts[1]))
+    train("autoencoder", parts=(Part(parts[0].x), Part(parts[1].x)))
+
+
+def test_small_data_is_trained_on_longer():
+    assert training.epochs_for(55_000) == training.EPOCHS
+    assert training.epochs_for(1000) * 1000 >= training.STEPS * training.BATCH_SIZE
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), kl.Dense(2, name="d")], name="saved")
+    for suffix in (".keras", ".h5"):
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras calls .h5 legacy; users still have it.
+            model.save(tmp_path / f"saved{suffix}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_model_files_are_read(saved, suffix):
+    assert models.load_model(saved / f"saved{suffix}").count_params() == 3 * 2 + 2
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_files_that_are_no_models_are_told_in_a_line(saved, suffix):
+    whole = (saved / f"saved{suffix}").read_bytes()
+    for content in (b"", b"no model", whole[: len(whole) // 2], whole[:-200], b"\x89PNG" + whole):
+        path = saved / f"bad{suffix}"
+        path.write_bytes(content)
+        if content.startswith(b"\x89PNG") and suffix == ".keras":
+            continue  # A zip archive may have something in front.
+        with pytest.raises(TfpruneError) as caught:
+            models.load_model(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(TfpruneError, match="no such file, and not one of cnn, mlp, autoencoder"):
+        models.load_model(saved / "missing.keras")
+    with pytest.raises(TfpruneError, match="received a folder"):
+        models.load_model(saved)
+
+
+@pytest.mark.filterwarnings("ignore:.*lambda.*:UserWarning", "ignore:.*legacy.*:UserWarning")
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_code_in_a_model_file_is_not_run(tmp_path, suffix):
+    marker = tmp_path / "ran"
+
+    def code(x):
+        import pathlib
+
+        pathlib.Path(str(marker)).touch()
+        return x
+
+    lambdas = keras.Sequential(
+        [keras.Input((3,)), kl.Lambda(lambda x: code(x), output_shape=(3,)), kl.Dense(2)]
+    )
+    path = tmp_path / f"lambda{suffix}"
+    lambdas.save(path)
+    marker.unlink(missing_ok=True)
+    with pytest.raises(TfpruneError, match="would run code on loading.*--unsafe"):
+        models.load_model(path)
+    assert not marker.exists()
+
+
+@keras.saving.register_keras_serializable("elsewhere")
+class Unregistered(kl.Layer):
+    def call(self, x):
+        return x
+
+
+def test_a_model_of_unknown_classes_says_what_to_do(tmp_path):
+    path = tmp_path / "custom.keras"
+    keras.Sequential([keras.Input((3,)), Unregistered(name="u"), kl.Dense(2)]).save(path)
+    registered = keras.saving.get_custom_objects()
+    kept = dict(registered)
+    registered.clear()
+    try:
+        with pytest.raises(TfpruneError, match=r"not Keras' own.*tfprune\.prune"):
+            models.load_model(path)
+    finally:
+        registered.update(kept)
