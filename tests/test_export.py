@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -241,7 +242,8 @@ def files(tmp_path_factory):
 
 def run(argv, capfd):
     """The command in this process: exit code, stdout, stderr."""
-    code = main(export, [str(word) for word in argv])
+    with warnings.catch_warnings():  # The command sets its own filters.
+        code = main(export, [str(word) for word in argv])
     captured = capfd.readouterr()
     return code, captured.out, captured.err
 

@@ -65,7 +65,7 @@ def test_batches_and_shards_add_up(a, data):
 
 
 def test_more_samples_than_wait_at_once(rng):
-    a = rng.normal(2, 1, (2 * ROWS + 17, 5)).astype(np.float32)
+    a = rng.normal(2, 1, (2 * ROWS + 17, 130)).astype(np.float32)
     moments = moments_of(a, [ROWS - 1, 3, ROWS + 15])
     np.testing.assert_allclose(moments.gram(), a.T.astype(float) @ a, rtol=1e-5)
     np.testing.assert_allclose(moments.covariance(), np.cov(a.T.astype(float), ddof=0), atol=1e-5)

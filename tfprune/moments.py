@@ -20,16 +20,22 @@ CONSTANT_SPREAD = 1e-6
 # Up to so many units products are float64: it costs next to nothing and keeps duplicates exact.
 NARROW = 128
 
-# Samples multiplied at once.
-ROWS = 2048
+# How many deviations from 0 a mean may be before products are taken about it, and on how many
+# of the first samples that is judged: copying to subtract costs a tenth of the pass.
+NEAR = 8
+SAMPLE = 1024
+
+# Numbers that wait to be multiplied at once, in rows of one sample, and the most rows.
+WAITING = 2**22
+ROWS = 8192
 
 
 class Moments:
     """Streaming first and second moments of activation vectors.
 
-    Products are float32 (float64 for narrow layers), sums float64. They are taken about a
-    reference near the mean, so that a small spread around a large mean is not cancelled away
-    [1]_. Two objects that saw two shards of the data add up (``a + b``).
+    Products are float32 (float64 for narrow layers), sums float64. Where a mean is large beside
+    its spread they are taken about a reference near it, so that the spread is not cancelled
+    away [1]_. Two objects that saw two shards of the data add up (``a + b``).
 
     Parameters
     ----------
@@ -54,7 +60,8 @@ class Moments:
         self._sum = np.zeros(units)
         self._products = np.zeros((units, units))
         # Small batches wait here: one large product costs far less than many small ones.
-        self._waiting = np.empty((ROWS, units), kind)
+        rows = min(max(WAITING // units, 1), ROWS)
+        self._waiting = np.empty((rows, units), kind)
         self._filled = 0
 
     @property
@@ -81,17 +88,28 @@ class Moments:
                 f"activations: expected shape (samples, {self.units}), received {batch.shape}"
             )
         if len(batch) and not self.count:
-            with np.errstate(over="ignore", invalid="ignore"):
-                self._reference[:] = batch[:ROWS].mean(axis=0)
+            self._refer_to(batch[:SAMPLE])
         self.count += len(batch)
+        rows = len(self._waiting)
         while len(batch):
+            if not self._filled and len(batch) >= rows and not self._reference.any():
+                self._take(np.asarray(batch[:rows], self._waiting.dtype))
+                batch = batch[rows:]
+                continue
             space = self._waiting[self._filled : self._filled + len(batch)]
             with np.errstate(invalid="ignore"):
                 np.subtract(batch[: len(space)], self._reference, out=space, casting="same_kind")
             self._filled += len(space)
             batch = batch[len(space) :]
-            if self._filled == ROWS:
+            if self._filled == rows:
                 self.flush()
+
+    def _refer_to(self, first: npt.NDArray[Any]) -> None:
+        """Takes the mean of the first samples as reference, or 0 where that is near enough."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, deviation = first.mean(axis=0), first.std(axis=0)
+            if not (np.abs(mean) <= NEAR * deviation).all():
+                self._reference[:] = mean
 
     def flush(self) -> None:
         """Takes in the samples that still wait; every reading below does it first.
@@ -101,9 +119,11 @@ class Moments:
         TfpruneError
             If a value is NaN or infinite.
         """
-        if not self._filled:
-            return
-        centred = self._waiting[: self._filled]
+        if self._filled:
+            self._take(self._waiting[: self._filled])
+            self._filled = 0
+
+    def _take(self, centred: npt.NDArray[Any]) -> None:
         with np.errstate(over="ignore", invalid="ignore"):  # Both are looked for below.
             products = centred.T @ centred
         if not np.isfinite(products.diagonal()).all():
@@ -113,7 +133,6 @@ class Moments:
             products = centred.T.astype(np.float64) @ centred
         self._products += products
         self._sum += np.ones(len(centred), centred.dtype) @ centred
-        self._filled = 0
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both shards together."""

@@ -10,11 +10,13 @@ import contextlib
 import difflib
 import inspect
 import io
+import logging
 import re
 import signal
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +46,7 @@ def main(work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
         0; 2 for what the user can mend, said in one line on stderr; 130 if interrupted.
     """
     name = work.__module__ if work.__module__ != "__main__" else _module_name()
+    _hush()
     # A polite kill leaves no half-written file either.
     with contextlib.suppress(ValueError):  # Only the main thread may set it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -57,6 +60,14 @@ def main(work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
         print(f"\n{name}: interrupted; nothing was changed", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _hush() -> None:
+    """TensorFlow and Keras warn whoever calls them; a command's user is not that person."""
+    for logger in ("tensorflow", "absl"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def _module_name() -> str:
