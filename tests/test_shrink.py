@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.graphs import build, outputs, recipes
 from tfprune.fold import Fold
+from tfprune.layers import functional
 from tfprune.shrink import shrink
-from tfprune.trace import functional, trace
+from tfprune.trace import trace
 
 
 class Masked(keras.layers.Layer):

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from keras import layers as kl
 
 from tfprune.fold import Fold, absorb
-from tfprune.trace import Read, Trace, copied, weighted
+from tfprune.layers import copied, weighted
+from tfprune.trace import Read, Trace
 
 Array = npt.NDArray[Any]
 

@@ -2,7 +2,7 @@
 
 Each tensor has *labels*: for every feature the number of the unit that it holds, 0 for none.
 Layers that only move values are run on the labels themselves. What is not on the allow-lists
-here blocks the units that reach it, with the reason.
+of :mod:`tfprune.layers` blocks the units that reach it, with the reason.
 """
 
 from __future__ import annotations
@@ -17,32 +17,21 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers as kl
 
-from tfprune.errors import TfpruneError
+from tfprune.layers import (
+    IDENTITY,
+    MIXING,
+    MIXING_ACTIVATIONS,
+    MOVING,
+    NONLINEAR,
+    UNITWISE_ACTIVATIONS,
+    activation_name,
+    copied,
+    describe,
+    functional,
+    weighted,
+)
 
 Index = npt.NDArray[np.intp]
-
-# Activations that treat every unit alone, and the centre of their range where they have one.
-UNITWISE_ACTIVATIONS = {
-    **dict.fromkeys(("sigmoid", "hard_sigmoid", "sparse_sigmoid"), 0.5),
-    **dict.fromkeys(("tanh", "hard_tanh", "tanh_shrink", "softsign"), 0.0),
-    **dict.fromkeys(("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu"), 0.0),
-    **dict.fromkeys(("silu", "mish", "softplus", "squareplus", "sparse_plus"), 0.0),
-    **dict.fromkeys(("exponential", "hard_silu", "hard_shrink", "soft_shrink"), 0.0),
-    **dict.fromkeys(("threshold", "log_sigmoid", "linear"), 0.0),
-}
-MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax"}
-
-# Layers that hand values on as they are (in inference).
-IDENTITY = (
-    kl.Dropout, kl.AlphaDropout, kl.GaussianDropout, kl.GaussianNoise, kl.SpatialDropout1D,
-    kl.SpatialDropout2D, kl.SpatialDropout3D, kl.ActivityRegularization, kl.Identity,
-)  # fmt: skip
-# Layers that apply one function without weights to every unit alone.
-NONLINEAR = (kl.ReLU, kl.LeakyReLU, kl.ELU)
-# Layers that move values and change none.
-MOVING = (kl.Flatten, kl.Reshape, kl.Permute, kl.Concatenate)
-# Layers that mix units but keep their order, so that the way to an output stays visible.
-MIXING = (kl.Softmax, kl.LayerNormalization)
 
 
 @dataclass(frozen=True)
@@ -111,31 +100,6 @@ class Trace:
     def reads_of(self, producer: str) -> list[Read]:
         """The reads of one producer's units."""
         return [read for read in self.reads if read.producer == producer]
-
-
-def functional(model: keras.Model) -> keras.Model:
-    """The functional form of a Sequential or Functional model.
-
-    Raises
-    ------
-    TfpruneError
-        If the model is neither, or has no shapes yet.
-    """
-    if not isinstance(model, keras.Model):
-        raise TfpruneError(f"model: expected a Keras 3 model, received {type(model).__name__}")
-    try:
-        inputs, outputs = model.inputs, model.outputs
-    except (AttributeError, ValueError):
-        inputs = outputs = None
-    if not inputs or not outputs:
-        raise TfpruneError(
-            f"model {model.name}: expected a Sequential or Functional model with known shapes, "
-            f"received {type(model).__name__} without; build it on keras.Input, or wrap it in "
-            "keras.Model(inputs, outputs)"
-        )
-    if isinstance(model, keras.Sequential):
-        return keras.Model(inputs[0], outputs[0], name=model.name)
-    return model
 
 
 def trace(model: keras.Model) -> Trace:
@@ -376,31 +340,3 @@ class _Tracer:
         for producer in self.result.producers.values():
             if producer.name not in read:
                 self.result.blocked.setdefault(producer.name, "nothing reads its units")
-
-
-def copied(layer: Any, **changes: Any) -> Any:
-    """A new layer of the same configuration, but for the changes; weights are not copied."""
-    config = {**layer.get_config(), **changes}
-    if type(layer) is kl.Lambda:
-        # Its code runs in this process already, so copying it trusts nothing new.
-        return kl.Lambda.from_config(config, safe_mode=False)
-    return type(layer).from_config(config)
-
-
-def weighted(model: keras.Model) -> list[Any]:
-    """The layers that have weights."""
-    return [layer for layer in model.layers if layer.weights]
-
-
-def activation_name(activation: Any) -> str:
-    """The name of an activation function; says so if it is not one of Keras' own."""
-    name = getattr(activation, "__name__", type(activation).__name__)
-    # A user's function may bear a name that Keras uses for another.
-    if getattr(keras.activations, name, None) is activation:
-        return name
-    return f"{name} (not Keras' own)"
-
-
-def describe(layer: Any) -> str:
-    """A layer's name and class, for messages."""
-    return f"{layer.name} ({type(layer).__name__})"

@@ -1,0 +1,86 @@
+"""What is known of Keras' layers and activations: the allow-lists, copying, describing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from tfprune.errors import TfpruneError
+
+# Activations that treat every unit alone, and the centre of their range where they have one.
+UNITWISE_ACTIVATIONS = {
+    **dict.fromkeys(("sigmoid", "hard_sigmoid", "sparse_sigmoid"), 0.5),
+    **dict.fromkeys(("tanh", "hard_tanh", "tanh_shrink", "softsign"), 0.0),
+    **dict.fromkeys(("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu"), 0.0),
+    **dict.fromkeys(("silu", "mish", "softplus", "squareplus", "sparse_plus"), 0.0),
+    **dict.fromkeys(("exponential", "hard_silu", "hard_shrink", "soft_shrink"), 0.0),
+    **dict.fromkeys(("threshold", "log_sigmoid", "linear"), 0.0),
+}
+MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax"}
+
+# Layers that hand values on as they are (in inference).
+IDENTITY = (
+    kl.Dropout, kl.AlphaDropout, kl.GaussianDropout, kl.GaussianNoise, kl.SpatialDropout1D,
+    kl.SpatialDropout2D, kl.SpatialDropout3D, kl.ActivityRegularization, kl.Identity,
+)  # fmt: skip
+# Layers that apply one function without weights to every unit alone.
+NONLINEAR = (kl.ReLU, kl.LeakyReLU, kl.ELU)
+# Layers that move values and change none.
+MOVING = (kl.Flatten, kl.Reshape, kl.Permute, kl.Concatenate)
+# Layers that mix units but keep their order, so that the way to an output stays visible.
+MIXING = (kl.Softmax, kl.LayerNormalization)
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """The functional form of a Sequential or Functional model.
+
+    Raises
+    ------
+    TfpruneError
+        If the model is neither, or has no shapes yet.
+    """
+    if not isinstance(model, keras.Model):
+        raise TfpruneError(f"model: expected a Keras 3 model, received {type(model).__name__}")
+    try:
+        inputs, outputs = model.inputs, model.outputs
+    except (AttributeError, ValueError):
+        inputs = outputs = None
+    if not inputs or not outputs:
+        raise TfpruneError(
+            f"model {model.name}: expected a Sequential or Functional model with known shapes, "
+            f"received {type(model).__name__} without; build it on keras.Input, or wrap it in "
+            "keras.Model(inputs, outputs)"
+        )
+    if isinstance(model, keras.Sequential):
+        return keras.Model(inputs[0], outputs[0], name=model.name)
+    return model
+
+
+def copied(layer: Any, **changes: Any) -> Any:
+    """A new layer of the same configuration, but for the changes; weights are not copied."""
+    config = {**layer.get_config(), **changes}
+    if type(layer) is kl.Lambda:
+        # Its code runs in this process already, so copying it trusts nothing new.
+        return kl.Lambda.from_config(config, safe_mode=False)
+    return type(layer).from_config(config)
+
+
+def weighted(model: keras.Model) -> list[Any]:
+    """The layers that have weights."""
+    return [layer for layer in model.layers if layer.weights]
+
+
+def activation_name(activation: Any) -> str:
+    """The name of an activation function; says so if it is not one of Keras' own."""
+    name = getattr(activation, "__name__", type(activation).__name__)
+    # A user's function may bear a name that Keras uses for another.
+    if getattr(keras.activations, name, None) is activation:
+        return name
+    return f"{name} (not Keras' own)"
+
+
+def describe(layer: Any) -> str:
+    """A layer's name and class, for messages."""
+    return f"{layer.name} ({type(layer).__name__})"
