@@ -357,8 +357,7 @@ def test_help_names_every_flag(capfd):
     assert "FIRE_METADATA" not in out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_cnn_on_mnist(mnist, environment, tmp_path, seed):
     """At 30 degrees a fifth of the units goes, for 0.2 points, and int8 is 4 times smaller."""
     done = command(

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent
 # A room may import those before it.
 ROOMS = [
     "errors", "choices", "digest", "quiet", "progress", "records", "moments", "select", "fold",
-    "request", "report", "inputs", "layers", "trace", "measure", "shrink", "pruning", "litert", "convert",
-    "datasets", "evaluate", "models", "versions", "training", "staging", "plots", "manifest",
-    "job",
+    "request", "report", "inputs", "layers", "trace", "measure", "shrink", "pruning", "litert",
+    "convert", "datasets", "evaluate", "models", "versions", "training", "staging", "plots",
+    "manifest", "job",
 ]  # fmt: skip
 
 
