@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from tfprune.choices import DEFAULT_SCHEMES, check_schemes
 from tfprune.errors import TfpruneError
+from tfprune.files import write_whole
 from tfprune.inputs import check_inputs
 from tfprune.litert import LiteModel
 from tfprune.progress import meter
@@ -256,17 +257,7 @@ def export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for scheme, path in paths.items():
-            write_bytes(path, made[scheme])
+            write_whole(path, made[scheme])
     except OSError as error:
         raise TfpruneError(f"output {folder}: cannot be written ({error.strerror})") from None
     return paths
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

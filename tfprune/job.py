@@ -11,10 +11,11 @@ import keras
 import numpy.typing as npt
 
 from tfprune import datasets, manifest, plots, training
-from tfprune.convert import convert, outputs_of, write_bytes
+from tfprune.convert import convert, outputs_of
 from tfprune.datasets import Dataset
 from tfprune.digest import file_digest
 from tfprune.evaluate import Yardstick, yardstick
+from tfprune.git import git_state
 from tfprune.inputs import check_inputs, input_shape
 from tfprune.litert import LiteModel, latencies
 from tfprune.models import BUILT_IN, load_model
@@ -52,7 +53,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
     TfpruneError
         If something asked for is not possible; the output folder is then as it was.
     """
-    git = manifest.git_state()
+    git = git_state()
     with staging(Path(request.output), last=MANIFEST) as stage:
         keras.utils.set_random_seed(request.seed)
         model, data, about = _model_and_data(request, say)
@@ -135,7 +136,7 @@ def _exported(
         for variant, name, model in variants:
             for scheme, content in convert(model, request.schemes, calibration, request.batch):
                 path = folder / f"{name}_{scheme}.tflite"
-                write_bytes(path, content)
+                path.write_bytes(content)
                 artifact = Artifact(
                     file=path.name,
                     variant=variant,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,20 +15,6 @@ from tfprune.records import Artifact
 from tfprune.versions import versions
 
 SCHEMA = 1
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit and whether there are uncommitted changes; None outside a git checkout."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def manifest(

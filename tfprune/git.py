@@ -1,0 +1,20 @@
+"""The state of the git checkout that a command runs in."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether there are uncommitted changes; None outside a git checkout."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
