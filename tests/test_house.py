@@ -14,9 +14,11 @@ ROOT = Path(__file__).parent.parent
 
 # A room may import those before it.
 ROOMS = [
-    "errors", "choices", "digest", "quiet", "progress", "records", "moments", "select", "fold",
-    "request", "report", "inputs", "layers", "trace", "measure", "shrink", "pruning", "litert",
-    "convert", "datasets", "evaluate", "models", "versions", "training", "staging", "plots",
+    "errors", "choices", "digest", "files", "git", "quiet", "progress", "records",
+    "tflite", "sizes", "budgets", "compare", "verdicts", "baseline", "history",
+    "moments", "select", "fold", "request", "report",
+    "inputs", "layers", "trace", "measure", "shrink", "pruning", "litert", "convert",
+    "datasets", "evaluate", "models", "versions", "training", "staging", "plots",
     "manifest", "job",
 ]  # fmt: skip
 

@@ -1,0 +1,79 @@
+"""Sizes over time: a line of JSON for each run, and a picture of them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tfprune.errors import TfpruneError
+from tfprune.git import git_state
+from tfprune.sizes import Side
+
+
+def append(path: Path, side: Side) -> None:
+    """Adds a run: commit, date, and for each model its bytes and accuracy."""
+    state = git_state()
+    entry = {
+        "commit": state["commit"] if state else None,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "models": [
+            {"model": model.name, "bytes": model.bytes, "accuracy": model.accuracy}
+            for model in side.models.values()
+        ],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All runs.
+
+    Raises
+    ------
+    TfpruneError
+        If the file cannot be read, is empty, or a line is none of ours; names the line.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TfpruneError(f"--history {path}: cannot be read ({error})") from None
+    runs = []
+    for number, line in enumerate(lines, 1):
+        try:
+            run = json.loads(line)
+            runs.append({**run, "models": {m["model"]: int(m["bytes"]) for m in run["models"]}})
+        except (ValueError, TypeError, KeyError):
+            raise TfpruneError(
+                f"--history {path}, line {number}: expected a run of tools.compare --history"
+            ) from None
+    if not runs:
+        raise TfpruneError(f"--history {path}: expected at least one run, received none")
+    return runs
+
+
+def plot(path: Path, picture: Path) -> None:
+    """Draws the bytes of every model over the runs."""
+    from matplotlib.figure import Figure
+
+    runs = read(path)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in sorted({name for run in runs for name in run["models"]}):
+        places = [number for number, run in enumerate(runs) if name in run["models"]]
+        sizes = [runs[number]["models"][name] / 1024 for number in places]
+        axes.plot(places, sizes, "o-", markersize=4, label=name)
+    step = max(1, -(-len(runs) // 12))
+    ticks = range(0, len(runs), step)
+    names = [
+        (runs[number].get("commit") or str(runs[number].get("date", "")))[:7] for number in ticks
+    ]
+    axes.set_xticks(list(ticks), names, rotation=45, ha="right")
+    axes.set(xlabel="commit", ylabel="KiB", title="model sizes", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, bbox_to_anchor=(1.01, 1), loc="upper left")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=120)

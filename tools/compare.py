@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""``python -m tools.compare``: fails when a model became bigger or worse than its limits allow.
+
+Needs the standard library alone, so that it starts at once anywhere; hence argparse, not fire.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+if __package__ in (None, ""):
+    # Run as a script, by a pre-commit hook say: the package stands beside this folder.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tfprune import budgets
+from tfprune.compare import compare
+from tfprune.errors import TfpruneError
+from tfprune.sizes import read_side
+from tfprune.verdicts import FORMATS, why
+
+NAME = "tools.compare"
+PASS, FAIL, USAGE = 0, 1, 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise TfpruneError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    made = _Parser(
+        prog=f"python -m {NAME}",
+        allow_abbrev=False,
+        description="Compares the sizes of two sets of .tflite files, and fails beyond the limits.",
+        epilog="Exit codes: 0 pass, 1 a limit is broken, 2 wrong usage or unreadable files.",
+    )
+    made.add_argument("--baseline", type=Path, help="manifest.json or folder of .tflite files")
+    made.add_argument("--candidate", type=Path, help="the same, to be judged")
+    made.add_argument("--config", type=Path, help="sizes.toml with limits and budgets")
+    made.add_argument("--max-increase", help="growth in percent that may pass, 2%% by default")
+    made.add_argument("--slack", help="growth that always passes, 256 bytes by default")
+    made.add_argument("--max-drop", help="points of accuracy that may be lost, 0.2 by default")
+    made.add_argument("--allow-removed", action="store_true", help="a missing model passes")
+    made.add_argument("--format", choices=FORMATS, default="table")
+    made.add_argument("--output", type=Path, help="write there in place of stdout")
+    made.add_argument("--all", action="store_true", help="show unchanged models too")
+    made.add_argument("--why", action="store_true", help="show where the bytes are")
+    made.add_argument(
+        "--update",
+        action="store_true",
+        help="make the candidate the baseline, and tighten budgets where models shrank",
+    )
+    made.add_argument("--history", type=Path, help="JSON lines file to append this run to")
+    made.add_argument(
+        "--plot", action="store_true", help="draw --history to --output (a .png), nothing else"
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    try:
+        return _run(parser().parse_args(argv))
+    except (TfpruneError, OSError) as error:
+        print(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE
+
+
+def _run(flags: argparse.Namespace) -> int:
+    if flags.plot:
+        return _plot(flags)
+    for needed in ("baseline", "candidate"):
+        if getattr(flags, needed) is None:
+            raise TfpruneError(f"--{needed}: expected a manifest or a folder, received none")
+    config = _config(flags)
+    candidate = read_side(flags.candidate, "--candidate")
+    first = flags.update and not flags.baseline.exists()
+    baseline = candidate if first else read_side(flags.baseline, "--baseline")
+    comparison = compare(baseline, candidate, config)
+    text = FORMATS[flags.format](comparison, flags.all)
+    if flags.why and flags.format in ("table", "markdown"):
+        inside = why(baseline, candidate)
+        text += f"\n\n```\n{inside}\n```\n" if flags.format == "markdown" else f"\n\n{inside}"
+    _put(flags, text)
+    for warning in comparison.warnings:
+        print(f"{NAME}: warning: {warning}", file=sys.stderr)
+    if flags.history:
+        from tfprune.history import append
+
+        append(flags.history, candidate)
+    if flags.update:
+        return _update(flags, config)
+    return FAIL if comparison.failed else PASS
+
+
+def _config(flags: argparse.Namespace) -> budgets.Config:
+    """The limits of the file, with those of the command line over its general ones."""
+    config = budgets.load(flags.config) if flags.config else budgets.Config()
+    given: dict[str, Any] = {}
+    for key, reader in budgets.READERS.items():
+        value = getattr(flags, key.replace("-", "_"), None)
+        if value is None:
+            continue
+        try:
+            number = int(value) if value.isdigit() else value
+            given[key.replace("-", "_")] = reader(number)
+        except TfpruneError as error:
+            raise TfpruneError(f"--{key}: {error}") from None
+    return replace(
+        config,
+        limits=replace(config.limits, **given),
+        allow_removed=config.allow_removed or flags.allow_removed,
+    )
+
+
+def _put(flags: argparse.Namespace, text: str) -> None:
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if flags.format == "markdown" and summary:
+        with Path(summary).open("a") as file:
+            file.write(text + "\n")
+    if flags.output is None:
+        print(text)
+        return
+    from tfprune.files import write_whole
+
+    write_whole(flags.output, (text + "\n").encode())
+
+
+def _update(flags: argparse.Namespace, config: budgets.Config) -> int:
+    from tfprune.baseline import update
+
+    for line in update(flags.baseline, flags.candidate, flags.config, config):
+        print(f"{NAME}: {line}", file=sys.stderr)
+    return PASS
+
+
+def _plot(flags: argparse.Namespace) -> int:
+    if flags.history is None or flags.output is None:
+        raise TfpruneError("--plot: expected --history FILE.jsonl and --output FILE.png")
+    from tfprune.history import plot
+
+    plot(flags.history, flags.output)
+    return PASS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
