@@ -1,0 +1,121 @@
+"""The CI that users copy, run as the shell commands that it is made of."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+def documented(language: str = "yaml") -> list[dict]:
+    """The YAML documents of docs/ci.md."""
+    text = (ROOT / "docs" / "ci.md").read_text()
+    return [yaml.safe_load(b) for b in re.findall(rf"```{language}\n(.*?)```", text, re.S)]
+
+
+def commands(workflow: dict) -> list[str]:
+    """The shell commands of a GitHub job or a GitLab job named sizes."""
+    job = workflow.get("jobs", workflow)["sizes"]
+    steps = job.get("steps") or [{"run": line} for line in job["script"]]
+    return [" ".join(step["run"].split()) for step in steps if "run" in step]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """The project as committed or about to be, its environment made already."""
+    folder = tmp_path_factory.mktemp("checkout")
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in files.split("\n"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (folder / ".venv" / "made").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shell(checkout):
+    environment = {
+        **os.environ,
+        "PATH": f"{checkout / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "GITHUB_STEP_SUMMARY": str(checkout / "summary.md"),
+        "TFPRUNE_CACHE": str(checkout / "cache"),
+    }
+    done: dict[str, int] = {}
+
+    def run(command: str) -> None:
+        if command not in done:
+            result = subprocess.run(
+                ["bash", "-euc", command],
+                cwd=checkout, env=environment, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+            done[command] = result.returncode
+
+    return run
+
+
+def test_the_workflows_run_and_pass(checkout, shell):
+    own = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    github, gitlab, _ = documented()
+    for workflow in (own, github, gitlab):
+        assert any("tools.compare" in command for command in commands(workflow))
+        for command in commands(workflow):
+            shell(command)
+    summary = (checkout / "summary.md").read_text()
+    assert "<!-- tfprune-sizes -->" in summary
+    assert "`cnn_prune30_int8.tflite`" in summary or "unchanged" in summary
+
+
+def test_the_gate_shuts_when_a_model_grows(checkout, shell):
+    shell('make export ARGS="--dataset digits --seed 0"')
+    config = (checkout / "sizes" / "sizes.toml").read_text()
+    (checkout / "sizes" / "tight.toml").write_text(config.replace('"25 KiB"', '"15 KiB"'))
+    command = (
+        "! python -m tools.compare --baseline sizes/baseline.json --candidate exported "
+        "--config sizes/tight.toml"
+    )
+    shell(command)
+
+
+def test_the_other_commands_of_the_page_run(checkout, shell):
+    shell('make export ARGS="--dataset digits --seed 0"')
+    text = (checkout / "docs" / "ci.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", text, re.S)
+    shutil.copytree(checkout / "exported", checkout / "old_folder")
+    shutil.copytree(checkout / "exported", checkout / "new_folder")
+    for line in block.splitlines():
+        shell(line.split("    #")[0])
+    (toml,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    (checkout / "page.toml").write_text(toml)
+    shell(
+        "python -m tools.compare --baseline sizes/baseline.json --candidate exported "
+        "--config page.toml --history sizes/history.jsonl"
+    )
+    plots = re.findall(r"`(python -m tools.compare --plot .*?)`", text)
+    for line in plots:
+        shell(line)
+    assert (checkout / "sizes.png").is_file()
+
+
+def test_the_pre_commit_hook_runs(checkout, shell):
+    shell('make export ARGS="--dataset digits --seed 0"')
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert hook["language"] == "script"
+    shell(f"{hook['entry']} --baseline sizes/baseline.json --candidate exported")
+    (local,) = documented()[2]["repos"][0]["hooks"]
+    shutil.copytree(checkout / "exported", checkout / "models")
+    shell(local["entry"])
