@@ -295,6 +295,11 @@ def test_folders_and_why(run, folders):
     assert tensors[0][1] == f"{4 * 30 * 20:,}"
     assert run(folders / "large", folders / "small")[0] == 0
     assert run(folders / "small", folders / "small", "--why")[0] == 0
+    made = run(folders / "small.json", folders / "small", "--update")
+    (folders / "small" / "sizes.json").write_bytes((folders / "small.json").read_bytes())
+    code, inside, _ = run(folders / "small" / "sizes.json", folders / "large", "--why")
+    assert (made[0], code) == (0, 1)
+    assert inside == out
     code, out, _ = run({"net": 1}, {"net": 1}, "--why")
     assert "only its size is known" in out
 
@@ -439,6 +444,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, folders, capsys):
         ("--colour",): "unrecognized arguments: --colour",
         ("stray",): "unrecognized arguments: stray",
         ("--plot",): "--plot: expected --history",
+        ("--why", "--format", "json"): "--why: expected --format table or markdown",
     }
     for words, message in flags.items():
         code, out, err = run(good, good, *words)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfprune.digest import text_digest
+from tfprune.digest import file_digest, text_digest
 from tfprune.errors import TfpruneError
 from tfprune.tflite import read, shares
 
@@ -82,7 +82,12 @@ def read_side(path: Path, what: str) -> Side:
     for entry in manifest["artifacts"]:
         if entry["file"] in models:
             raise TfpruneError(f"{what} {path}: two models named {entry['file']}")
-        models[entry["file"]] = Model(entry["file"], entry["bytes"], entry.get("accuracy"))
+        file = path.parent / entry["file"]
+        # The file beside the manifest serves to look inside, if it is the one that was meant.
+        there = file.is_file() and file_digest(file) == entry.get("sha256")
+        models[entry["file"]] = Model(
+            entry["file"], entry["bytes"], entry.get("accuracy"), file if there else None
+        )
     if not models:
         raise TfpruneError(f"{what} {path}: expected at least one model, received none")
     return Side(models, _tensorflow(manifest), manifest)

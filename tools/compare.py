@@ -81,13 +81,15 @@ def _run(flags: argparse.Namespace) -> int:
     for needed in ("baseline", "candidate"):
         if getattr(flags, needed) is None:
             raise TfpruneError(f"--{needed}: expected a manifest or a folder, received none")
+    if flags.why and flags.format not in ("table", "markdown"):
+        raise TfpruneError(f"--why: expected --format table or markdown, received {flags.format}")
     config = _config(flags)
     candidate = read_side(flags.candidate, "--candidate")
     first = flags.update and not flags.baseline.exists()
     baseline = candidate if first else read_side(flags.baseline, "--baseline")
     comparison = compare(baseline, candidate, config)
     text = FORMATS[flags.format](comparison, flags.all)
-    if flags.why and flags.format in ("table", "markdown"):
+    if flags.why:
         inside = why(baseline, candidate)
         text += f"\n\n```\n{inside}\n```\n" if flags.format == "markdown" else f"\n\n{inside}"
     _put(flags, text)
