@@ -73,6 +73,7 @@ def calibration() -> list[list[Any]]:
     with quiet():
         import keras
 
+        from tfprune.groups import groups_of
         from tfprune.measure import measure
         from tfprune.models import cnn
         from tfprune.trace import trace
@@ -81,11 +82,11 @@ def calibration() -> list[list[Any]]:
     model = cnn((28, 28, 1), 10, UNITS)
     x = np.random.default_rng(0).random((10_000, 28, 28, 1), np.float32)
     traced = trace(model)
-    reads = traced.reads_of("hidden")
+    (group,) = (group for group in groups_of(traced) if "hidden" in group.makers)
     seconds = medians(
         {
             "predict": lambda: model.predict(x, batch_size=BATCH, verbose=0),
-            "calibration": lambda: measure(traced, reads, x, BATCH),
+            "calibration": lambda: measure(traced, group.reads, x, BATCH),
         },
         repeats=5,
     )

@@ -23,10 +23,11 @@ with quiet():
 
     from tfprune.convert import convert
     from tfprune.fold import drop, intake
+    from tfprune.groups import groups_of
     from tfprune.models import cnn
     from tfprune.moments import Moments
     from tfprune.select import Selection
-    from tfprune.shrink import shrink
+    from tfprune.shrink import Cut, shrink
     from tfprune.trace import trace
 
 SHAPE = (28, 28, 1)
@@ -69,8 +70,10 @@ def half_the_units(model: keras.Model) -> keras.Model:
     kept = np.arange(0, UNITS, 2)
     selection = Selection(kept, {int(unit): int(unit) - 1 for unit in np.arange(1, UNITS, 2)})
     nothing: Any = np.zeros(UNITS)
-    folds = [(read, drop(selection, Moments(UNITS), nothing)) for read in traced.reads_of("hidden")]
-    return shrink(model, traced, {"hidden": intake(selection, merge=False)}, folds)
+    (group,) = (group for group in groups_of(traced) if "hidden" in group.makers)
+    folds = [(read, drop(selection, Moments(UNITS), nothing)) for read in group.reads]
+    taken = intake(selection, merge=False)
+    return shrink(model, traced, [Cut(group, kept, taken, folds)])
 
 
 def main() -> None:

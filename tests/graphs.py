@@ -28,21 +28,23 @@ def fill(model: keras.Model, rng: np.random.Generator) -> keras.Model:
 
 KINDS = [
     "normalise", "dropout", "relu", "leaky", "prelu", "tanh", "softmax", "flatten", "reshape",
-    "permute", "concatenate",
+    "permute", "concatenate", "add", "multiply", "pool", "pad", "crop", "upsample", "depthwise",
+    "separable", "transposed", "again", "scale", "global",
 ]  # fmt: skip
-# Dense is what this is about, so it comes more often.
+# Layers with units are what this is about, so they come more often.
 steps = st.fixed_dictionaries(
     {
-        "kind": st.sampled_from([*["dense"] * 6, *KINDS]),
+        "kind": st.sampled_from([*["dense"] * 6, *["conv"] * 6, *["add"] * 3, *KINDS]),
         "source": st.integers(1, 3),
-        "units": st.integers(2, 5),
+        "units": st.integers(2, 4),
         "activation": st.sampled_from(ACTIVATIONS),
         "use_bias": st.booleans(),
+        "padding": st.sampled_from(["same", "valid"]),
     }
 )
 recipes = st.fixed_dictionaries(
     {
-        "shape": st.sampled_from([(5,), (3, 4), (2, 2, 3)]),
+        "shape": st.sampled_from([(5,), (6, 3), (6, 6, 2)]),
         "steps": st.lists(steps, min_size=2, max_size=9),
         "outputs": st.lists(steps, min_size=1, max_size=2),
         "seed": st.integers(0, 2**32 - 1),
@@ -51,44 +53,81 @@ recipes = st.fixed_dictionaries(
 
 
 def build(recipe: dict) -> keras.Model:
-    """A Functional model of a recipe: branches, several consumers, one or two outputs."""
+    """A Functional model of a recipe: branches, residuals, shared layers, one or two outputs."""
     keras.backend.clear_session()
     tensors = [keras.Input(recipe["shape"], name="data")]
+    layers: list = []
     for step in recipe["steps"]:
         x = tensors[-min(step["source"], len(tensors))]
-        tensors.append(_step(step, x, tensors))
-    outputs = []
+        tensors.append(_step(step, x, tensors, layers))
+    made = []
     for number, step in enumerate(recipe["outputs"]):
         flat = kl.Flatten(name=f"flat{number}")(tensors[-min(step["source"], len(tensors))])
         out = kl.Dense(step["units"], use_bias=step["use_bias"], name=f"out{number}")
-        outputs.append(out(flat))
-    return fill(keras.Model(tensors[0], outputs), np.random.default_rng(recipe["seed"]))
+        made.append(out(flat))
+    return fill(keras.Model(tensors[0], made), np.random.default_rng(recipe["seed"]))
 
 
-def _step(step: dict, x, tensors: list):
-    if step["kind"] == "dense":
-        layer = kl.Dense(step["units"], step["activation"], use_bias=step["use_bias"])
-    elif step["kind"] == "reshape":
-        layer = kl.Reshape((-1, x.shape[-1]))
-    elif step["kind"] == "permute":
-        if len(x.shape) < 3:
-            return x
-        layer = kl.Permute((2, 1, *range(3, len(x.shape))))
-    elif step["kind"] == "concatenate":
-        fitting = [t for t in tensors if t.shape[1:-1] == x.shape[1:-1]]
-        return kl.Concatenate()([x, fitting[-1]])
-    else:
-        layer = {
-            "normalise": kl.BatchNormalization,
-            "dropout": lambda: kl.Dropout(0.4, seed=1),
-            "relu": kl.ReLU,
-            "leaky": kl.LeakyReLU,
-            "prelu": kl.PReLU,
-            "tanh": lambda: kl.Activation("tanh"),
-            "softmax": kl.Softmax,
-            "flatten": kl.Flatten,
-        }[step["kind"]]()
-    return layer(x)
+def _step(step: dict, x, tensors: list, layers: list):
+    """One more tensor; what does not fit x's shape leaves it as it is."""
+    kind, rank = step["kind"], len(x.shape) - 2
+    size = min(x.shape[1:-1], default=0)
+    units, padding = step["units"], step["padding"]
+    options = {"activation": step["activation"], "use_bias": step["use_bias"]}
+    plain = {
+        "dense": lambda: kl.Dense(units, **options),
+        "normalise": kl.BatchNormalization,
+        "dropout": lambda: kl.Dropout(0.4, seed=1),
+        "relu": kl.ReLU,
+        "leaky": kl.LeakyReLU,
+        "prelu": kl.PReLU,
+        "tanh": lambda: kl.Activation("tanh"),
+        "softmax": kl.Softmax,
+        "flatten": kl.Flatten,
+        "scale": lambda: kl.Rescaling(0.5, 0.1),
+        "reshape": lambda: kl.Reshape((-1, x.shape[-1])),
+    }
+    if kind in plain:
+        return plain[kind]()(x)
+    if kind in ("concatenate", "add", "multiply"):
+        rule = {"concatenate": kl.Concatenate, "add": kl.Add, "multiply": kl.Multiply}[kind]
+        alike = slice(1, -1) if kind == "concatenate" else slice(1, None)
+        fitting = [t for t in tensors if t.shape[alike] == x.shape[alike] and t is not x]
+        return rule()([x, fitting[-1]]) if fitting else x
+    if kind == "again":
+        fitting = [layer for layer in layers if layer.input.shape[1:] == x.shape[1:]]
+        return fitting[0](x) if fitting else x
+    if rank not in (1, 2) or size < 3:
+        return x
+    if kind == "permute":
+        return kl.Permute((2, 1, *range(3, len(x.shape))))(x)
+    spatial = {
+        "conv": lambda: [kl.Conv1D, kl.Conv2D][rank - 1](units, 2, padding=padding, **options),
+        "transposed": lambda: [kl.Conv1DTranspose, kl.Conv2DTranspose][rank - 1](
+            units, 2, padding=padding, **options
+        ),
+        "separable": lambda: [kl.SeparableConv1D, kl.SeparableConv2D][rank - 1](
+            units, 2, padding=padding, **options
+        ),
+        "depthwise": lambda: [kl.DepthwiseConv1D, kl.DepthwiseConv2D][rank - 1](
+            2, padding=padding, **options
+        ),
+        "pool": lambda: [
+            [kl.MaxPooling1D, kl.MaxPooling2D], [kl.AveragePooling1D, kl.AveragePooling2D]
+        ][units % 2][rank - 1](2, strides=1),
+        "pad": lambda: [kl.ZeroPadding1D, kl.ZeroPadding2D][rank - 1](1),
+        "crop": lambda: [kl.Cropping1D, kl.Cropping2D][rank - 1](1 if size > 4 else 0),
+        "upsample": lambda: [kl.UpSampling1D, kl.UpSampling2D][rank - 1](2 if size < 5 else 1),
+        "global": lambda: [
+            [kl.GlobalMaxPooling1D, kl.GlobalMaxPooling2D],
+            [kl.GlobalAveragePooling1D, kl.GlobalAveragePooling2D],
+        ][units % 2][rank - 1](),
+    }  # fmt: skip
+    layer = spatial[kind]()
+    made = layer(x)
+    if kind == "conv":
+        layers.append(layer)
+    return made
 
 
 def outputs(model: keras.Model, x: np.ndarray) -> list[np.ndarray]:

@@ -297,7 +297,10 @@ BAD = {
     "zero": (["--prune=0"], "degrees between 0 and 90, received '0'"),
     "right angle": (["--prune=90"], "degrees between 0 and 90, received '90'"),
     "negative": (["--prune", "-5"], "degrees between 0 and 90, received '-5'"),
-    "layer": ([*OWN, "--layers", "third"], "layer 'third' is not a Dense layer of the model"),
+    "layer": (
+        [*OWN, "--layers", "third"],
+        "layer 'third' is not a Dense or convolution layer",
+    ),
     "layer to skip": ([*OWN, "--skip", "third"], "layer 'third' is not"),
     "both": ([*OWN, "--layers", "first", "--skip", "first"], "both name first"),
     "scheme": ([*OWN, "--schemes", "int8,int5"], "expected some of float32, .* received 'int5'"),

@@ -49,12 +49,14 @@ def _identity(selection: Selection, moments: Moments) -> Fold:
     return Fold(selection.kept, matrix, shift)
 
 
-def drop(selection: Selection, moments: Moments, centre: Array) -> Fold:
+def drop(selection: Selection, moments: Moments, centre: Array, shiftless: bool = False) -> Fold:
     """Similar and complementary units are zeroed."""
     return _identity(selection, moments)
 
 
-def outgoing(selection: Selection, moments: Moments, centre: Array) -> Fold:
+def outgoing(
+    selection: Selection, moments: Moments, centre: Array, shiftless: bool = False
+) -> Fold:
     """A similar unit's outgoing weights are added to its partner's (Gedeon & Harris 1991).
 
     A partner that goes later hands on what it took; complementary pairs are lost.
@@ -68,10 +70,12 @@ def outgoing(selection: Selection, moments: Moments, centre: Array) -> Fold:
     return fold
 
 
-def scaled(selection: Selection, moments: Moments, centre: Array) -> Fold:
+def scaled(selection: Selection, moments: Moments, centre: Array, shiftless: bool = False) -> Fold:
     """A removed unit is the best multiple of its partner about the centre, negative for a
     complement: ``a_i - c_i ~ s (a_j - c_j)``."""
     fold = _identity(selection, moments)
+    if shiftless:
+        centre = np.zeros_like(centre)
     gram = moments.gram(centre)
     row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
     for unit, partner in (selection.similar | selection.complementary).items():
@@ -83,22 +87,26 @@ def scaled(selection: Selection, moments: Moments, centre: Array) -> Fold:
     return fold
 
 
-def least_squares(selection: Selection, moments: Moments, centre: Array) -> Fold:
+def least_squares(
+    selection: Selection, moments: Moments, centre: Array, shiftless: bool = False
+) -> Fold:
     """Every removed unit is the linear function of all survivors with the least squared error."""
     fold = _identity(selection, moments)
     kept = selection.kept
     removed = np.setdiff1d(np.arange(selection.units), [*kept, *selection.constant])
-    covariance = moments.covariance()
-    deviation = np.sqrt(np.maximum(covariance.diagonal()[kept], 0))
-    deviation[moments.constant()[kept]] = 0
+    # Without a shift the fit goes through the origin.
+    mean = np.zeros(selection.units) if shiftless else moments.mean
+    products = moments.gram(mean) / max(moments.count, 1)
+    deviation = np.sqrt(np.maximum(products.diagonal()[kept], 0))
+    if not shiftless:
+        deviation[moments.constant()[kept]] = 0
     informative = deviation > 0
     kept, deviation = kept[informative], deviation[informative]
-    mean = moments.mean
     fold.shift[removed] = mean[removed]
     if not len(removed) or not len(kept):
         return fold
-    correlation = covariance[np.ix_(kept, kept)] / np.outer(deviation, deviation)
-    target = covariance[np.ix_(kept, removed)] / deviation[:, None]
+    correlation = products[np.ix_(kept, kept)] / np.outer(deviation, deviation)
+    target = products[np.ix_(kept, removed)] / deviation[:, None]
     factor = linalg.cho_factor(correlation + RIDGE * np.eye(len(kept)))
     weights = linalg.cho_solve(factor, target)
     weights += linalg.cho_solve(factor, target - correlation @ weights)
@@ -170,14 +178,14 @@ class Scheme:
     Attributes
     ----------
     fold : callable
-        ``(selection, moments, centre) -> Fold``.
+        ``(selection, moments, centre, shiftless) -> Fold``; without a shift if asked.
     rule : callable
         ``(degrees, constant, threshold) -> Selection``.
     merge_incoming : bool
         Whether survivors take the incoming weights of the units merged into them.
     """
 
-    fold: Callable[[Selection, Moments, Array], Fold]
+    fold: Callable[[Selection, Moments, Array, bool], Fold]
     rule: Rule
     merge_incoming: bool = False
 

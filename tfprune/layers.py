@@ -29,8 +29,39 @@ IDENTITY = (
 NONLINEAR = (kl.ReLU, kl.LeakyReLU, kl.ELU)
 # Layers that move values and change none.
 MOVING = (kl.Flatten, kl.Reshape, kl.Permute, kl.Concatenate)
+# Layers that change positions and keep channels apart.
+RESIZING = (
+    kl.MaxPooling1D, kl.MaxPooling2D, kl.MaxPooling3D,
+    kl.AveragePooling1D, kl.AveragePooling2D, kl.AveragePooling3D,
+    kl.GlobalMaxPooling1D, kl.GlobalMaxPooling2D, kl.GlobalMaxPooling3D,
+    kl.GlobalAveragePooling1D, kl.GlobalAveragePooling2D, kl.GlobalAveragePooling3D,
+    kl.ZeroPadding1D, kl.ZeroPadding2D, kl.ZeroPadding3D,
+    kl.Cropping1D, kl.Cropping2D, kl.Cropping3D,
+    kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D,
+)  # fmt: skip
+# Layers that compute one value of several that lie over each other.
+MEETING = (kl.Add, kl.Subtract, kl.Multiply, kl.Average, kl.Maximum, kl.Minimum)
 # Layers that mix units but keep their order, so that the way to an output stays visible.
 MIXING = (kl.Softmax, kl.LayerNormalization)
+TRANSPOSED = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
+CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D, *TRANSPOSED)
+DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)
+SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
+
+
+def depthwise_part(layer: Any) -> Any:
+    """The depthwise half of a separable convolution, without weights yet."""
+    kind = kl.DepthwiseConv1D if type(layer) is kl.SeparableConv1D else kl.DepthwiseConv2D
+    return kind(
+        layer.kernel_size,
+        strides=layer.strides,
+        padding=layer.padding,
+        depth_multiplier=layer.depth_multiplier,
+        data_format=layer.data_format,
+        dilation_rate=layer.dilation_rate,
+        use_bias=False,
+        dtype=layer.dtype_policy,
+    )
 
 
 def functional(model: keras.Model) -> keras.Model:

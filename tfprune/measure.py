@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
+from tfprune.groups import Read
 from tfprune.moments import Moments
 from tfprune.progress import bar
-from tfprune.trace import Read, Trace
+from tfprune.trace import Trace
 
 
 def measure(
@@ -39,24 +40,25 @@ def measure(
     Returns
     -------
     list of Moments
-        One for each read. A unit that stands at several positions (after Flatten, say) has a
-        sample for each.
+        One for each read. A unit that stands at several positions (in a picture, or after
+        Flatten) has a sample for each.
 
     Raises
     ------
     TfpruneError
         If an activation is NaN or infinite; names the layer that reads it.
     """
-    needed = sorted({read.tensor for read in reads})
+    needed = sorted({tensor for read in reads for tensor in read.tensors})
     probe = keras.Model(trace.model.input, [trace.tensors[tensor] for tensor in needed])
     moments = [Moments(read.index.shape[1]) for read in reads]
     for batch in bar(batches(inputs, batch_size), "activations", batch_size, len(inputs), progress):
         seen = dict(zip(needed, keras.tree.flatten(probe.predict_on_batch(batch)), strict=True))
         for read, moment in zip(reads, moments, strict=True):
-            with _naming(read.producer):
-                moment.add(vectors(seen[read.tensor], read.index))
+            with _naming(read.layer):
+                for tensor in read.tensors:
+                    moment.add(vectors(seen[tensor], read.index))
     for read, moment in zip(reads, moments, strict=True):
-        with _naming(read.producer):
+        with _naming(read.layer):
             moment.flush()
     return moments
 
@@ -66,7 +68,7 @@ def _naming(layer: str) -> Iterator[None]:
     try:
         yield
     except TfpruneError as error:
-        raise TfpruneError(f"layer {layer}: {error}") from None
+        raise TfpruneError(f"what layer {layer} reads: {error}") from None
 
 
 def vectors(features: npt.NDArray[Any], index: npt.NDArray[np.intp]) -> npt.NDArray[Any]:

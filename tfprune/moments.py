@@ -83,6 +83,8 @@ class Moments:
             when enough samples have come together, or at :meth:`flush`).
         """
         batch = np.asarray(activations)
+        if batch.dtype not in (np.float32, np.float64):
+            batch = batch.astype(np.float32)  # Half precision would sum badly.
         if batch.ndim != 2 or batch.shape[1] != self.units:
             raise TfpruneError(
                 f"activations: expected shape (samples, {self.units}), received {batch.shape}"

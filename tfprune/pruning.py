@@ -12,15 +12,18 @@ import numpy.typing as npt
 
 from tfprune.choices import check_centre, check_choice, check_threshold
 from tfprune.errors import TfpruneError
-from tfprune.fold import FOLDS, Fold, intake
+from tfprune.fold import FOLDS, intake
+from tfprune.groups import Group, Read, groups_of
 from tfprune.inputs import check_inputs
 from tfprune.measure import measure
 from tfprune.moments import Array, Moments, angles
 from tfprune.records import LayerResult, Skipped
 from tfprune.report import layer_table
 from tfprune.select import Selection
-from tfprune.shrink import shrink
-from tfprune.trace import Read, Trace, trace
+from tfprune.shrink import Cut, shrink
+from tfprune.trace import trace
+
+KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv"}}
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class PruneResult:
     layers : tuple of LayerResult
         The layers that were looked at, in the model's order.
     skipped : tuple of Skipped
-        The Dense layers that were left alone, and why.
+        The layers of the kinds asked for that were left alone, and why.
     threshold : float
         Degrees.
     centre, fold : str
@@ -58,12 +61,12 @@ def prune(
     *,
     centre: str | float = "auto",
     fold: str = "least-squares",
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
     skip: Sequence[str] = (),
     batch_size: int = 256,
     progress: bool = False,
 ) -> PruneResult:
-    """Removes hidden units of Dense layers that do the same work as others.
+    """Removes hidden units and filters that do the same work as others.
 
     Parameters
     ----------
@@ -77,8 +80,9 @@ def prune(
         The point about which angles are measured. ``auto``: 0.5 after a sigmoid, else 0.
     fold : {"least-squares", "scaled", "outgoing", "incoming", "drop"}
         What the layers that read a removed unit get in its place.
-    layers : sequence of str, optional
-        Prune only these; all Dense layers that can be by default.
+    layers : {"dense", "conv", "all"} or sequence of str, optional
+        Prune only these; all Dense layers that can be by default. Layers that meet in an Add go
+        together, or not at all.
     skip : sequence of str
         Leave these alone.
     batch_size : int
@@ -105,27 +109,27 @@ def prune(
     check_weights(model)
     traced = trace(model)
     data = check_inputs(model, x)
-    chosen, skipped = _choose(traced, layers, skip)
-    reads = [read for name in chosen for read in traced.reads_of(name)]
-    moments = measure(traced, reads, data, batch_size, progress) if reads else []
+    chosen, skipped = _choose(groups_of(traced), layers, skip)
+    reads = [read for group in chosen for read in group.reads]
+    moments = iter(measure(traced, reads, data, batch_size, progress) if reads else [])
 
     results: list[LayerResult] = []
-    intakes: dict[str, Array] = {}
-    folds: list[tuple[Read, Fold]] = []
-    for name in chosen:
-        seen = [
-            (read, moment, _centre(point, read, moment))
-            for read, moment in zip(reads, moments, strict=True)
-            if read.producer == name
-        ]
-        between = _least_collinear([angles(moment.gram(at)) for _, moment, at in seen])
-        constant = np.logical_and.reduce([moment.constant() for _, moment, _ in seen])
-        selection = scheme.rule(between, constant, degrees)
-        results.append(_result(name, selection, between))
+    cuts: list[Cut] = []
+    for group in chosen:
+        seen = [(read, moment, _centre(point, read, moment)) for read, moment in zip(
+            group.reads, moments, strict=False
+        )]  # fmt: skip
+        between, constant = _evidence(group, seen)
+        selection = _nowhere_empty(group, scheme.rule(between, constant, degrees))
+        results += _results(group, selection, between)
         if len(selection.kept) < selection.units:
-            intakes[name] = intake(selection, scheme.merge_incoming)
-            folds += [(read, scheme.fold(selection, moment, at)) for read, moment, at in seen]
-    smaller = shrink(model, traced, intakes, folds)
+            folds = [
+                (read, scheme.fold(selection.within(read.units), moment, at, read.shiftless))
+                for read, moment, at in seen
+            ]
+            taken = intake(selection, scheme.merge_incoming)
+            cuts.append(Cut(group, selection.kept, taken, folds))
+    smaller = shrink(model, traced, cuts)
     return PruneResult(smaller, tuple(results), skipped, degrees, str(centre), fold)
 
 
@@ -141,27 +145,47 @@ def check_weights(model: Any) -> None:
 
 
 def _choose(
-    traced: Trace, layers: Sequence[str] | None, skip: Sequence[str]
-) -> tuple[list[str], tuple[Skipped, ...]]:
-    """The layers to prune, and the others with the reason."""
-    for name in [*(layers or ()), *skip]:
-        if name not in traced.producers:
-            known = ", ".join(traced.producers) or "none"
+    groups: Sequence[Group], layers: str | Sequence[str] | None, skip: Sequence[str]
+) -> tuple[list[Group], tuple[Skipped, ...]]:
+    """The groups to prune, and the layers that stay with the reason."""
+    kinds = {name: kind for group in groups for name, kind in group.kinds.items()}
+    if layers is None or isinstance(layers, str):
+        wanted = KINDS[check_choice("layers", layers or "dense", KINDS)]
+        asked = [name for name, kind in kinds.items() if kind in wanted]
+    else:
+        asked = list(layers)
+    for name in [*asked, *skip]:
+        if name not in kinds:
+            known = ", ".join(kinds) or "none"
             raise TfpruneError(
-                f"layer {name!r} is not a Dense layer of the model; its Dense layers: {known}"
+                f"layer {name!r} is not a Dense or convolution layer of the model; "
+                f"these are: {known}"
             )
     chosen = []
     skipped = []
-    for name in traced.producers:
-        if name in skip:
-            skipped.append(Skipped(name, "asked to skip"))
-        elif name in traced.blocked:
-            skipped.append(Skipped(name, traced.blocked[name]))
-        elif layers is not None and name not in layers:
-            skipped.append(Skipped(name, "not among the layers asked for"))
-        else:
-            chosen.append(name)
+    for group in groups:
+        mine = [name for name in group.makers if name in asked and name not in skip]
+        if mine == list(group.makers) and group.blocked is None:
+            chosen.append(group)
+            continue
+        others = [name for name in group.makers if name not in mine]
+        apart = f"goes together with {', '.join(others)}, which was not asked for"
+        for name in group.makers:
+            if name in skip:
+                skipped.append(Skipped(name, "asked to skip"))
+            elif name in asked:
+                skipped.append(Skipped(name, group.blocked or apart))
+            elif layers is not None and kinds[name] in {kinds[other] for other in asked}:
+                skipped.append(Skipped(name, group.blocked or "not among the layers asked for"))
     return chosen, tuple(skipped)
+
+
+def _nowhere_empty(group: Group, selection: Selection) -> Selection:
+    """Keeps a unit in every layer of the group."""
+    for units in group.makers.values():
+        if not np.isin(units, selection.kept).any():
+            selection = selection.rescue(int(units[-1]))
+    return selection
 
 
 def _centre(point: str | float, read: Read, moments: Moments) -> Array:
@@ -173,43 +197,64 @@ def _centre(point: str | float, read: Read, moments: Moments) -> Array:
     return np.full(moments.units, value)
 
 
-def _least_collinear(seen: Sequence[Array]) -> Array:
-    """For each pair of units the angle of the reader to whom they look least alike.
+def _evidence(
+    group: Group, seen: Sequence[tuple[Read, Moments, Array]]
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Angles between a group's units, and which of them never change.
 
     Every reader gets a fold of its own, so a pair may go where it is similar (or opposite) to
-    each reader, by whatever factor.
+    each reader, by whatever factor: the angle that counts is that of the reader to whom the two
+    look least alike. Where one reader sees only one of them, or sees one as nothing, they are as
+    different as can be.
     """
-    if len(seen) == 1:
-        return seen[0]
-    stacked = np.stack(seen)
-    dead = np.isnan(stacked).all(axis=0)
-    # A unit that one reader sees as nothing, another not, is like no other unit there.
-    filled = np.where(np.isnan(stacked), 90.0, stacked)
-    worst = np.abs(filled - 90).argmin(axis=0)
-    between = np.take_along_axis(filled, worst[None], axis=0)[0]
-    between[dead] = np.nan
-    alive = ~np.isnan(between.diagonal())
-    between[np.diag_indices_from(between)] = np.where(alive, 0.0, np.nan)
-    return between
+    size = len(group.roots)
+    between = np.full((size, size), np.nan)
+    constant = np.ones(size, bool)
+    alive = np.zeros(size, bool)
+    for read, moments, centre in seen:
+        at = np.zeros_like(centre) if read.shiftless else centre
+        still = moments.constant()
+        if read.shiftless:
+            # Only nothing can go where a constant has no bias to go into.
+            still &= moments.mean == 0
+        constant[read.units] &= still
+        mine = angles(moments.gram(at))
+        alive[read.units] |= ~np.isnan(mine.diagonal())
+        whole = np.full((size, size), np.nan)
+        whole[np.ix_(read.units, read.units)] = mine
+        only = np.zeros(size, bool)
+        only[read.units] = ~np.isnan(mine.diagonal())
+        whole[only[:, None] != only] = 90.0
+        nearer = np.isnan(between) | (np.abs(whole - 90) < np.abs(between - 90))
+        between = np.where(nearer & ~np.isnan(whole), whole, between)
+    between[np.diag_indices(size)] = np.where(alive, 0.0, np.nan)
+    return between, constant
 
 
-def _result(name: str, selection: Selection, between: Array) -> LayerResult:
-    note = ""
-    if selection.rescued is not None:
-        note = f"unit {selection.rescued} kept: a layer needs one"
-    elif len(selection.kept) == selection.units > 1:
-        note = f"closest pair at {_closest(between):.1f} degrees"
-    return LayerResult(
-        name=name,
-        units_before=selection.units,
-        units_after=len(selection.kept),
-        similar=len(selection.similar),
-        complementary=len(selection.complementary),
-        constant=len(selection.constant),
-        kept=selection.kept,
-        angles=between.astype(np.float32),
-        note=note,
-    )
+def _results(group: Group, selection: Selection, between: Array) -> list[LayerResult]:
+    made = []
+    together = len(group.makers) > 1
+    for name, units in group.makers.items():
+        note = ""
+        if set(selection.rescued) & set(units.tolist()):
+            note = "one unit kept: a layer needs one"
+        elif len(selection.kept) == selection.units > 1:
+            note = f"closest pair at {_closest(between):.1f} degrees"
+        made.append(
+            LayerResult(
+                name=name,
+                units_before=len(units),
+                units_after=int(np.isin(units, selection.kept).sum()),
+                similar=int(np.isin(units, list(selection.similar)).sum()),
+                complementary=int(np.isin(units, list(selection.complementary)).sum()),
+                constant=int(np.isin(units, selection.constant).sum()),
+                kept=np.flatnonzero(np.isin(units, selection.kept)),
+                angles=between.astype(np.float32),
+                group=group.name if together else "",
+                note=note,
+            )
+        )
+    return made
 
 
 def _closest(between: Array) -> float:

@@ -23,6 +23,8 @@ class LayerResult:
         Indices of the surviving units.
     angles : array of shape (units_before, units_before)
         Degrees between the activation vectors, NaN for vectors of length 0.
+    group : str
+        The layers that go together with it, if there are any.
     note : str
         What else the user should know, or empty.
     """
@@ -35,6 +37,7 @@ class LayerResult:
     constant: int
     kept: npt.NDArray[np.intp] = field(repr=False, compare=False)
     angles: npt.NDArray[np.float32] = field(repr=False, compare=False)
+    group: str = ""
     note: str = ""
 
 

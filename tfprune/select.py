@@ -23,20 +23,48 @@ class Selection:
         Removed unit -> the unit it is the complement of.
     constant : tuple
         Removed units that never change.
-    rescued : int or None
-        A unit that stays only because a layer cannot be empty.
+    rescued : tuple
+        Units that stay only because a layer cannot be empty.
     """
 
     kept: npt.NDArray[np.intp]
     similar: dict[int, int] = field(default_factory=dict)
     complementary: dict[int, int] = field(default_factory=dict)
     constant: tuple[int, ...] = ()
-    rescued: int | None = None
+    rescued: tuple[int, ...] = ()
 
     @property
     def units(self) -> int:
         """Units of the layer before the removal."""
         return len(self.kept) + len(self.similar) + len(self.complementary) + len(self.constant)
+
+    def rescue(self, unit: int) -> Selection:
+        """The same, but for a unit that stays after all."""
+        return Selection(
+            kept=np.union1d(self.kept, [unit]),
+            similar={key: value for key, value in self.similar.items() if key != unit},
+            complementary={k: value for k, value in self.complementary.items() if k != unit},
+            constant=tuple(key for key in self.constant if key != unit),
+            rescued=(*self.rescued, unit),
+        )
+
+    def within(self, units: npt.NDArray[np.intp]) -> Selection:
+        """The same for some of the units, which are then numbered from 0."""
+        place = {int(unit): number for number, unit in enumerate(units)}
+        return Selection(
+            kept=np.flatnonzero(np.isin(units, self.kept)),
+            similar=_renumbered(self.similar, place),
+            complementary=_renumbered(self.complementary, place),
+            constant=tuple(place[unit] for unit in self.constant if unit in place),
+        )
+
+
+def _renumbered(pairs: dict[int, int], place: dict[int, int]) -> dict[int, int]:
+    return {
+        place[unit]: place[other]
+        for unit, other in pairs.items()
+        if unit in place and other in place
+    }
 
 
 Rule = Callable[[npt.NDArray[np.float64], npt.NDArray[np.bool_], float], Selection]
@@ -112,19 +140,11 @@ def _selection(
     complementary: dict[int, int],
     constant: npt.NDArray[np.bool_],
 ) -> Selection:
-    rescued = None
-    if not survives.any():
-        # The last unit is the one that index order would have kept.
-        rescued = len(survives) - 1
-        survives = survives.copy()
-        survives[rescued] = True
-        similar.pop(rescued, None)
-        complementary.pop(rescued, None)
-    removed = np.flatnonzero(constant & ~survives)
-    return Selection(
+    selection = Selection(
         kept=np.flatnonzero(survives),
         similar=similar,
         complementary=complementary,
-        constant=tuple(int(unit) for unit in removed),
-        rescued=rescued,
+        constant=tuple(int(unit) for unit in np.flatnonzero(constant)),
     )
+    # The last unit is the one that index order would have kept.
+    return selection if survives.any() else selection.rescue(len(survives) - 1)

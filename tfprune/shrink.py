@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -11,18 +12,41 @@ import numpy.typing as npt
 from keras import layers as kl
 
 from tfprune.fold import Fold, absorb
-from tfprune.layers import copied, weighted
-from tfprune.trace import Read, Trace
+from tfprune.groups import Group, Read
+from tfprune.layers import DEPTHWISE, SEPARABLE, TRANSPOSED, copied, weighted
+from tfprune.trace import Trace
 
 Array = npt.NDArray[Any]
 
 
-def shrink(
-    model: keras.Model,
-    trace: Trace,
-    intakes: Mapping[str, Array],
-    folds: Sequence[tuple[Read, Fold]],
-) -> keras.Model:
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What is taken out of a group.
+
+    Attributes
+    ----------
+    group : Group
+    kept : array of shape (kept,)
+        Units of the group that stay.
+    intake : array of shape (units, kept)
+        How survivors' incoming weights are made, ``kernel' = kernel @ intake``.
+    folds : sequence of (Read, Fold)
+        What every reader is told about the units that go.
+    """
+
+    group: Group
+    kept: npt.NDArray[np.intp]
+    intake: Array
+    folds: Sequence[tuple[Read, Fold]]
+
+    def intake_of(self, layer: str) -> Array:
+        """The intake of one of the group's layers."""
+        units = self.group.makers[layer]
+        columns = np.searchsorted(self.kept, units[np.isin(units, self.kept)])
+        return self.intake[np.ix_(units, columns)]
+
+
+def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model:
     """Rebuilds a model with fewer units.
 
     Parameters
@@ -30,10 +54,7 @@ def shrink(
     model : keras.Model
         The traced model; it stays as it is.
     trace : Trace
-    intakes : mapping of str to array of shape (units, kept)
-        Producer -> how its survivors' incoming weights are made, ``kernel' = kernel @ intake``.
-    folds : sequence of (Read, Fold)
-        What every reader of those producers is told about the units that go.
+    cuts : sequence of Cut
 
     Returns
     -------
@@ -41,18 +62,28 @@ def shrink(
         Of the same kind (Sequential or Functional), with the names, dtype policies, trainable
         flags and compile settings of the original.
     """
-    keep = {name: _keep(trace, labels, folds) for name, labels in trace.labels.items()}
+    keep = {name: _keep(trace, labels, cuts) for name, labels in trace.slices.items()}
+    intakes = {name: cut.intake_of(name) for cut in cuts for name in cut.group.makers}
+    folds = [fold for cut in cuts for fold in cut.folds]
     shifted = {read.layer for read, fold in folds if fold.shift.any()}
-    weights: dict[str, list[Array]] = {}
-    cut = {name for name, stays in keep.items() if not stays.all()}
-    for layer in weighted(model):
-        if layer.name in cut | set(intakes):
-            weights[layer.name] = _weights(layer, keep, intakes, folds, layer.name in shifted)
+    touched = {name for name, stays in keep.items() if not stays.all()} | set(intakes)
+    weights = {
+        layer.name: _weights(
+            layer,
+            keep.get(layer.name),
+            [(read, fold) for read, fold in folds if read.layer == layer.name],
+            intakes.get(layer.name),
+            layer.name in shifted,
+        )
+        for layer in weighted(model)
+        if layer.name in touched
+    }
 
     def rebuilt(layer: Any) -> Any:
         changes: dict[str, Any] = {}
         if layer.name in intakes:
-            changes["units"] = intakes[layer.name].shape[1]
+            width = "units" if type(layer) is kl.Dense else "filters"
+            changes[width] = intakes[layer.name].shape[1]
         if layer.name in shifted:
             changes["use_bias"] = True
         if type(layer) is kl.Reshape and layer.name in keep:
@@ -78,36 +109,46 @@ def _inputs(model: keras.Model) -> Any:
     )
 
 
-def _keep(
-    trace: Trace, labels: npt.NDArray[np.intp], folds: Sequence[tuple[Read, Fold]]
-) -> npt.NDArray[np.bool_]:
+def _keep(trace: Trace, labels: npt.NDArray[np.intp], cuts: Sequence[Cut]) -> npt.NDArray[np.bool_]:
     """Which features stay."""
     stays = np.ones(len(labels), bool)
-    for name, kept in {read.producer: fold.kept for read, fold in folds}.items():
-        units = trace.producers[name].unit_of(labels)
-        stays &= (units < 0) | np.isin(units, kept)
+    roots = trace.labels.find(labels)
+    for cut in cuts:
+        units = cut.group.units_of(roots)
+        stays &= (units < 0) | (labels == 0) | np.isin(units, cut.kept)
     return stays
 
 
 def _weights(
     layer: Any,
-    keep: Mapping[str, npt.NDArray[np.bool_]],
-    intakes: Mapping[str, Array],
+    keep: npt.NDArray[np.bool_] | None,
     folds: Sequence[tuple[Read, Fold]],
+    intake: Array | None,
     needs_bias: bool,
 ) -> list[Array]:
-    if type(layer) is not kl.Dense:
-        return [weight[..., keep[layer.name]] for weight in layer.get_weights()]
-    kernel, *rest = layer.get_weights()
-    bias = rest[0].astype(np.float64) if rest else np.zeros(kernel.shape[1])
-    folded = kernel.astype(np.float64)
+    """A layer's weights: folds taken in, inputs cut, units merged or cut."""
+    made = list(layer.get_weights())
+    before = []
+    if type(layer) in DEPTHWISE:
+        return [made[0][..., keep, :], *(bias[keep] for bias in made[1:])]
+    if type(layer) in SEPARABLE:
+        depthwise = made.pop(0)
+        before = [depthwise if keep is None else depthwise[..., keep, :]]
+    elif not hasattr(layer, "kernel"):
+        return [weight[..., keep] for weight in made]
+    inputs = -1 if type(layer) in TRANSPOSED else -2
+    kernel = np.moveaxis(made[0], inputs, 0)
+    taps, outputs = kernel.shape[1:-1], kernel.shape[-1]
+    flat = kernel.reshape(len(kernel), -1).astype(np.float64)
+    bias = made[1].astype(np.float64) if len(made) > 1 else np.zeros(outputs)
     for read, fold in folds:
-        if read.layer == layer.name:
-            folded, moved = absorb(folded, read.index, fold)
-            bias = bias + moved
-    if layer.name in keep:
-        folded = folded[keep[layer.name]]
-    if layer.name in intakes:
-        folded, bias = folded @ intakes[layer.name], bias @ intakes[layer.name]
-    made = [folded, bias] if rest or needs_bias else [folded]
-    return [weight.astype(kernel.dtype) for weight in made]
+        flat, moved = absorb(flat, read.index, fold)
+        bias = bias + moved.reshape(-1, outputs).sum(axis=0)
+    if keep is not None:
+        flat = flat[keep]
+    folded = flat.reshape(len(flat), *taps, outputs)
+    if intake is not None:
+        folded, bias = folded @ intake, bias @ intake
+    folded = np.moveaxis(folded, 0, inputs)
+    biases = [bias] if len(made) > 1 or needs_bias else []
+    return [*before, *(weight.astype(kernel.dtype) for weight in (folded, *biases))]

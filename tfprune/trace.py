@@ -17,58 +17,70 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers as kl
 
+from tfprune.labels import Index, Labels
 from tfprune.layers import (
+    CONVOLUTIONS,
+    DEPTHWISE,
     IDENTITY,
+    MEETING,
     MIXING,
     MIXING_ACTIVATIONS,
     MOVING,
     NONLINEAR,
+    RESIZING,
+    SEPARABLE,
+    TRANSPOSED,
     UNITWISE_ACTIVATIONS,
     activation_name,
     copied,
+    depthwise_part,
     describe,
     functional,
     weighted,
 )
 
-Index = npt.NDArray[np.intp]
-
 
 @dataclass(frozen=True)
 class Producer:
-    """A layer whose units could go: unit ``i`` has the label ``first + i``."""
-
-    name: str
-    units: int
-    first: int
-
-    def unit_of(self, labels: Index) -> Index:
-        """The unit that each label means, -1 where it is none of this layer's."""
-        inside = (labels >= self.first) & (labels < self.first + self.units)
-        return np.where(inside, labels - self.first, -1)
-
-
-@dataclass(frozen=True, eq=False)
-class Read:
-    """A layer whose weights read a producer's units.
+    """A layer whose units (filters) could go.
 
     Attributes
     ----------
-    layer, producer : str
+    name : str
+    kind : str
+        ``dense`` or ``conv``.
+    labels : array of shape (units,)
+    """
+
+    name: str
+    kind: str
+    labels: Index
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A layer that multiplies features with its weights.
+
+    Attributes
+    ----------
+    layer : str
     tensor : int
-        Position in :attr:`Trace.tensors` of the tensor that is read.
-    index : array of shape (positions, units)
-        Which feature (last axis) holds which unit, once for every position. All positions went
-        through the same functions; a layer that sees units in several ways has several reads.
-    centre : array of shape (units,)
-        The point from which the units' activations are seen, if the activation defines it.
+        Position in :attr:`Trace.tensors`.
+    labels, views : arrays of shape (features,)
+        On the last axis. Features of one view went through the same functions.
+    centre : array of shape (features,)
+        The point from which activations are seen, where the activation defines one.
+    shiftless : bool
+        Whether a constant cannot go into the bias: padding inside the layer puts zeros where
+        the constant would be, or there is nowhere to put it.
     """
 
     layer: str
-    producer: str
     tensor: int
-    index: Index
+    labels: Index
+    views: Index
     centre: npt.NDArray[np.float64]
+    shiftless: bool
 
 
 @dataclass
@@ -79,85 +91,100 @@ class Trace:
     ----------
     model : keras.Model
         A copy of the traced model, the owner of ``tensors``.
+    labels : Labels
     producers : dict of str to Producer
-    reads : list of Read
+    readings : list of Reading
     tensors : list of KerasTensor
         The tensors that are read.
-    labels : dict of str to array of shape (features,)
-        The labels on the last axis of what reaches a layer that has to change with it: readers,
-        layers with weights per unit, and (after it) Reshape.
-    blocked : dict of str to str
-        Producer -> the reason why its units cannot go.
+    slices : dict of str to array of shape (features,)
+        Labels on the last axis of what reaches a layer that has to change with it.
+    blocked : list of (array, str)
+        Labels of units that cannot go, and the reason; the later entry is the better reason.
     """
 
     model: keras.Model
+    labels: Labels = field(default_factory=Labels)
     producers: dict[str, Producer] = field(default_factory=dict)
-    reads: list[Read] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
     tensors: list[Any] = field(default_factory=list)
-    labels: dict[str, Index] = field(default_factory=dict)
-    blocked: dict[str, str] = field(default_factory=dict)
-
-    def reads_of(self, producer: str) -> list[Read]:
-        """The reads of one producer's units."""
-        return [read for read in self.reads if read.producer == producer]
+    slices: dict[str, Index] = field(default_factory=dict)
+    blocked: list[tuple[Index, str]] = field(default_factory=list)
 
 
 def trace(model: keras.Model) -> Trace:
-    """Follows the units of every Dense layer of a Sequential or Functional model.
+    """Follows the units of every Dense and convolution layer of a model.
 
     Raises
     ------
     TfpruneError
-        If the model is neither, or has no shapes yet.
+        If the model is neither Sequential nor Functional, or has no shapes yet.
     """
     return _Tracer(model).result
 
 
 @dataclass(frozen=True)
 class _Features:
-    """What a tensor's features hold; all arrays have the tensor's shape without the batch.
-
-    Features of one *view* went through the same functions, so one fold serves them.
-    """
+    """What a tensor's features hold; all arrays have the tensor's shape without the batch."""
 
     labels: Index
     views: Index
     centre: npt.NDArray[np.float64]
+
+    @classmethod
+    def spread(cls, labels: Any, views: Any, centre: Any, shape: tuple[int, ...]) -> _Features:
+        """The same everywhere but along the last axis."""
+        return cls(*(np.broadcast_to(array, shape) for array in (labels, views, centre)))
+
+    @property
+    def row(self) -> Index | None:
+        """The labels on the last axis, if they are the same wherever one looks."""
+        return _row_of(self.labels)
+
+    def rows(self) -> tuple[Index, Index, npt.NDArray[np.float64]]:
+        """Labels, views and centre on the last axis."""
+        first = (0,) * (self.labels.ndim - 1)
+        return self.labels[first], self.views[first], self.centre[first]
+
+
+def _row_of(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    row = array[(0,) * (array.ndim - 1)]
+    if not any(array.strides[:-1]) or (array == row).all():
+        return row
+    return None
+
+
+def _compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same array, holding one row where all are alike."""
+    row = _row_of(array)
+    return array if row is None else np.broadcast_to(row.copy(), array.shape)
 
 
 class _Tracer:
     def __init__(self, model: keras.Model) -> None:
         self.features: dict[int, _Features] = {}
         self.alive: list[Any] = []  # Tensors are known by id, so none may be collected.
-        self.calls: Counter[str] = Counter()
-        self.next_label = 1
-        self.next_view = 1
+        self.views = 0
         source = functional(model)
         self.originals = {layer.name: layer for layer in model.layers}
         self.result = Trace(model)
+        self.inner: list[tuple[str, Any]] = []
         clone = keras.models.clone_model(source, clone_function=copied, call_function=self._call)
         for layer in weighted(source):
             clone.get_layer(layer.name).set_weights(layer.get_weights())
+        for name, part in self.inner:
+            part.set_weights(self.originals[name].get_weights()[:1])
         self.result.model = clone
-        self._finish(clone)
+        for tensor in clone.outputs:
+            self._block(self._features_of(tensor).labels, "output layer")
 
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = layer(*args, **kwargs)
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
-        self.calls[layer.name] += 1
         self.alive += [inputs, outputs]
         given = [self._features_of(tensor) for tensor in inputs]
-        earlier = self.result.labels.get(layer.name)
-        made = self._handler(layer)(layer, inputs, given)
+        made = self._handler(layer)(layer, inputs, given, outputs)
         if made is not None:
             self.features[id(outputs)] = made
-        if self.calls[layer.name] > 1 and getattr(layer, "weights", None):
-            reason = f"{describe(layer)} is shared: the model calls it more than once"
-            for labels in [*(features.labels for features in given), earlier]:
-                if labels is not None:
-                    self._block(labels, reason)
-            if layer.name in self.result.producers:
-                self.result.blocked[layer.name] = reason
         return outputs
 
     def _handler(self, layer: Any) -> Callable[..., _Features | None]:
@@ -167,6 +194,12 @@ class _Tracer:
             kl.Activation: self._activation,
             kl.BatchNormalization: self._normalise,
             kl.PReLU: self._prelu,
+            kl.Rescaling: self._resize,
+            **dict.fromkeys(DEPTHWISE, self._depthwise),
+            **dict.fromkeys(CONVOLUTIONS, self._convolution),
+            **dict.fromkeys(SEPARABLE, self._separable),
+            **dict.fromkeys(RESIZING, self._resize),
+            **dict.fromkeys(MEETING, self._meet),
             **dict.fromkeys(IDENTITY, self._identity),
             **dict.fromkeys(NONLINEAR, self._activation),
             **dict.fromkeys(MOVING, self._move),
@@ -176,78 +209,131 @@ class _Tracer:
 
     def _features_of(self, tensor: Any) -> _Features:
         if id(tensor) not in self.features:
-            shape = tuple(size or 1 for size in tensor.shape[1:])
-            nobody = np.broadcast_to(np.intp(0), shape)
-            self.features[id(tensor)] = _Features(nobody, nobody, np.broadcast_to(0.0, shape))
+            nobody = np.broadcast_to(np.intp(0), _shape(tensor))
+            self.features[id(tensor)] = _Features(nobody, nobody, nobody.astype(float))
         return self.features[id(tensor)]
 
-    def _changed(self, labels: Index, centre: float | npt.NDArray[Any]) -> _Features:
+    def _next_views(self, *views: Index) -> Index:
+        """New views, different where one of the old ones was."""
+        rows = [_row_of(array) for array in views]
+        arrays = views if any(row is None for row in rows) else tuple(rows)
+        stacked = np.stack([array.ravel() for array in arrays])  # type: ignore[union-attr]
+        kinds, position = np.unique(stacked, axis=1, return_inverse=True)
+        made = self.views + 1 + position.reshape(arrays[0].shape)  # type: ignore[union-attr]
+        self.views += kinds.shape[1]
+        return made
+
+    def _after(
+        self,
+        features: _Features,
+        centre: float | npt.NDArray[Any] = 0.0,
+        shape: tuple[int, ...] | None = None,
+    ) -> _Features:
         """Features after a function that treats every unit alone."""
-        view = self.next_view
-        self.next_view += 1
-        return _Features(
-            labels,
-            np.broadcast_to(np.intp(view), labels.shape),
-            np.broadcast_to(centre, labels.shape),
-        )
+        views = self._next_views(features.views)
+        labels = features.labels
+        if shape is not None and shape != labels.shape:
+            labels = features.rows()[0]
+        return _Features.spread(labels, views, centre, shape or labels.shape)
 
     def _block(self, labels: Index, reason: str) -> None:
-        present = np.unique(labels)
-        for producer in self.result.producers.values():
-            if (producer.unit_of(present) >= 0).any():
-                self.result.blocked.setdefault(producer.name, reason)
+        self.result.blocked.append((np.unique(labels), reason))
 
-    def _per_feature(self, layer: Any, given: _Features) -> Index | None:
-        """The labels on the last axis, if they are the same wherever one looks along the others."""
-        rows = given.labels.reshape(-1, given.labels.shape[-1])
-        if (rows != rows[0]).any():
-            self._block(given.labels, f"{describe(layer)} reads its units across several axes")
+    def _row(self, layer: Any, given: _Features) -> Index | None:
+        """Labels on the last axis of what a layer takes, if there are any and it can be cut."""
+        if not given.labels.any():
             return None
-        return rows[0]
+        row = given.row
+        if row is None:
+            self._block(given.labels, f"{describe(layer)} reads its units across several axes")
+        elif getattr(layer, "data_format", "channels_last") != "channels_last":
+            self._block(row, f"{describe(layer)} has its channels first")
+            return None
+        return row
 
-    def _dense(self, layer: Any, inputs: list[Any], given: list[_Features]) -> _Features | None:
-        labels = self._per_feature(layer, given[0])
-        if labels is not None and labels.any():
-            self._read(layer, inputs[0], labels, given[0])
+    def _cut(self, name: str, row: Index) -> None:
+        """Notes that a layer has to change with its units; a shared one in all its places."""
+        earlier = self.result.slices.get(name)
+        if earlier is None:
+            self.result.slices[name] = row
+            return
+        self._lay_over(name, [earlier, row])
+
+    def _lay_over(self, name: str, rows: list[Index]) -> Index:
+        """Joins labels that lie over each other; a unit over something unlabelled has to stay."""
+        together = rows[0]
+        for row in rows[1:]:
+            both = (together > 0) & (row > 0)
+            self.result.labels.join(together[both], row[both])
+            alone = (together > 0) != (row > 0)
+            if alone.any():
+                reason = f"{name} lays it over something that cannot be pruned"
+                self._block(np.maximum(together, row)[alone], reason)
+            together = np.maximum(together, row)
+        return together
+
+    def _dense(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+        self._read(layer, inputs[0], given[0], shiftless=False)
+        return self._produce(layer, "dense", layer.units, out)
+
+    def _convolution(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+        # Inside a transposed convolution outputs near the border sum over fewer inputs.
+        padded = layer.padding != "valid" or type(layer) in TRANSPOSED
+        grouped = getattr(layer, "groups", 1) > 1
+        if grouped:
+            self._block(given[0].labels, f"{describe(layer)} reads its channels in groups")
+        else:
+            self._read(layer, inputs[0], given[0], shiftless=padded)
+        made = self._produce(layer, "conv", layer.filters, out)
+        if grouped:
+            self._block(made.labels, "it makes its filters in groups")
+        return made
+
+    def _separable(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+        # Channels are read only after the depthwise half, so that is where they are measured.
+        part = depthwise_part(layer)
+        between = part(inputs[0])
+        self.alive.append(between)
+        self.inner.append((layer.name, part))
+        halfway = self._depthwise(layer, inputs, given, between)
+        if halfway is not None:
+            self._read(layer, between, halfway, shiftless=False)
+        return self._produce(layer, "conv", layer.filters, out)
+
+    def _produce(self, layer: Any, kind: str, units: int, out: Any) -> _Features:
         original = self.originals[layer.name]
-        producer = Producer(layer.name, layer.units, self.next_label)
-        self.next_label += layer.units
+        # A layer that is called again makes the same units again.
+        producer = self.result.producers.get(layer.name) or Producer(
+            layer.name, kind, self.result.labels.new(units)
+        )
         self.result.producers[layer.name] = producer
         if getattr(original, "quantization_mode", None) is not None:
-            self.result.blocked[layer.name] = "its weights are quantised already"
-        made = np.arange(producer.first, producer.first + producer.units)
-        shape = (*(size or 1 for size in inputs[0].shape[1:-1]), layer.units)
-        fresh = self._changed(np.broadcast_to(made, shape), 0.0)
-        return self._activation(layer, inputs, [fresh])
+            self._block(producer.labels, "its weights are quantised already")
+        if getattr(layer, "data_format", "channels_last") != "channels_last":
+            self._block(producer.labels, "its channels come first")
+        nothing = np.zeros(units, np.intp)
+        shape = (*_shape(out)[:-1], units)
+        fresh = self._after(_Features.spread(producer.labels, nothing, 0.0, shape))
+        return self._activation(layer, None, [fresh], out)
 
-    def _read(self, layer: Any, tensor: Any, labels: Index, given: _Features) -> None:
+    def _read(self, layer: Any, tensor: Any, given: _Features, shiftless: bool) -> None:
+        row = self._row(layer, given)
+        if row is None:
+            return
         known = [id(other) for other in self.result.tensors]
         if id(tensor) not in known:
             self.result.tensors.append(tensor)
             known.append(id(tensor))
-        self.result.labels[layer.name] = labels
-        size = len(labels)
-        views, centre = given.views.reshape(-1, size)[0], given.centre.reshape(-1, size)[0]
-        for producer in self.result.producers.values():
-            units = producer.unit_of(labels)
-            for view in np.unique(views[units >= 0]):
-                features = np.flatnonzero((units >= 0) & (views == view))
-                times = np.bincount(units[features], minlength=producer.units)
-                if (times != times[0]).any():
-                    self._block(labels, f"{describe(layer)} reads only some of its units")
-                    break
-                # A stable sort by unit keeps the positions of each unit in order.
-                order = features[np.argsort(units[features], kind="stable")]
-                index = order.reshape(producer.units, times[0]).T
-                place = known.index(id(tensor))
-                self.result.reads.append(
-                    Read(layer.name, producer.name, place, index, centre[index[0]])
-                )
+        if type(layer) not in SEPARABLE:
+            self._cut(layer.name, row)
+        _, views, centre = given.rows()
+        place = known.index(id(tensor))
+        self.result.readings.append(Reading(layer.name, place, row, views, centre, shiftless))
 
-    def _identity(self, layer: Any, inputs: Any, given: list[_Features]) -> _Features:
+    def _identity(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
         return given[0]
 
-    def _activation(self, layer: Any, inputs: Any, given: list[_Features]) -> _Features:
+    def _activation(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
         features = given[0]
         centre = 0.0
         if type(layer) not in NONLINEAR:
@@ -255,7 +341,7 @@ class _Tracer:
             if name == "linear":
                 return features
             if name in MIXING_ACTIVATIONS:
-                return self._mix(layer, inputs, given, f"{name} of {describe(layer)}")
+                return self._mix(layer, inputs, given, out, f"{name} of {describe(layer)}")
             if name not in UNITWISE_ACTIVATIONS:
                 self._block(
                     features.labels,
@@ -263,80 +349,111 @@ class _Tracer:
                 )
                 return features
             centre = UNITWISE_ACTIVATIONS[name]
-        return self._changed(features.labels, centre)
+        return self._after(features, centre)
 
     def _mix(
-        self, layer: Any, inputs: Any, given: list[_Features], what: str | None = None
+        self, layer: Any, inputs: Any, given: list[_Features], out: Any, what: str | None = None
     ) -> _Features:
         self._block(given[0].labels, f"{what or describe(layer)} mixes the units")
         return given[0]
 
-    def _move(self, layer: Any, inputs: Any, given: list[_Features]) -> _Features:
+    def _move(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
         original = self.originals[layer.name]
 
         def moved(arrays: list[Any], dtype: str) -> npt.NDArray[Any]:
             tensors = [keras.ops.convert_to_tensor(a[None].astype(dtype)) for a in arrays]
-            out = original(tensors if type(layer) is kl.Concatenate else tensors[0])
-            return keras.ops.convert_to_numpy(out)[0]
+            made = original(tensors if type(layer) is kl.Concatenate else tensors[0])
+            return keras.ops.convert_to_numpy(made)[0]
 
-        labels = moved([f.labels for f in given], "int32").astype(np.intp)
+        labels = _compact(moved([f.labels for f in given], "int32").astype(np.intp))
         if type(layer) is kl.Reshape and labels.any():
-            rows = labels.reshape(-1, labels.shape[-1])
-            if (rows != rows[0]).any():
+            row = _row_of(labels)
+            if row is None:
                 self._block(labels, f"{describe(layer)} splits the units over several axes")
-            self.result.labels[layer.name] = rows[0]
+            else:
+                self._cut(layer.name, row)
         return _Features(
             labels,
-            moved([f.views for f in given], "int32").astype(np.intp),
-            moved([f.centre for f in given], "float32").astype(float),
+            _compact(moved([f.views for f in given], "int32").astype(np.intp)),
+            _compact(moved([f.centre for f in given], "float32").astype(float)),
         )
 
-    def _per_unit_weights(self, layer: Any, given: _Features, whole: bool) -> Index | None:
-        """Notes that a layer has weights per feature, which go with their units."""
-        if not given.labels.any():
-            return None
-        if not whole:
-            self._block(given.labels, f"{describe(layer)} does not work along the last axis")
-            return None
-        labels = self._per_feature(layer, given)
-        if labels is None:
-            return None
-        if max(Counter(labels[labels > 0].tolist()).values()) > 1:
-            self._block(labels, f"{describe(layer)} treats one unit differently at each position")
-            return None
-        self.result.labels[layer.name] = labels
-        return labels
+    def _resize(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+        """Pooling, padding, cropping, upsampling, rescaling: every channel for itself."""
+        if self._row(layer, given[0]) is None:
+            return self._features_of(out)
+        return self._after(given[0], 0.0, _shape(out))
 
-    def _normalise(self, layer: Any, inputs: list[Any], given: list[_Features]) -> _Features:
+    def _meet(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+        """Layers that meet in one: what lies over each other goes together."""
+        if not any(features.labels.any() for features in given):
+            return self._features_of(out)
+        rows = []
+        size = out.shape[-1]
+        for tensor, features in zip(inputs, given, strict=True):
+            row = features.row
+            if row is None:
+                self._block(features.labels, f"{describe(layer)} meets units across several axes")
+                return self._features_of(out)
+            if len(row) == size:
+                rows.append(row)
+            elif tensor.shape[-1] == 1 and row.any():
+                self._block(row, f"{describe(layer)} spreads it over all channels")
+        together = self._lay_over(describe(layer), rows)
+        wide = [features.rows()[1] for features in given if features.labels.shape[-1] == size]
+        return _Features.spread(together, self._next_views(*wide), 0.0, _shape(out))
+
+    def _per_unit_weights(self, layer: Any, given: _Features, whole: bool) -> bool:
+        """Notes that a layer has weights per feature, which go with their units."""
+        row = self._row(layer, given)
+        if row is None:
+            return False
+        if not whole:
+            self._block(row, f"{describe(layer)} does not work along the last axis")
+            return False
+        views = given.rows()[1]
+        if max(Counter(zip(row[row > 0], views[row > 0], strict=True)).values()) > 1:
+            self._block(row, f"{describe(layer)} treats one unit differently at each position")
+            return False
+        self._cut(layer.name, row)
+        return True
+
+    def _normalise(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
         features = given[0]
         last = layer.axis in (-1, len(inputs[0].shape) - 1)
-        if self._per_unit_weights(layer, features, last) is None:
+        if not self._per_unit_weights(layer, features, last):
             return features
         # The centre goes the way of the values: gamma * (centre - mean) / deviation + beta.
-        original = self.originals[layer.name]
-        normalised = original(
-            keras.ops.convert_to_tensor(features.centre[None].astype("float32")), training=False
-        )
-        return self._changed(
-            features.labels, keras.ops.convert_to_numpy(normalised)[0].astype(float)
-        )
+        centre = features.rows()[2].reshape((1,) * features.labels.ndim + (-1,))
+        values = keras.ops.convert_to_tensor(centre.astype("float32"))
+        normalised = self.originals[layer.name](values, training=False)
+        return self._after(features, keras.ops.convert_to_numpy(normalised).ravel())
 
-    def _prelu(self, layer: Any, inputs: list[Any], given: list[_Features]) -> _Features:
+    def _prelu(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
         last = len(inputs[0].shape) - 1
         self._per_unit_weights(layer, given[0], last not in (layer.shared_axes or []))
-        return self._changed(given[0].labels, 0.0)
+        return self._after(given[0])
 
-    def _unknown(self, layer: Any, inputs: Any, given: list[_Features]) -> None:
+    def _depthwise(
+        self, layer: Any, inputs: Any, given: list[_Features], out: Any
+    ) -> _Features | None:
+        if not given[0].labels.any():
+            return None
+        if layer.depth_multiplier != 1:
+            self._block(given[0].labels, f"{describe(layer)} makes several channels of one")
+            return None
+        if not self._per_unit_weights(layer, given[0], whole=True):
+            return None
+        after = self._after(given[0], 0.0, _shape(out))
+        if type(layer) in SEPARABLE:
+            return after
+        return self._activation(layer, inputs, [after], out)
+
+    def _unknown(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> None:
         for features in given:
             self._block(features.labels, f"feeds {describe(layer)}, which is not handled")
 
-    def _finish(self, clone: keras.Model) -> None:
-        for tensor in clone.outputs:
-            labels = np.unique(self._features_of(tensor).labels)
-            for producer in self.result.producers.values():
-                if (producer.unit_of(labels) >= 0).any():
-                    self.result.blocked[producer.name] = "output layer"
-        read = {read.producer for read in self.result.reads}
-        for producer in self.result.producers.values():
-            if producer.name not in read:
-                self.result.blocked.setdefault(producer.name, "nothing reads its units")
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    """A tensor's shape without the batch, 1 for sizes that are not known."""
+    return tuple(size or 1 for size in tensor.shape[1:])
