@@ -97,3 +97,15 @@ def test_absorbing_a_fold_is_reading_what_it_says(rng):
     expected = features @ kernel
     smaller = np.column_stack([survivors[:, 0], features[:, 3], survivors[:, 1]])
     np.testing.assert_allclose(smaller @ folded[[1, 2, 3, 5, 6]] + bias, expected)
+
+
+@pytest.mark.parametrize("units", [30, 200])
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
+def test_fewer_samples_than_units_leave_a_steady_fold(rng, units, scale):
+    a = (scale * np.maximum(rng.normal(0, 1, (20, units)), 0)).astype(np.float32)
+    a[:, 0] = a[:, 1]
+    selection = Selection(np.arange(1, units), similar={0: 1})
+    fold = least_squares(selection, moments_of(a), np.zeros(units))
+    assert np.abs(fold.matrix).max() < 2
+    rebuilt = a[:, 1:].astype(float) @ fold.matrix + fold.shift
+    np.testing.assert_allclose(rebuilt, a, atol=2e-2 * scale)

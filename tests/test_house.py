@@ -17,7 +17,7 @@ ROOMS = [
     "errors", "choices", "digest", "files", "git", "quiet", "progress", "records",
     "tflite", "sizes", "budgets", "compare", "verdicts", "baseline", "history",
     "moments", "select", "fold", "request", "report",
-    "inputs", "labels", "layers", "trace", "groups", "measure", "shrink", "pruning",
+    "inputs", "labels", "features", "layers", "trace", "groups", "measure", "shrink", "pruning",
     "litert", "convert", "datasets", "evaluate", "models", "versions", "training",
     "staging", "plots", "manifest", "job",
 ]  # fmt: skip

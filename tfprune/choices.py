@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from tfprune.errors import TfpruneError
 
+# What kinds of layers a word for --layers means.
+KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv"}}
 CENTRES = ("auto", "none", "mean")
 SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")
 DEFAULT_SCHEMES = SCHEMES[:4]

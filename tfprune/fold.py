@@ -18,8 +18,11 @@ from tfprune.select import Rule, Selection, by_pairs, by_survivors
 
 Array = npt.NDArray[np.float64]
 
-# Steadies collinear survivors; one refinement step takes its bias out of all other directions.
+# Steadies collinear survivors, more so where few samples would be fitted to the letter; the
+# refinement takes its bias out of all other directions.
 RIDGE = 1e-7
+RIDGE_PER_SAMPLE = 1e-3
+REFINEMENTS = 2
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,25 @@ def least_squares(
         return fold
     correlation = products[np.ix_(kept, kept)] / np.outer(deviation, deviation)
     target = products[np.ix_(kept, removed)] / deviation[:, None]
-    factor = linalg.cho_factor(correlation + RIDGE * np.eye(len(kept)))
-    weights = linalg.cho_solve(factor, target)
-    weights += linalg.cho_solve(factor, target - correlation @ weights)
-    weights /= deviation[:, None]
+    ridge = RIDGE + RIDGE_PER_SAMPLE * len(kept) / moments.count
+    weights = _steady_solve(correlation, target, ridge) / deviation[:, None]
     fold.matrix[np.ix_(np.flatnonzero(informative), removed)] = weights
     fold.shift[removed] -= mean[kept] @ weights
     return fold
+
+
+def _steady_solve(correlation: Array, target: Array, ridge: float) -> Array:
+    """Solves for weights where the matrix may be singular, up to the rounding of its sums."""
+    while True:
+        try:
+            factor = linalg.cho_factor(correlation + ridge * np.eye(len(correlation)))
+            break
+        except linalg.LinAlgError:
+            ridge *= 10
+    weights = linalg.cho_solve(factor, target)
+    for _ in range(REFINEMENTS):
+        weights += linalg.cho_solve(factor, target - correlation @ weights)
+    return weights
 
 
 def _heir(selection: Selection, unit: int) -> int | None:

@@ -68,7 +68,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             request.prune,
             centre=request.centre,
             fold=request.fold,
-            layers=request.layers,
+            layers=request.layers_to_prune,
             skip=request.skip,
             progress=True,
         )
@@ -165,7 +165,9 @@ def _measured(
 
 def _draw(result: PruneResult, artifacts: Sequence[Artifact], folder: Path) -> None:
     folder.mkdir()
-    for layer in result.layers:
+    # Layers that go together share their angles.
+    first = {layer.group or layer.name: layer for layer in reversed(result.layers)}
+    for layer in reversed(first.values()):
         stem = layer.name.replace("/", "_")
         plots.angle_histogram(layer, result.threshold, folder / f"{stem}_angles.png")
         plots.angle_map(layer, folder / f"{stem}_angle_map.png")

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.choices import check_centre, check_choice, check_threshold
+from tfprune.choices import KINDS, check_centre, check_choice, check_threshold
 from tfprune.errors import TfpruneError
 from tfprune.fold import FOLDS, intake
 from tfprune.groups import Group, Read, groups_of
@@ -22,8 +22,6 @@ from tfprune.report import layer_table
 from tfprune.select import Selection
 from tfprune.shrink import Cut, shrink
 from tfprune.trace import trace
-
-KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv"}}
 
 
 @dataclass(frozen=True)
@@ -233,6 +231,7 @@ def _evidence(
 
 def _results(group: Group, selection: Selection, between: Array) -> list[LayerResult]:
     made = []
+    shown = between.astype(np.float32)
     together = len(group.makers) > 1
     for name, units in group.makers.items():
         note = ""
@@ -249,7 +248,7 @@ def _results(group: Group, selection: Selection, between: Array) -> list[LayerRe
                 complementary=int(np.isin(units, list(selection.complementary)).sum()),
                 constant=int(np.isin(units, selection.constant).sum()),
                 kept=np.flatnonzero(np.isin(units, selection.kept)),
-                angles=between.astype(np.float32),
+                angles=shown,
                 group=group.name if together else "",
                 note=note,
             )

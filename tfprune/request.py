@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from tfprune.choices import (
     DEFAULT_SCHEMES,
+    KINDS,
     check_centre,
     check_choice,
     check_schemes,
@@ -40,13 +41,20 @@ class Request:
     unsafe: bool = False
     centre: str | float = "auto"
     fold: str = "least-squares"
-    layers: tuple[str, ...] | None = None
+    layers: tuple[str, ...] | None = ("dense",)
     skip: tuple[str, ...] = ()
     calibration: int = 10_000
     schemes: tuple[str, ...] = DEFAULT_SCHEMES
     batch: int | None = 1
     seed: int = 0
     output: str = "exported"
+
+    @property
+    def layers_to_prune(self) -> str | tuple[str, ...] | None:
+        """A kind of layers by its name, or layers by theirs."""
+        if self.layers is not None and len(self.layers) == 1 and self.layers[0] in KINDS:
+            return self.layers[0]
+        return self.layers
 
     @property
     def built_in(self) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers as kl
 
+from tfprune.features import Features, compact, row_of, shape_of
 from tfprune.labels import Index, Labels
 from tfprune.layers import (
     CONVOLUTIONS,
@@ -122,46 +123,9 @@ def trace(model: keras.Model) -> Trace:
     return _Tracer(model).result
 
 
-@dataclass(frozen=True)
-class _Features:
-    """What a tensor's features hold; all arrays have the tensor's shape without the batch."""
-
-    labels: Index
-    views: Index
-    centre: npt.NDArray[np.float64]
-
-    @classmethod
-    def spread(cls, labels: Any, views: Any, centre: Any, shape: tuple[int, ...]) -> _Features:
-        """The same everywhere but along the last axis."""
-        return cls(*(np.broadcast_to(array, shape) for array in (labels, views, centre)))
-
-    @property
-    def row(self) -> Index | None:
-        """The labels on the last axis, if they are the same wherever one looks."""
-        return _row_of(self.labels)
-
-    def rows(self) -> tuple[Index, Index, npt.NDArray[np.float64]]:
-        """Labels, views and centre on the last axis."""
-        first = (0,) * (self.labels.ndim - 1)
-        return self.labels[first], self.views[first], self.centre[first]
-
-
-def _row_of(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    row = array[(0,) * (array.ndim - 1)]
-    if not any(array.strides[:-1]) or (array == row).all():
-        return row
-    return None
-
-
-def _compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same array, holding one row where all are alike."""
-    row = _row_of(array)
-    return array if row is None else np.broadcast_to(row.copy(), array.shape)
-
-
 class _Tracer:
     def __init__(self, model: keras.Model) -> None:
-        self.features: dict[int, _Features] = {}
+        self.features: dict[int, Features] = {}
         self.alive: list[Any] = []  # Tensors are known by id, so none may be collected.
         self.views = 0
         source = functional(model)
@@ -187,7 +151,7 @@ class _Tracer:
             self.features[id(outputs)] = made
         return outputs
 
-    def _handler(self, layer: Any) -> Callable[..., _Features | None]:
+    def _handler(self, layer: Any) -> Callable[..., Features | None]:
         # Exact types: a subclass may do anything.
         handlers = {
             kl.Dense: self._dense,
@@ -207,15 +171,15 @@ class _Tracer:
         }
         return handlers.get(type(layer), self._unknown)
 
-    def _features_of(self, tensor: Any) -> _Features:
+    def _features_of(self, tensor: Any) -> Features:
         if id(tensor) not in self.features:
-            nobody = np.broadcast_to(np.intp(0), _shape(tensor))
-            self.features[id(tensor)] = _Features(nobody, nobody, nobody.astype(float))
+            nobody = np.broadcast_to(np.intp(0), shape_of(tensor))
+            self.features[id(tensor)] = Features(nobody, nobody, nobody.astype(float))
         return self.features[id(tensor)]
 
     def _next_views(self, *views: Index) -> Index:
         """New views, different where one of the old ones was."""
-        rows = [_row_of(array) for array in views]
+        rows = [row_of(array) for array in views]
         arrays = views if any(row is None for row in rows) else tuple(rows)
         stacked = np.stack([array.ravel() for array in arrays])  # type: ignore[union-attr]
         kinds, position = np.unique(stacked, axis=1, return_inverse=True)
@@ -225,21 +189,21 @@ class _Tracer:
 
     def _after(
         self,
-        features: _Features,
+        features: Features,
         centre: float | npt.NDArray[Any] = 0.0,
         shape: tuple[int, ...] | None = None,
-    ) -> _Features:
+    ) -> Features:
         """Features after a function that treats every unit alone."""
         views = self._next_views(features.views)
         labels = features.labels
         if shape is not None and shape != labels.shape:
             labels = features.rows()[0]
-        return _Features.spread(labels, views, centre, shape or labels.shape)
+        return Features.spread(labels, views, centre, shape or labels.shape)
 
     def _block(self, labels: Index, reason: str) -> None:
         self.result.blocked.append((np.unique(labels), reason))
 
-    def _row(self, layer: Any, given: _Features) -> Index | None:
+    def _row(self, layer: Any, given: Features) -> Index | None:
         """Labels on the last axis of what a layer takes, if there are any and it can be cut."""
         if not given.labels.any():
             return None
@@ -272,11 +236,11 @@ class _Tracer:
             together = np.maximum(together, row)
         return together
 
-    def _dense(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+    def _dense(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         self._read(layer, inputs[0], given[0], shiftless=False)
         return self._produce(layer, "dense", layer.units, out)
 
-    def _convolution(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+    def _convolution(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         # Inside a transposed convolution outputs near the border sum over fewer inputs.
         padded = layer.padding != "valid" or type(layer) in TRANSPOSED
         grouped = getattr(layer, "groups", 1) > 1
@@ -289,7 +253,7 @@ class _Tracer:
             self._block(made.labels, "it makes its filters in groups")
         return made
 
-    def _separable(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+    def _separable(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         # Channels are read only after the depthwise half, so that is where they are measured.
         part = depthwise_part(layer)
         between = part(inputs[0])
@@ -300,7 +264,7 @@ class _Tracer:
             self._read(layer, between, halfway, shiftless=False)
         return self._produce(layer, "conv", layer.filters, out)
 
-    def _produce(self, layer: Any, kind: str, units: int, out: Any) -> _Features:
+    def _produce(self, layer: Any, kind: str, units: int, out: Any) -> Features:
         original = self.originals[layer.name]
         # A layer that is called again makes the same units again.
         producer = self.result.producers.get(layer.name) or Producer(
@@ -312,11 +276,11 @@ class _Tracer:
         if getattr(layer, "data_format", "channels_last") != "channels_last":
             self._block(producer.labels, "its channels come first")
         nothing = np.zeros(units, np.intp)
-        shape = (*_shape(out)[:-1], units)
-        fresh = self._after(_Features.spread(producer.labels, nothing, 0.0, shape))
+        shape = (*shape_of(out)[:-1], units)
+        fresh = self._after(Features.spread(producer.labels, nothing, 0.0, shape))
         return self._activation(layer, None, [fresh], out)
 
-    def _read(self, layer: Any, tensor: Any, given: _Features, shiftless: bool) -> None:
+    def _read(self, layer: Any, tensor: Any, given: Features, shiftless: bool) -> None:
         row = self._row(layer, given)
         if row is None:
             return
@@ -330,10 +294,10 @@ class _Tracer:
         place = known.index(id(tensor))
         self.result.readings.append(Reading(layer.name, place, row, views, centre, shiftless))
 
-    def _identity(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+    def _identity(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         return given[0]
 
-    def _activation(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+    def _activation(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         features = given[0]
         centre = 0.0
         if type(layer) not in NONLINEAR:
@@ -352,12 +316,12 @@ class _Tracer:
         return self._after(features, centre)
 
     def _mix(
-        self, layer: Any, inputs: Any, given: list[_Features], out: Any, what: str | None = None
-    ) -> _Features:
+        self, layer: Any, inputs: Any, given: list[Features], out: Any, what: str | None = None
+    ) -> Features:
         self._block(given[0].labels, f"{what or describe(layer)} mixes the units")
         return given[0]
 
-    def _move(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+    def _move(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         original = self.originals[layer.name]
 
         def moved(arrays: list[Any], dtype: str) -> npt.NDArray[Any]:
@@ -365,26 +329,26 @@ class _Tracer:
             made = original(tensors if type(layer) is kl.Concatenate else tensors[0])
             return keras.ops.convert_to_numpy(made)[0]
 
-        labels = _compact(moved([f.labels for f in given], "int32").astype(np.intp))
+        labels = compact(moved([f.labels for f in given], "int32").astype(np.intp))
         if type(layer) is kl.Reshape and labels.any():
-            row = _row_of(labels)
+            row = row_of(labels)
             if row is None:
                 self._block(labels, f"{describe(layer)} splits the units over several axes")
             else:
                 self._cut(layer.name, row)
-        return _Features(
+        return Features(
             labels,
-            _compact(moved([f.views for f in given], "int32").astype(np.intp)),
-            _compact(moved([f.centre for f in given], "float32").astype(float)),
+            compact(moved([f.views for f in given], "int32").astype(np.intp)),
+            compact(moved([f.centre for f in given], "float32").astype(float)),
         )
 
-    def _resize(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+    def _resize(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         """Pooling, padding, cropping, upsampling, rescaling: every channel for itself."""
         if self._row(layer, given[0]) is None:
             return self._features_of(out)
-        return self._after(given[0], 0.0, _shape(out))
+        return self._after(given[0], 0.0, shape_of(out))
 
-    def _meet(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+    def _meet(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         """Layers that meet in one: what lies over each other goes together."""
         if not any(features.labels.any() for features in given):
             return self._features_of(out)
@@ -401,9 +365,9 @@ class _Tracer:
                 self._block(row, f"{describe(layer)} spreads it over all channels")
         together = self._lay_over(describe(layer), rows)
         wide = [features.rows()[1] for features in given if features.labels.shape[-1] == size]
-        return _Features.spread(together, self._next_views(*wide), 0.0, _shape(out))
+        return Features.spread(together, self._next_views(*wide), 0.0, shape_of(out))
 
-    def _per_unit_weights(self, layer: Any, given: _Features, whole: bool) -> bool:
+    def _per_unit_weights(self, layer: Any, given: Features, whole: bool) -> bool:
         """Notes that a layer has weights per feature, which go with their units."""
         row = self._row(layer, given)
         if row is None:
@@ -418,7 +382,7 @@ class _Tracer:
         self._cut(layer.name, row)
         return True
 
-    def _normalise(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+    def _normalise(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         features = given[0]
         last = layer.axis in (-1, len(inputs[0].shape) - 1)
         if not self._per_unit_weights(layer, features, last):
@@ -429,14 +393,14 @@ class _Tracer:
         normalised = self.originals[layer.name](values, training=False)
         return self._after(features, keras.ops.convert_to_numpy(normalised).ravel())
 
-    def _prelu(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> _Features:
+    def _prelu(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         last = len(inputs[0].shape) - 1
         self._per_unit_weights(layer, given[0], last not in (layer.shared_axes or []))
         return self._after(given[0])
 
     def _depthwise(
-        self, layer: Any, inputs: Any, given: list[_Features], out: Any
-    ) -> _Features | None:
+        self, layer: Any, inputs: Any, given: list[Features], out: Any
+    ) -> Features | None:
         if not given[0].labels.any():
             return None
         if layer.depth_multiplier != 1:
@@ -444,16 +408,11 @@ class _Tracer:
             return None
         if not self._per_unit_weights(layer, given[0], whole=True):
             return None
-        after = self._after(given[0], 0.0, _shape(out))
+        after = self._after(given[0], 0.0, shape_of(out))
         if type(layer) in SEPARABLE:
             return after
         return self._activation(layer, inputs, [after], out)
 
-    def _unknown(self, layer: Any, inputs: Any, given: list[_Features], out: Any) -> None:
+    def _unknown(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> None:
         for features in given:
             self._block(features.labels, f"feeds {describe(layer)}, which is not handled")
-
-
-def _shape(tensor: Any) -> tuple[int, ...]:
-    """A tensor's shape without the batch, 1 for sizes that are not known."""
-    return tuple(size or 1 for size in tensor.shape[1:])

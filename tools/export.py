@@ -21,7 +21,7 @@ def export(
     epochs: int | None = None,
     centre: str = "auto",
     fold: str = "least-squares",
-    layers: tuple[str, ...] | None = None,
+    layers: tuple[str, ...] = ("dense",),
     skip: tuple[str, ...] = (),
     schemes: tuple[str, ...] = DEFAULT_SCHEMES,
     batch: str = "1",
@@ -46,7 +46,7 @@ def export(
         epochs: Of training a built-in model.
         centre: Where angles are measured from: auto, none, mean or a number such as 0.5.
         fold: least-squares, scaled, outgoing, incoming or drop.
-        layers: Prune only these, NAME,NAME.
+        layers: Prune dense, conv or all layers, or only these, NAME,NAME.
         skip: Leave these alone, NAME,NAME.
         schemes: Some of float32,float16,dynamic,int8,int16x8.
         batch: 1, another fixed batch size, or dynamic.
