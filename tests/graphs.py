@@ -31,21 +31,23 @@ KINDS = [
     "permute", "concatenate", "add", "multiply", "pool", "pad", "crop", "upsample", "depthwise",
     "separable", "transposed", "again", "scale", "global",
 ]  # fmt: skip
-# Layers with units are what this is about, so they come more often.
+# Layers with units are what this is about, so they come more often, mostly one after another.
 steps = st.fixed_dictionaries(
     {
-        "kind": st.sampled_from([*["dense"] * 6, *["conv"] * 6, *["add"] * 3, *KINDS]),
-        "source": st.integers(1, 3),
+        "kind": st.sampled_from(
+            [*["dense"] * 5, *["conv"] * 9, *["residual"] * 6, *["again"] * 3, *KINDS]
+        ),
+        "source": st.sampled_from([1, 1, 1, 1, 2, 3]),
         "units": st.integers(2, 4),
         "activation": st.sampled_from(ACTIVATIONS),
         "use_bias": st.booleans(),
-        "padding": st.sampled_from(["same", "valid"]),
+        "padding": st.sampled_from(["same", "same", "valid"]),
     }
 )
 recipes = st.fixed_dictionaries(
     {
-        "shape": st.sampled_from([(5,), (6, 3), (6, 6, 2)]),
-        "steps": st.lists(steps, min_size=2, max_size=9),
+        "shape": st.sampled_from([(5,), (8, 3), (8, 8, 2), (8, 8, 2)]),
+        "steps": st.lists(steps, min_size=3, max_size=9),
         "outputs": st.lists(steps, min_size=1, max_size=2),
         "seed": st.integers(0, 2**32 - 1),
     }
@@ -68,7 +70,7 @@ def build(recipe: dict) -> keras.Model:
     return fill(keras.Model(tensors[0], made), np.random.default_rng(recipe["seed"]))
 
 
-def _step(step: dict, x, tensors: list, layers: list):
+def _step(step: dict, x, tensors: list, layers: list):  # noqa: PLR0911
     """One more tensor; what does not fit x's shape leaves it as it is."""
     kind, rank = step["kind"], len(x.shape) - 2
     size = min(x.shape[1:-1], default=0)
@@ -101,8 +103,14 @@ def _step(step: dict, x, tensors: list, layers: list):
         return x
     if kind == "permute":
         return kl.Permute((2, 1, *range(3, len(x.shape))))(x)
+    if kind == "residual":
+        if x is tensors[0]:
+            x = [kl.Conv1D, kl.Conv2D][rank - 1](units, 1, **options)(x)
+        inner = [kl.Conv1D, kl.Conv2D][rank - 1](x.shape[-1], 3, padding="same", **options)
+        layers.append(inner)
+        return kl.Add()([x, inner(x)])
     spatial = {
-        "conv": lambda: [kl.Conv1D, kl.Conv2D][rank - 1](units, 2, padding=padding, **options),
+        "conv": lambda: [kl.Conv1D, kl.Conv2D][rank - 1](units, 3, padding=padding, **options),
         "transposed": lambda: [kl.Conv1DTranspose, kl.Conv2DTranspose][rank - 1](
             units, 2, padding=padding, **options
         ),
