@@ -17,28 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers as kl
 
+from tfprune import layers as known
 from tfprune.features import Features, compact, row_of, shape_of
 from tfprune.labels import Index, Labels
-from tfprune.layers import (
-    CONVOLUTIONS,
-    DEPTHWISE,
-    IDENTITY,
-    MEETING,
-    MIXING,
-    MIXING_ACTIVATIONS,
-    MOVING,
-    NONLINEAR,
-    RESIZING,
-    SEPARABLE,
-    TRANSPOSED,
-    UNITWISE_ACTIVATIONS,
-    activation_name,
-    copied,
-    depthwise_part,
-    describe,
-    functional,
-    weighted,
-)
+from tfprune.layers import describe
 
 
 @dataclass(frozen=True)
@@ -128,12 +110,14 @@ class _Tracer:
         self.features: dict[int, Features] = {}
         self.alive: list[Any] = []  # Tensors are known by id, so none may be collected.
         self.views = 0
-        source = functional(model)
+        source = known.functional(model)
         self.originals = {layer.name: layer for layer in model.layers}
         self.result = Trace(model)
         self.inner: list[tuple[str, Any]] = []
-        clone = keras.models.clone_model(source, clone_function=copied, call_function=self._call)
-        for layer in weighted(source):
+        clone = keras.models.clone_model(
+            source, clone_function=known.copied, call_function=self._call
+        )
+        for layer in known.weighted(source):
             clone.get_layer(layer.name).set_weights(layer.get_weights())
         for name, part in self.inner:
             part.set_weights(self.originals[name].get_weights()[:1])
@@ -159,15 +143,15 @@ class _Tracer:
             kl.BatchNormalization: self._normalise,
             kl.PReLU: self._prelu,
             kl.Rescaling: self._resize,
-            **dict.fromkeys(DEPTHWISE, self._depthwise),
-            **dict.fromkeys(CONVOLUTIONS, self._convolution),
-            **dict.fromkeys(SEPARABLE, self._separable),
-            **dict.fromkeys(RESIZING, self._resize),
-            **dict.fromkeys(MEETING, self._meet),
-            **dict.fromkeys(IDENTITY, self._identity),
-            **dict.fromkeys(NONLINEAR, self._activation),
-            **dict.fromkeys(MOVING, self._move),
-            **dict.fromkeys(MIXING, self._mix),
+            **dict.fromkeys(known.DEPTHWISE, self._depthwise),
+            **dict.fromkeys(known.CONVOLUTIONS, self._convolution),
+            **dict.fromkeys(known.SEPARABLE, self._separable),
+            **dict.fromkeys(known.RESIZING, self._resize),
+            **dict.fromkeys(known.MEETING, self._meet),
+            **dict.fromkeys(known.IDENTITY, self._identity),
+            **dict.fromkeys(known.NONLINEAR, self._activation),
+            **dict.fromkeys(known.MOVING, self._move),
+            **dict.fromkeys(known.MIXING, self._mix),
         }
         return handlers.get(type(layer), self._unknown)
 
@@ -217,11 +201,7 @@ class _Tracer:
 
     def _cut(self, name: str, row: Index) -> None:
         """Notes that a layer has to change with its units; a shared one in all its places."""
-        earlier = self.result.slices.get(name)
-        if earlier is None:
-            self.result.slices[name] = row
-            return
-        self._lay_over(name, [earlier, row])
+        self._lay_over(name, [self.result.slices.setdefault(name, row), row])
 
     def _lay_over(self, name: str, rows: list[Index]) -> Index:
         """Joins labels that lie over each other; a unit over something unlabelled has to stay."""
@@ -242,7 +222,7 @@ class _Tracer:
 
     def _convolution(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         # Inside a transposed convolution outputs near the border sum over fewer inputs.
-        padded = layer.padding != "valid" or type(layer) in TRANSPOSED
+        padded = layer.padding != "valid" or type(layer) in known.TRANSPOSED
         grouped = getattr(layer, "groups", 1) > 1
         if grouped:
             self._block(given[0].labels, f"{describe(layer)} reads its channels in groups")
@@ -255,7 +235,7 @@ class _Tracer:
 
     def _separable(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         # Channels are read only after the depthwise half, so that is where they are measured.
-        part = depthwise_part(layer)
+        part = known.depthwise_part(layer)
         between = part(inputs[0])
         self.alive.append(between)
         self.inner.append((layer.name, part))
@@ -284,14 +264,14 @@ class _Tracer:
         row = self._row(layer, given)
         if row is None:
             return
-        known = [id(other) for other in self.result.tensors]
-        if id(tensor) not in known:
+        places = [id(other) for other in self.result.tensors]
+        if id(tensor) not in places:
             self.result.tensors.append(tensor)
-            known.append(id(tensor))
-        if type(layer) not in SEPARABLE:
+            places.append(id(tensor))
+        if type(layer) not in known.SEPARABLE:
             self._cut(layer.name, row)
         _, views, centre = given.rows()
-        place = known.index(id(tensor))
+        place = places.index(id(tensor))
         self.result.readings.append(Reading(layer.name, place, row, views, centre, shiftless))
 
     def _identity(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
@@ -300,19 +280,19 @@ class _Tracer:
     def _activation(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         features = given[0]
         centre = 0.0
-        if type(layer) not in NONLINEAR:
-            name = activation_name(layer.activation)
+        if type(layer) not in known.NONLINEAR:
+            name = known.activation_name(layer.activation)
             if name == "linear":
                 return features
-            if name in MIXING_ACTIVATIONS:
+            if name in known.MIXING_ACTIVATIONS:
                 return self._mix(layer, inputs, given, out, f"{name} of {describe(layer)}")
-            if name not in UNITWISE_ACTIVATIONS:
+            if name not in known.UNITWISE_ACTIVATIONS:
                 self._block(
                     features.labels,
                     f"activation {name} of {describe(layer)} is not known to treat units alone",
                 )
                 return features
-            centre = UNITWISE_ACTIVATIONS[name]
+            centre = known.UNITWISE_ACTIVATIONS[name]
         return self._after(features, centre)
 
     def _mix(
@@ -409,7 +389,7 @@ class _Tracer:
         if not self._per_unit_weights(layer, given[0], whole=True):
             return None
         after = self._after(given[0], 0.0, shape_of(out))
-        if type(layer) in SEPARABLE:
+        if type(layer) in known.SEPARABLE:
             return after
         return self._activation(layer, inputs, [after], out)
 
