@@ -180,6 +180,18 @@ def test_what_cannot_be_followed_is_skipped(rng, build, reason):
     assert result.model.get_layer("a").filters == 4
 
 
+def test_a_shared_layer_that_also_reads_the_input_keeps_its_filters(rng):
+    """Found by the random graphs: the second call's units were cut, the first call's input not."""
+    data = keras.Input((8, 3), name="data")
+    shared = kl.Conv1D(3, 3, padding="same", name="shared")
+    model = fill(keras.Model(data, kl.Dense(2, name="out")(shared(shared(data)))), rng)
+    set_unit(model, "shared", 1, 0)
+    x = rng.normal(0, 1, (30, 8, 3)).astype("float32")
+    result = tfprune.prune(model, x, 30, layers="all")
+    assert "cannot be pruned" in {s.name: s.reason for s in result.skipped}["shared"]
+    assert changed(model, result, x) == 0
+
+
 def test_an_input_laid_over_units_keeps_them(rng):
     data = keras.Input((6, 6, 4), name="data")
     x = kl.Add()([data, kl.Conv2D(4, 3, padding="same", name="a")(data)])

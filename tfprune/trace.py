@@ -110,6 +110,7 @@ class _Tracer:
         self.features: dict[int, Features] = {}
         self.alive: list[Any] = []  # Tensors are known by id, so none may be collected.
         self.views = 0
+        self.refused: dict[str, str] = {}
         source = known.functional(model)
         self.originals = {layer.name: layer for layer in model.layers}
         self.result = Trace(model)
@@ -122,6 +123,8 @@ class _Tracer:
         for name, part in self.inner:
             part.set_weights(self.originals[name].get_weights()[:1])
         self.result.model = clone
+        for name, reason in self.refused.items():
+            self._block(self.result.slices.get(name, np.zeros(1, np.intp)), reason)
         for tensor in clone.outputs:
             self._block(self._features_of(tensor).labels, "output layer")
 
@@ -187,15 +190,23 @@ class _Tracer:
     def _block(self, labels: Index, reason: str) -> None:
         self.result.blocked.append((np.unique(labels), reason))
 
+    def _refuse(self, layer: Any, labels: Index, reason: str) -> None:
+        """Blocks units at a layer, and those that reach it in its other places if it is shared."""
+        self._block(labels, f"{describe(layer)} {reason}")
+        self.refused[layer.name] = f"{describe(layer)} {reason}"
+
     def _row(self, layer: Any, given: Features) -> Index | None:
         """Labels on the last axis of what a layer takes, if there are any and it can be cut."""
         if not given.labels.any():
+            if layer.weights:
+                # Where it is shared, what reaches it elsewhere has to stay for this.
+                self._cut(layer.name, given.rows()[0])
             return None
         row = given.row
         if row is None:
-            self._block(given.labels, f"{describe(layer)} reads its units across several axes")
+            self._refuse(layer, given.labels, "reads its units across several axes")
         elif getattr(layer, "data_format", "channels_last") != "channels_last":
-            self._block(row, f"{describe(layer)} has its channels first")
+            self._refuse(layer, row, "has its channels first")
             return None
         return row
 
@@ -225,7 +236,7 @@ class _Tracer:
         padded = layer.padding != "valid" or type(layer) in known.TRANSPOSED
         grouped = getattr(layer, "groups", 1) > 1
         if grouped:
-            self._block(given[0].labels, f"{describe(layer)} reads its channels in groups")
+            self._refuse(layer, given[0].labels, "reads its channels in groups")
         else:
             self._read(layer, inputs[0], given[0], shiftless=padded)
         made = self._produce(layer, "conv", layer.filters, out)
@@ -353,11 +364,11 @@ class _Tracer:
         if row is None:
             return False
         if not whole:
-            self._block(row, f"{describe(layer)} does not work along the last axis")
+            self._refuse(layer, row, "does not work along the last axis")
             return False
         views = given.rows()[1]
         if max(Counter(zip(row[row > 0], views[row > 0], strict=True)).values()) > 1:
-            self._block(row, f"{describe(layer)} treats one unit differently at each position")
+            self._refuse(layer, row, "treats one unit differently at each position")
             return False
         self._cut(layer.name, row)
         return True
@@ -381,10 +392,10 @@ class _Tracer:
     def _depthwise(
         self, layer: Any, inputs: Any, given: list[Features], out: Any
     ) -> Features | None:
-        if not given[0].labels.any():
+        if self._row(layer, given[0]) is None:
             return None
         if layer.depth_multiplier != 1:
-            self._block(given[0].labels, f"{describe(layer)} makes several channels of one")
+            self._refuse(layer, given[0].labels, "makes several channels of one")
             return None
         if not self._per_unit_weights(layer, given[0], whole=True):
             return None
