@@ -354,3 +354,118 @@ def test_models_without_shapes_are_refused_with_what_to_do(model, x):
         tfprune.prune(model, x)
     with pytest.raises(TfpruneError, match="expected a Keras 3 model, received str"):
         tfprune.prune("model.keras", x)
+
+
+def test_an_adapted_normalization_keeps_its_statistics(rng):
+    x = (5 * rng.normal(0, 1, (300, 6)) + 3).astype("float32")
+    adapted = kl.Normalization()
+    adapted.adapt(x)
+    model = keras.Sequential(
+        [
+            keras.Input((6,), name="data"),
+            adapted,
+            kl.Dense(8, activation="relu", name="h"),
+            kl.Dense(2),
+        ]
+    )
+    plant(model, "h", 1, 0)
+    result = tfprune.prune(model, x, 1)
+    assert result.layers[0].units_after == 7
+    assert largest_change(model, result, x) < 1e-5
+
+
+class Stateful(kl.Layer):
+    """Holds a factor that neither its config nor its weights know."""
+
+    factor = 1.0
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_a_model_that_cannot_be_copied_faithfully_is_refused(rng, x):
+    layer = Stateful(name="state")
+    layer.factor = 3.0
+    with pytest.raises(TfpruneError, match="a copy of it computes something else"):
+        tfprune.prune(chain(rng, layer), x)
+
+
+class Closed(kl.Layer):
+    def __init__(self, size):
+        super().__init__(name="closed")
+        self.size = size
+
+    def call(self, x):
+        return x
+
+
+def own_loss(truth, made):
+    return keras.ops.mean(keras.ops.abs(truth - made))
+
+
+@pytest.mark.filterwarnings("ignore:.*lambda.*:UserWarning")
+def test_losses_and_initialisers_of_the_users_own_are_no_hindrance(rng, x):
+    for loss in (own_loss, lambda truth, made: own_loss(truth, made)):
+        model = chain(rng)
+        model.compile("adam", loss)
+        plant(model, "hidden", 1, 0)
+        smaller = tfprune.prune(model, x, 0.5).model
+        assert smaller.loss is loss
+    start = keras.initializers.Constant(np.arange(12.0))
+    model = keras.Sequential(
+        [keras.Input((6,)), kl.Dense(12, bias_initializer=start, name="hidden"), kl.Dense(2)]
+    )
+    plant(model, "hidden", 1, 0)
+    result = tfprune.prune(model, x, 0.5)
+    assert result.layers[0].units_after == 11
+    assert largest_change(model, result, x) < 1e-4
+    with pytest.raises(TfpruneError, match="closed .* cannot be copied: its class needs"):
+        tfprune.prune(chain(rng, Closed(3)), x)
+
+
+def test_a_reshape_on_two_ways_and_a_concatenation_of_batches(rng, x):
+    data = keras.Input((6,), name="data")
+    first, second = (kl.Dense(4, activation="relu", name=name)(data) for name in "ab")
+    shared = kl.Reshape((2, 2), name="shared")
+    both = kl.Concatenate()([kl.Flatten()(shared(first)), kl.Flatten()(shared(second))])
+    model = fill(keras.Model(data, kl.Dense(2)(both)), rng)
+    plant(model, "a", 1, 0)
+    result = tfprune.prune(model, x, 5)
+    assert not result.layers
+    assert largest_change(model, result, x) == 0
+    stacked = kl.Concatenate(axis=0, name="stack")([first, second])
+    model = fill(keras.Model(data, kl.Dense(2)(stacked)), rng)
+    reasons = {s.name: s.reason for s in tfprune.prune(model, x, 5).skipped}
+    assert "stack" in reasons["a"]
+    assert "stack" in reasons["b"]
+
+
+def test_layers_inside_others_are_named(rng, x):
+    inner = keras.Sequential([keras.Input((6,)), kl.Dense(5, name="deep")], name="encoder")
+    model = keras.Sequential([keras.Input((6,)), inner, kl.Dense(4, name="mid"), kl.Dense(2)])
+    result = tfprune.prune(model, x, 5)
+    reasons = {s.name: s.reason for s in result.skipped}
+    assert reasons["encoder/deep"] == "inside encoder (Sequential), which is not looked into"
+    assert largest_change(model, result, x) < 1e-4 or result.layers[0].similar
+
+
+@pytest.mark.parametrize("units", [200, 512])
+def test_wide_layers_that_hang_together_are_folded_steadily(rng, units):
+    """Float32 sums of more units than inputs are not positive definite."""
+    data = (10 + rng.normal(0, 1, (3000, 16))).astype("float32")
+    model = keras.Sequential(
+        [keras.Input((16,)), kl.Dense(units, name="hidden"), kl.Dense(4, name="out")]
+    )
+    result = tfprune.prune(model, data, 20)
+    assert result.layers[0].units_after < units
+    wanted = outputs(model, data)[0]
+    assert largest_change(model, result, data) < 1e-3 * np.abs(wanted).max()
+
+
+def test_too_few_samples_are_refused_and_few_are_said(rng, x):
+    with pytest.raises(TfpruneError, match="at least 8 samples"):
+        tfprune.prune(chain(rng), x[:7])
+    assert "WARNING: only 10 samples for 12 units" in str(tfprune.prune(chain(rng), x[:10]))
+    for size in (0, -3):
+        with pytest.raises(TfpruneError, match="batch_size: expected at least 1"):
+            tfprune.prune(chain(rng), x, batch_size=size)

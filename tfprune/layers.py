@@ -65,7 +65,7 @@ def depthwise_part(layer: Any) -> Any:
 
 
 def functional(model: keras.Model) -> keras.Model:
-    """The functional form of a Sequential or Functional model.
+    """The functional form of a Sequential or Functional model, not compiled.
 
     Raises
     ------
@@ -86,16 +86,47 @@ def functional(model: keras.Model) -> keras.Model:
         )
     if isinstance(model, keras.Sequential):
         return keras.Model(inputs[0], outputs[0], name=model.name)
-    return model
+    # Not the model itself: cloning one that is compiled would compile the clone as well.
+    return keras.Model(model.input, model.output, name=model.name)
 
 
 def copied(layer: Any, **changes: Any) -> Any:
-    """A new layer of the same configuration, but for the changes; weights are not copied."""
-    config = {**layer.get_config(), **changes}
-    if type(layer) is kl.Lambda:
-        # Its code runs in this process already, so copying it trusts nothing new.
-        return kl.Lambda.from_config(config, safe_mode=False)
-    return type(layer).from_config(config)
+    """A new layer of the same configuration, but for the changes; weights are not copied.
+
+    Raises
+    ------
+    TfpruneError
+        If the layer cannot be copied.
+    """
+    if isinstance(layer, keras.Model):
+        return keras.models.clone_model(layer, clone_function=copied)
+    try:
+        config = {**layer.get_config(), **changes}
+        if changes:
+            # An array of constants would not fit the new width; weights are set anyway.
+            config |= {key: "zeros" for key, value in config.items() if _is_constant(key, value)}
+        if type(layer) is kl.Lambda:
+            # Its code runs in this process already, so copying it trusts nothing new.
+            return kl.Lambda.from_config(config, safe_mode=False)
+        return type(layer).from_config(config)
+    except (NotImplementedError, TypeError):
+        raise TfpruneError(
+            f"layer {describe(layer)} cannot be copied: its class needs a get_config that its "
+            "__init__ takes"
+        ) from None
+
+
+def _is_constant(key: str, value: Any) -> bool:
+    kind = value.get("class_name") if isinstance(value, dict) else None
+    return key.endswith("_initializer") and kind == "Constant"
+
+
+def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> None:
+    """Gives a layer's copy its weights, or others, and what is derived from them."""
+    target.set_weights(source.get_weights() if weights is None else weights)
+    for layer in [target, *getattr(target, "layers", [])]:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()  # Normalization computes with values made from its weights.
 
 
 def weighted(model: keras.Model) -> list[Any]:

@@ -15,13 +15,17 @@ from tfprune.errors import TfpruneError
 from tfprune.fold import FOLDS, intake
 from tfprune.groups import Group, Read, groups_of
 from tfprune.inputs import check_inputs
+from tfprune.layers import CONVOLUTIONS, SEPARABLE, describe
 from tfprune.measure import measure
 from tfprune.moments import Array, Moments, angles
 from tfprune.records import LayerResult, Skipped
 from tfprune.report import layer_table
 from tfprune.select import Selection
 from tfprune.shrink import Cut, shrink
-from tfprune.trace import trace
+from tfprune.trace import Trace, trace
+
+# Fewer make every two vectors look alike.
+LEAST_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,9 @@ def prune(
     check_weights(model)
     traced = trace(model)
     data = check_inputs(model, x)
+    if batch_size < 1:
+        raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
+    _check_copy(model, traced, data[:8])
     chosen, skipped = _choose(groups_of(traced), layers, skip)
     reads = [read for group in chosen for read in group.reads]
     moments = iter(measure(traced, reads, data, batch_size, progress) if reads else [])
@@ -118,8 +125,14 @@ def prune(
             group.reads, moments, strict=False
         )]  # fmt: skip
         between, constant = _evidence(group, seen)
+        samples = min(moment.count for _, moment, _ in seen)
+        if samples < LEAST_SAMPLES:
+            raise TfpruneError(
+                f"data: expected at least {LEAST_SAMPLES} samples to measure angles on, "
+                f"received {samples}"
+            )
         selection = _nowhere_empty(group, scheme.rule(between, constant, degrees))
-        results += _results(group, selection, between)
+        results += _results(group, selection, between, samples)
         if len(selection.kept) < selection.units:
             folds = [
                 (read, scheme.fold(selection.within(read.units), moment, at, read.shiftless))
@@ -127,6 +140,8 @@ def prune(
             ]
             taken = intake(selection, scheme.merge_incoming)
             cuts.append(Cut(group, selection.kept, taken, folds))
+    if layers is None or isinstance(layers, str):
+        skipped += tuple(_nested(model, KINDS[layers or "dense"]))
     smaller = shrink(model, traced, cuts)
     return PruneResult(smaller, tuple(results), skipped, degrees, str(centre), fold)
 
@@ -140,6 +155,40 @@ def check_weights(model: Any) -> None:
                     f"layer {layer.name}: expected finite weights, received NaN or infinity; "
                     "was the training stable?"
                 )
+
+
+def _check_copy(model: keras.Model, traced: Trace, samples: npt.NDArray[Any]) -> None:
+    """Layers may hold state that no weights carry (tables, say); then a copy is another model."""
+    pairs = zip(
+        keras.tree.flatten(model.predict_on_batch(samples)),
+        keras.tree.flatten(traced.model.predict_on_batch(samples)),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        wanted, received = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+        finite = np.isfinite(wanted).all()
+        if finite and not np.allclose(
+            wanted, received, rtol=1e-2, atol=1e-3 * (1 + np.abs(wanted).max())
+        ):
+            raise TfpruneError(
+                f"model {model.name}: a copy of it computes something else; does a layer hold "
+                "state beside its weights? Take such layers out and put them in front again"
+            )
+
+
+def _nested(model: keras.Model, kinds: set[str]) -> list[Skipped]:
+    """Layers inside nested models and wrappers, which are not looked into."""
+    found = []
+    for layer in model.layers:
+        inside = layer.layers if isinstance(layer, keras.Model) else [getattr(layer, "layer", None)]
+        for inner in inside:
+            kind = {keras.layers.Dense: "dense"}.get(type(inner)) or (
+                "conv" if type(inner) in (*CONVOLUTIONS, *SEPARABLE) else ""
+            )
+            if inner is not None and kind in kinds:
+                reason = f"inside {describe(layer)}, which is not looked into"
+                found.append(Skipped(f"{layer.name}/{inner.name}", reason))
+    return found
 
 
 def _choose(
@@ -229,7 +278,7 @@ def _evidence(
     return between, constant
 
 
-def _results(group: Group, selection: Selection, between: Array) -> list[LayerResult]:
+def _results(group: Group, selection: Selection, between: Array, samples: int) -> list[LayerResult]:
     made = []
     shown = between.astype(np.float32)
     together = len(group.makers) > 1
@@ -237,6 +286,8 @@ def _results(group: Group, selection: Selection, between: Array) -> list[LayerRe
         note = ""
         if set(selection.rescued) & set(units.tolist()):
             note = "one unit kept: a layer needs one"
+        elif samples <= selection.units:
+            note = f"WARNING: only {samples} samples for {selection.units} units"
         elif len(selection.kept) == selection.units > 1:
             note = f"closest pair at {_closest(between):.1f} degrees"
         made.append(

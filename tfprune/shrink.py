@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,15 @@ from keras import layers as kl
 
 from tfprune.fold import Fold, absorb
 from tfprune.groups import Group, Read
-from tfprune.layers import DEPTHWISE, SEPARABLE, TRANSPOSED, copied, weighted
+from tfprune.layers import (
+    DEPTHWISE,
+    SEPARABLE,
+    TRANSPOSED,
+    copied,
+    copy_weights,
+    functional,
+    weighted,
+)
 from tfprune.trace import Trace
 
 Array = npt.NDArray[Any]
@@ -90,23 +98,36 @@ def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model
             changes["target_shape"] = (*layer.target_shape[:-1], int(keep[layer.name].sum()))
         return copied(layer, **changes)
 
-    smaller = keras.models.clone_model(model, _inputs(model), clone_function=rebuilt)
+    smaller = _copy(model, rebuilt)
     for layer in weighted(model):
-        smaller.get_layer(layer.name).set_weights(weights.get(layer.name, layer.get_weights()))
+        copy_weights(layer, smaller.get_layer(layer.name), weights.get(layer.name))
+    if model.compiled:
+        _compile_as(model, smaller)
     return smaller
 
 
-def _inputs(model: keras.Model) -> Any:
-    """New inputs under the old layers' names, which clone_model would not keep."""
-    if isinstance(model, keras.Sequential):
-        return None
+def _copy(model: keras.Model, rebuilt: Callable[[Any], Any]) -> keras.Model:
+    """The model over new layers, not compiled, its inputs under their old names."""
     names = {id(layer.output): layer.name for layer in model.layers if type(layer) is kl.InputLayer}
-    return keras.tree.map_structure(
-        lambda tensor: keras.Input(
-            batch_shape=tensor.shape, dtype=tensor.dtype, name=names[id(tensor)]
-        ),
-        model.input,
-    )
+
+    def fresh(tensor: Any) -> Any:
+        name = names.get(id(tensor), tensor.name)
+        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+
+    if isinstance(model, keras.Sequential):
+        layers = [rebuilt(layer) for layer in model.layers]
+        return keras.Sequential([fresh(model.inputs[0]), *layers], name=model.name)
+    inputs = keras.tree.map_structure(fresh, model.input)
+    return keras.models.clone_model(functional(model), inputs, clone_function=rebuilt)
+
+
+def _compile_as(model: keras.Model, smaller: keras.Model) -> None:
+    try:
+        smaller.compile_from_config(model.get_compile_config())
+    except (TypeError, ValueError):
+        # Losses of the user's own do not go through a config; the object itself does.
+        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        smaller.compile(optimizer, loss=model.loss)
 
 
 def _keep(trace: Trace, labels: npt.NDArray[np.intp], cuts: Sequence[Cut]) -> npt.NDArray[np.bool_]:

@@ -119,7 +119,7 @@ class _Tracer:
             source, clone_function=known.copied, call_function=self._call
         )
         for layer in known.weighted(source):
-            clone.get_layer(layer.name).set_weights(layer.get_weights())
+            known.copy_weights(layer, clone.get_layer(layer.name))
         for name, part in self.inner:
             part.set_weights(self.originals[name].get_weights()[:1])
         self.result.model = clone
@@ -262,8 +262,9 @@ class _Tracer:
             layer.name, kind, self.result.labels.new(units)
         )
         self.result.producers[layer.name] = producer
-        if getattr(original, "quantization_mode", None) is not None:
-            self._block(producer.labels, "its weights are quantised already")
+        for unfit in ("quantization_mode", "lora_enabled"):
+            if getattr(original, unfit, None):
+                self._block(producer.labels, f"its weights are not plain ({unfit})")
         if getattr(layer, "data_format", "channels_last") != "channels_last":
             self._block(producer.labels, "its channels come first")
         nothing = np.zeros(units, np.intp)
@@ -274,6 +275,9 @@ class _Tracer:
     def _read(self, layer: Any, tensor: Any, given: Features, shiftless: bool) -> None:
         row = self._row(layer, given)
         if row is None:
+            return
+        if getattr(self.originals[layer.name], "lora_enabled", False):
+            self._refuse(layer, row, "reads with weights that are not plain (lora)")
             return
         places = [id(other) for other in self.result.tensors]
         if id(tensor) not in places:
@@ -312,7 +316,7 @@ class _Tracer:
         self._block(given[0].labels, f"{what or describe(layer)} mixes the units")
         return given[0]
 
-    def _move(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
+    def _move(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features | None:
         original = self.originals[layer.name]
 
         def moved(arrays: list[Any], dtype: str) -> npt.NDArray[Any]:
@@ -320,8 +324,11 @@ class _Tracer:
             made = original(tensors if type(layer) is kl.Concatenate else tensors[0])
             return keras.ops.convert_to_numpy(made)[0]
 
+        if len(out.shape) < 2 or None in out.shape[1:] or getattr(layer, "axis", 1) == 0:
+            self._unknown(layer, inputs, given, out)
+            return None
         labels = compact(moved([f.labels for f in given], "int32").astype(np.intp))
-        if type(layer) is kl.Reshape and labels.any():
+        if type(layer) is kl.Reshape:
             row = row_of(labels)
             if row is None:
                 self._block(labels, f"{describe(layer)} splits the units over several axes")
@@ -405,5 +412,6 @@ class _Tracer:
         return self._activation(layer, inputs, [after], out)
 
     def _unknown(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> None:
+        """What is not on a list may do anything with its units."""
         for features in given:
             self._block(features.labels, f"feeds {describe(layer)}, which is not handled")
