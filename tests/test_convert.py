@@ -125,8 +125,8 @@ def test_disagreement_by_hand():
     assert convert.disagreement(expected + 0.5, expected) == 0.5
     assert convert.disagreement(expected + 0.5, expected, step=0.25) == 0.25
     assert convert.disagreement(expected + 0.5, expected, step=0.5) == 0
-    # Nothing varies: the values' size, 2, is the measure.
-    assert convert.disagreement(np.full((3, 1), 2.5), np.full((3, 1), 2.0)) == 0.25
+    # Nothing varies: a twentieth of the values' size, 2, is the measure.
+    assert convert.disagreement(np.full((3, 1), 2.5), np.full((3, 1), 2.0)) == pytest.approx(5)
     assert convert.disagreement(np.full((3, 1), 0.5), np.zeros((3, 1))) == 0.5
 
 
@@ -144,6 +144,32 @@ def test_what_cannot_be_exported_leaves_the_folder_alone(model, x, tmp_path):
             tfprune.export(model, **arguments)
     assert [p.name for p in tmp_path.iterdir()] == ["small_float32.tflite"]
     assert (tmp_path / "small_float32.tflite").read_bytes() == b"before"
+
+
+def test_outputs_in_a_dict_keep_their_names(rng, tmp_path):
+    data = keras.Input((4,), name="data")
+    heads = {f"head_{n}": kl.Dense(3, name=f"head_{n}")(data) for n in (1, 2, 9, 10, 11)}
+    model = fill(keras.Model(data, heads, name="heads"), rng)
+    x = rng.normal(0, 1, (20, 4)).astype("float32")
+    path = tfprune.export(model, tmp_path, ["float32"], x)["float32"]
+    received = LiteModel(path.read_bytes()).predict(x)
+    for ours, expected in zip(received, outputs(model, x), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_integer_schemes_of_recurrent_models_are_refused_before_they_crash(rng, tmp_path):
+    data = keras.Input((4, 6), name="data")
+    model = fill(keras.Model(data, kl.Dense(3)(kl.GRU(5, name="loop")(data))), rng)
+    x = rng.normal(0, 1, (20, 4, 6)).astype("float32")
+    with pytest.raises(TfpruneError, match=r"no int8 file .* recurrent layers \(loop\)"):
+        tfprune.export(model, tmp_path, ["float32", "int8"], x)
+    assert tfprune.export(model, tmp_path, ["float32", "dynamic"], x)
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.5, "dynamic", 10**9])
+def test_a_batch_is_a_whole_number_or_open(model, x, tmp_path, batch):
+    with pytest.raises(TfpruneError, match="batch: expected a whole number"):
+        tfprune.export(model, tmp_path, ["float32"], x, batch=batch)
 
 
 def test_an_operator_that_tflite_lacks_is_told_in_a_line(rng, tmp_path):

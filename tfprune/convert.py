@@ -31,6 +31,7 @@ Representative = Callable[[], Iterator[list[npt.NDArray[Any]]]]
 
 # Samples whose ranges set the scales of quantised activations.
 REPRESENTATIVE = 500
+MOST_BATCH = 4096
 
 
 def _float32(converter: Converter, samples: Representative) -> None:
@@ -75,6 +76,10 @@ _SETTINGS: dict[str, Callable[[Converter, Representative], None]] = {
 TOLERANCE = {"float32": 1e-3, "float16": 0.05, "dynamic": 0.5, "int8": 0.5, "int16x8": 0.5}
 
 
+# Share of their size that outputs count as varying at least.
+LEAST_SPREAD = 0.05
+
+
 def convert(
     model: keras.Model,
     schemes: Sequence[str],
@@ -103,6 +108,11 @@ def convert(
         If the converter refuses the model, or a file disagrees with Keras.
     """
     samples = representative[:REPRESENTATIVE]
+    if batch is not None and (type(batch) is not int or not 1 <= batch <= MOST_BATCH):
+        raise TfpruneError(
+            f"batch: expected a whole number from 1 to {MOST_BATCH} or None, received {batch!r}"
+        )
+    _check_recurrent(model, schemes)
     with tempfile.TemporaryDirectory() as folder:
         signature = [
             keras.InputSpec(shape=(batch, *t.shape[1:]), dtype=t.dtype, name=t.name)
@@ -117,20 +127,32 @@ def convert(
             ) from error
         expected = outputs_of(model, samples)
         for scheme in schemes:
-            data = _convert_one(
-                folder, scheme, np.repeat(samples[:, None], batch or 1, 1), model.name
-            )
+            data = _convert_one(folder, scheme, samples, batch or 1, model.name)
             verify(data, scheme, samples, expected)
             yield scheme, data
 
 
-def _convert_one(folder: str, scheme: str, groups: npt.NDArray[Any], name: str) -> bytes:
-    """Converts a SavedModel; ``groups`` are representative batches, (number, batch, ...)."""
+def _check_recurrent(model: keras.Model, schemes: Sequence[str]) -> None:
+    """TensorFlow's calibration crashes the whole process on loops."""
+    for layer in model.layers:
+        inner = getattr(layer, "layer", layer)
+        loops = isinstance(inner, keras.layers.RNN) and not inner.unroll
+        for scheme in schemes:
+            if loops and scheme in ("int8", "int16x8"):
+                raise TfpruneError(
+                    f"model {model.name}: no {scheme} file can be made of recurrent layers "
+                    f"({layer.name}); choose other --schemes, or build it with unroll=True"
+                )
+
+
+def _convert_one(
+    folder: str, scheme: str, samples: npt.NDArray[Any], batch: int, name: str
+) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
 
     def representative() -> Iterator[list[npt.NDArray[Any]]]:
-        for group in groups:
-            yield [group]
+        for sample in samples:
+            yield [np.repeat(sample[None], batch, axis=0)]
 
     _SETTINGS[scheme](converter, representative)
     try:
@@ -142,8 +164,22 @@ def _convert_one(folder: str, scheme: str, groups: npt.NDArray[Any], name: str) 
 
 
 def outputs_of(model: keras.Model, x: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """What Keras computes: a list of outputs, each of shape (samples, ...)."""
-    return [np.asarray(out) for out in keras.tree.flatten(model.predict(x, verbose=0))]
+    """What Keras computes: a list of outputs, each of shape (samples, ...).
+
+    Raises
+    ------
+    TfpruneError
+        If it cannot, or the outputs are not finite.
+    """
+    try:
+        outputs = keras.tree.flatten(model.predict(x, verbose=0))
+    except Exception as error:  # An index outside an Embedding, say: TensorFlow's own kinds.
+        line = next((text for text in str(error).splitlines() if text.strip()), "")
+        raise TfpruneError(f"model {model.name}: it cannot compute the data: {line}") from None
+    made = [np.asarray(out) for out in outputs]
+    if not all(np.isfinite(out).all() for out in made):
+        raise TfpruneError(f"model {model.name}: expected finite outputs, received NaN or infinity")
+    return made
 
 
 def verify(
@@ -171,6 +207,8 @@ def verify(
         received = lite.predict(x)
     except (RuntimeError, ValueError) as error:
         raise TfpruneError(f"the {scheme} file does not run in LiteRT: {error}") from None
+    if [ours.shape for ours in received] != [theirs.shape for theirs in expected]:
+        raise TfpruneError(f"the {scheme} file disagrees with Keras: its outputs have other shapes")
     for out, (ours, keras_out) in enumerate(zip(received, expected, strict=True)):
         off = disagreement(ours, keras_out, lite.steps[out])
         if not off <= TOLERANCE[scheme]:
@@ -194,11 +232,11 @@ def disagreement(
     difference = np.abs(received.astype(float) - expected)
     difference = np.maximum(difference - step, 0)
     spread = np.sqrt(np.mean((expected - expected.mean(axis=0)) ** 2))
-    # Outputs that do not vary with the sample are measured by their size.
-    if spread < 1e-6 * (size := np.sqrt(np.mean(expected.astype(float) ** 2))):
-        spread = size
+    # Outputs that hardly vary with the sample are measured by their size.
+    size = np.sqrt(np.mean(expected.astype(float) ** 2))
+    measure = float(max(spread, LEAST_SPREAD * size))
     rms = float(np.sqrt(np.mean(difference**2)))
-    return rms / float(spread) if spread > 0 else rms
+    return rms / measure if measure > 0 else rms
 
 
 def export(

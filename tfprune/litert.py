@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class LiteModel:
             runner = self._interpreter.get_signature_runner()
             inputs, outputs = runner.get_input_details(), runner.get_output_details()
         (self._input,) = inputs.values()
-        self._outputs = [outputs[name] for name in sorted(outputs, key=_natural)]
+        self._outputs = [outputs[name] for name in _in_order(outputs)]
         self._batch = max(int(self._input["shape"][0]), 1)
         self.steps = [float(detail["quantization"][0]) for detail in self._outputs]
 
@@ -128,10 +129,13 @@ def latencies(
     ]
 
 
-def _natural(name: str) -> tuple[str, int]:
-    """Sorts output_10 after output_9."""
-    stem, _, number = name.rpartition("_")
-    return (stem, int(number)) if number.isdigit() else (name, 0)
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Output names as Keras orders outputs: output_9 before output_10, a dict's by the alphabet."""
+    names = list(names)
+    numbered = [re.fullmatch(r"output_(\d+)", name) for name in names]
+    if all(numbered):
+        return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
+    return sorted(names)
 
 
 def _quantise(x: Array, detail: dict[str, Any]) -> Array:
