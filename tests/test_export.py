@@ -271,6 +271,7 @@ def test_without_labels_agreement_stands_for_accuracy(files, tmp_path, capfd):
     assert all({"agreement", "output_error"} <= set(a) for a in artifacts)
     assert not any({"accuracy", "mse"} & set(a) for a in artifacts)
     assert "agreement %" in out
+    assert "output error %" in out
     assert "accuracy" not in out
 
 
@@ -289,6 +290,15 @@ BAD = {
     "unknown flag": (["--prun", "30"], "unknown flag --prun; did you mean --prune?"),
     "unknown flag, last": ([*OWN, "--colour=red"], "unknown flag --colour=red; expected one of"),
     "stray word": ([*OWN, "quickly"], "stray word 'quickly'"),
+    "separator": ([*OWN, "--", "--prun", "30"], "stray word '--'"),
+    "dunder": (["__class__"], "stray word '__class__'"),
+    "shorthand": ([*OWN, "-o", "x"], "stray word '-o'"),
+    "negated": ([*OWN, "--nojson"], "unknown flag --nojson"),
+    "twice": ([*OWN, "--prune", "30", "--prune=20"], "--prune: given twice"),
+    "empty output": ([*OWN, "--output="], "--output: expected a value, received none"),
+    "no layers": ([*OWN, "--layers", ","], "--layers: expected names"),
+    "few samples": ([*OWN, "--calibration", "3"], "at least 8 samples"),
+    "built-in layer": (["--dataset", "digits", "--layers", "nope"], "layer 'nope' is not"),
     "stray word, first": (["30"], "stray word '30'"),
     "no value": (["--output", "--prune", "30"], "--output: expected a value"),
     "percent": (["--prune", "30%"], "degrees between 0 and 90, received '30%'"),
@@ -324,7 +334,7 @@ BAD = {
     "labels": ([*OWN[:2], "--data", "{}/labels.npz"], "fit no output of the model"),
     "output": ([*OWN, "--output", "{}/file/below"], "--output .*: expected a folder"),
     "number": (["--units", "many"], "--units: expected a whole number, received 'many'"),
-    "size": (["--units", "0"], "--units: expected a whole number from 1, received 0"),
+    "size": (["--units", "0"], "--units: expected a whole number from 1 to 65535, received 0"),
     "units": ([*OWN, "--units", "3"], "--units: for built-in models only"),
     "data and digits": (["--dataset", "digits", *OWN[2:]], "not used with --dataset digits"),
 }
@@ -350,6 +360,17 @@ def test_bad_input_is_one_line_and_changes_nothing(case, files, tmp_path, capfd)
         assert len(said) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["manifest.json"]
     assert (tmp_path / "manifest.json").read_text() == "before"
+
+
+def test_something_in_the_way_of_the_files_changes_nothing(files, tmp_path, capfd):
+    (tmp_path / "plots").write_text("mine")
+    (tmp_path / "own_float32.tflite").write_text("before")
+    argv = ["--model", files / "own.keras", "--data", files / "own.npz", "--schemes", "float32"]
+    code, out, err = run([*argv, "--output", tmp_path], capfd)
+    assert (code, out) == (2, "")
+    assert "plots is in the way, a file of that name" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["own_float32.tflite", "plots"]
+    assert (tmp_path / "own_float32.tflite").read_text() == "before"
 
 
 def test_help_names_every_flag(capfd):

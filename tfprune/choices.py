@@ -9,6 +9,7 @@ from tfprune.errors import TfpruneError
 
 # What kinds of layers a word for --layers means.
 KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv"}}
+FARTHEST_CENTRE = 1e6
 CENTRES = ("auto", "none", "mean")
 SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")
 DEFAULT_SCHEMES = SCHEMES[:4]
@@ -54,7 +55,7 @@ def check_centre(centre: object) -> str | float:
         value = float(centre)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= FARTHEST_CENTRE:
         raise TfpruneError(
             f"centre: expected {', '.join(CENTRES)} or a number, received {centre!r}"
         )

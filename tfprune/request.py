@@ -73,10 +73,18 @@ def checked(request: Request, prune: str, batch: str) -> Request:
     check_choice("--dataset", request.dataset, ("auto", "mnist", "digits"))
     check_choice("--scale", request.scale, ("auto", "none"))
     check_choice("--fold", request.fold, FOLDS)
-    for flag, least in (("units", 1), ("epochs", 1), ("calibration", 1), ("seed", 0)):
+    limits = (
+        ("units", 1, 2**16),
+        ("epochs", 1, 2**20),
+        ("calibration", 1, 2**40),
+        ("seed", 0, 2**32),
+    )
+    for flag, least, end in limits:
         value = getattr(request, flag)
-        if value is not None and not least <= value < 2**32:
-            raise TfpruneError(f"--{flag}: expected a whole number from {least}, received {value}")
+        if value is not None and not least <= value < end:
+            raise TfpruneError(
+                f"--{flag}: expected a whole number from {least} to {end - 1}, received {value}"
+            )
     if not request.built_in:
         if not request.model.endswith(MODEL_FILES):
             raise TfpruneError(

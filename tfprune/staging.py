@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,14 +51,37 @@ def staging(target: Path, last: str) -> Iterator[Path]:
 
 
 def _move(stage: Path, target: Path, last: str) -> None:
-    files = [path for path in stage.rglob("*") if path.is_file()]
+    files = sorted(path for path in stage.rglob("*") if path.is_file())
+    places = {path: target / path.relative_to(stage) for path in files}
+    for place in places.values():
+        # Looked at before anything is replaced, so that all of it can be.
+        folder = place.parent
+        if place.is_dir() or (folder.exists() and not folder.is_dir()):
+            wrong = place if place.is_dir() else folder
+            kind = "a folder" if wrong.is_dir() else "a file"
+            raise TfpruneError(
+                f"--output {target}: {wrong.name} is in the way, {kind} of that name"
+            )
     try:
-        for path in sorted(files, key=lambda path: path.name == last):
-            place = target / path.relative_to(stage)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(place)
+        with _undisturbed():
+            for path in sorted(files, key=lambda path: path.name == last):
+                places[path].parent.mkdir(parents=True, exist_ok=True)
+                path.replace(places[path])
     except OSError as error:
         raise TfpruneError(f"--output {target}: {error.filename}: {error.strerror}") from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Holds Ctrl-C back for as long as files are being renamed."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -94,6 +94,8 @@ def collect(work: Callable[..., Any], argv: Sequence[str], name: str) -> dict[st
     TfpruneError
         If a flag is unknown, a word stray, or a value of another type.
     """
+    if not {"--help", "-h"} & set(argv):
+        _check_words(work, argv)
     given: dict[str, Any] = {}
 
     # Not functools.wraps: fire would follow it to the real function.
@@ -111,8 +113,7 @@ def collect(work: Callable[..., Any], argv: Sequence[str], name: str) -> dict[st
         if not exit_.code:
             print(_help(spoken.getvalue(), name))
             return None
-        raise TfpruneError(_complaint(spoken.getvalue(), work, argv)) from None
-    _check_values(work, argv)
+        raise TfpruneError(f"cannot read the command line {' '.join(argv)}") from None
     hints = typing.get_type_hints(work)
     return {flag: convert(flag, value, hints[flag]) for flag, value in given.items()}
 
@@ -126,25 +127,39 @@ def _as_text(work: Callable[..., Any]) -> inspect.Signature:
     )
 
 
-def _complaint(spoken: str, work: Callable[..., Any], argv: Sequence[str]) -> str:
+def _complaint(word: str, work: Callable[..., Any]) -> str:
     flags = [f"--{flag}" for flag in inspect.signature(work).parameters]
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", spoken)
-    found = re.search(r"Could not consume arg: (\S+)", plain)
-    word = found.group(1) if found else next(iter(argv), "")
-    if not word.startswith("-"):
+    if not word.startswith("--") or word == "--":
         return f"stray word {word!r}; expected flags: {', '.join(flags)}"
-    near = difflib.get_close_matches(word.split("=")[0], flags, 1)
+    near = difflib.get_close_matches(word.split("=", maxsplit=1)[0], flags, 1)
     hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(flags)}"
     return f"unknown flag {word}{hint}"
 
 
-def _check_values(work: Callable[..., Any], argv: Sequence[str]) -> None:
-    """A flag without its value would reach us as the word True."""
+def _check_words(work: Callable[..., Any], argv: Sequence[str]) -> None:
+    """Refuses what fire would take for something else: shorthands, separators, members.
+
+    Raises
+    ------
+    TfpruneError
+        If a word is not a flag or its value, a flag is given twice, or a value is missing.
+    """
     hints = typing.get_type_hints(work)
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
-        flag = word.lstrip("-").replace("-", "_")
-        takes_value = word.startswith("--") and hints.get(flag, bool) is not bool
-        if takes_value and following.startswith("--"):
+    words = list(argv)
+    seen = set()
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        flag = name.removeprefix("--").replace("-", "_")
+        if not name.startswith("--") or flag not in hints or flag == "return":
+            raise TfpruneError(_complaint(word, work))
+        if flag in seen:
+            raise TfpruneError(f"--{flag}: given twice")
+        seen.add(flag)
+        switch = hints[flag] is bool
+        if not equals and words and (not switch or words[0].lower() in ("true", "false")):
+            value = words.pop(0) if not words[0].startswith("--") else ""
+        if not value and not (switch and not equals):
             raise TfpruneError(f"--{flag}: expected a value, received none")
 
 
@@ -166,7 +181,10 @@ def convert(flag: str, value: str, kind: Any) -> Any:
     options = typing.get_args(kind) if typing.get_origin(kind) is types.UnionType else (kind,)
     wanted = next(option for option in options if option is not types.NoneType)
     if typing.get_origin(wanted) is tuple:
-        return tuple(word.strip() for word in value.split(",") if word.strip())
+        names = tuple(word.strip() for word in value.split(",") if word.strip())
+        if not names:
+            raise TfpruneError(f"--{flag}: expected names, such as A,B, received {value!r}")
+        return names
     if wanted is bool:
         if value.lower() not in ("true", "false"):
             raise TfpruneError(f"--{flag}: expected true or false, received {value!r}")
