@@ -58,12 +58,19 @@ def test_the_labels_find_their_output():
 
 
 def test_an_output_as_large_as_the_input_reconstructs_it():
-    x = np.arange(28.0).reshape(4, 7)
+    x = np.arange(128.0).reshape(4, 32)
     for labels in (None, np.array([1, 0, 2, 9])):
         measure = yardstick([x + 2], Part(x, labels))
-        assert measure.metric == ("mse" if labels is None else measure.metric)
-    measure = yardstick([x + 2], Part(x, np.array([1, 0, 2, 9])))
-    assert measure.scores([x + 2]) == {"mse": 4.0, "output_error": 0.0}
+        assert measure.scores([x + 2]) == {"mse": 4.0, "output_error": 0.0}
+
+
+def test_probabilities_are_no_reconstruction_however_many():
+    x = np.random.default_rng(0).normal(0, 1, (4, 32))
+    shares = np.abs(x) / np.abs(x).sum(axis=1, keepdims=True)
+    assert yardstick([shares], Part(x)).metric is None
+    assert yardstick([shares], Part(x, np.array([1, 0, 2, 31]))).metric == "accuracy"
+    with pytest.raises(TfpruneError, match="fit no output"):
+        yardstick([shares], Part(x, np.array([1, 0, 2, 32])))
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3], [-1, 0, 1, 2], [[1, 2], [1, 2], [1, 2], [1, 2]]])
@@ -72,6 +79,9 @@ def test_labels_that_fit_no_output_are_told(labels):
         yardstick([LOGITS], Part(X, np.array(labels)))
 
 
-def test_a_single_unit_decides_at_the_middle_of_its_range():
-    assert decisions(np.array([[0.2], [0.6]])).tolist() == [0, 1]
-    assert decisions(np.array([[-0.2], [0.3]])).tolist() == [0, 1]
+def test_a_single_unit_decides_at_the_middle_of_the_references_range():
+    probabilities, logits = np.array([[0.2], [0.6]]), np.array([[-0.2], [0.3]])
+    assert decisions(probabilities, probabilities).tolist() == [0, 1]
+    assert decisions(logits, logits).tolist() == [0, 1]
+    # Rounding may take the one negative value away; the boundary stays.
+    assert decisions(np.array([[0.0], [0.3]]), logits).tolist() == [0, 1]

@@ -107,11 +107,22 @@ def load(dataset: str, data: str | None, seed: int, say: Callable[[str], None]) 
     if dataset == "digits":
         return digits(seed)
     if data is not None:
-        return read_npz(Path(data), seed, "mnist" if dataset == "mnist" else None)
+        raw = read_npz(Path(data), seed, "mnist" if dataset == "mnist" else None)
+        if dataset == "mnist" and raw.train.x.shape[1:] not in ((28, 28), (28, 28, 1)):
+            raise TfpruneError(
+                f"--data {data}: expected MNIST's 28x28 images, received {raw.train.x.shape[1:]}; "
+                "use --dataset auto for data of your own"
+            )
+        return raw
     looked = []
     for where, path in _mnist_files():
         if path.is_file():
-            return read_npz(path, seed, "mnist")
+            try:
+                return read_npz(path, seed, "mnist")
+            except TfpruneError as error:
+                say(f"{where} is no MNIST: {error}")
+        elif path != Path() and where != "Keras' cache":
+            say(f"{where}: no such file {path}")
         looked.append(f"{where} ({'not set' if path == Path() else 'no such file'})")
     say("MNIST is not on this machine; trying Keras' download")
     fetched = _download()
@@ -201,10 +212,10 @@ def read_npz(path: Path, seed: int, name: str | None = None) -> Raw:
             arrays = {key: archive[key] for key in wanted if key in archive.files}
             found = archive.files
     except FileNotFoundError:
-        raise TfpruneError(f"--data {path}: no such file") from None
+        raise TfpruneError(f"{path}: no such file") from None
     except Exception as error:  # Truncated or foreign files fail in zipfile, zlib or numpy.
         raise TfpruneError(
-            f"--data {path}: expected a readable .npz file without pickles, "
+            f"{path}: expected a readable .npz file without pickles, "
             f"received something else ({str(error).splitlines()[0] if str(error) else error!r})"
         ) from None
     notes: list[str] = []
@@ -224,7 +235,7 @@ def read_npz(path: Path, seed: int, name: str | None = None) -> Raw:
         notes.append(f"split by seed {seed}: {len(train):,} to train, {len(test):,} to test")
     else:
         raise TfpruneError(
-            f"--data {path}: expected arrays x_train, y_train, x_test, y_test (or x, y), "
+            f"{path}: expected arrays x_train, y_train, x_test, y_test (or x, y), "
             f"received {', '.join(found) or 'none'}"
         )
     return Raw(name or path.stem, file_digest(path), train, test, notes=tuple(notes))
@@ -235,17 +246,16 @@ def _check_part(path: Path, part: Part) -> None:
         if array is None:
             continue
         if array.dtype.kind not in "fiub":
-            raise TfpruneError(f"--data {path}: expected numbers, received {array.dtype}")
+            raise TfpruneError(f"{path}: expected numbers, received {array.dtype}")
         if array.ndim < 1:
-            raise TfpruneError(f"--data {path}: expected arrays of samples, received a scalar")
+            raise TfpruneError(f"{path}: expected arrays of samples, received a scalar")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise TfpruneError(f"--data {path}: expected finite numbers, received NaN or infinity")
-    if not len(part):
-        raise TfpruneError(f"--data {path}: expected at least one sample, received none")
+            raise TfpruneError(f"{path}: expected finite numbers, received NaN or infinity")
+    if not part.x.size:
+        raise TfpruneError(f"{path}: expected at least one sample, received none")
     if part.y is not None and len(part.y) != len(part.x):
         raise TfpruneError(
-            f"--data {path}: expected a label for each of {len(part.x)} samples, "
-            f"received {len(part.y)}"
+            f"{path}: expected a label for each of {len(part.x)} samples, received {len(part.y)}"
         )
 
 
@@ -280,6 +290,11 @@ def prepare(
         raise TfpruneError(
             f"data: expected training and test samples of one shape, received "
             f"{train.x.shape[1:]} and {test.x.shape[1:]}"
+        )
+    if (train.x.dtype == np.uint8) != (test.x.dtype == np.uint8) and scale == "auto":
+        raise TfpruneError(
+            f"data: expected x_train and x_test in one range, received {train.x.dtype} and "
+            f"{test.x.dtype}; scale them yourself and say --scale none"
         )
     shape = train.x.shape[1:]
     channel = (*shape, 1)

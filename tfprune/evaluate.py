@@ -15,6 +15,9 @@ from tfprune.errors import TfpruneError
 
 Array = npt.NDArray[Any]
 
+# An output of as many numbers as the input, and of at least so many, is taken for its copy.
+LEAST_RECONSTRUCTION = 16
+
 
 @dataclass(frozen=True)
 class Yardstick:
@@ -49,13 +52,17 @@ class Yardstick:
         """
         made: dict[str, float] = {}
         if self.metric == "accuracy":
-            made["accuracy"] = float(np.mean(decisions(outputs[self.output]) == self.target))
+            reference = self.reference[self.output]
+            decided = decisions(outputs[self.output], reference)
+            made["accuracy"] = float(np.mean(decided == self.target))
         elif self.metric == "mse":
             difference = outputs[self.output].astype(float) - self.target
             made["mse"] = float(np.mean(difference**2))
         if self.metric != "mse":
             same = [
-                (decisions(ours) == decisions(theirs)).reshape(len(ours), -1).all(axis=1)
+                (decisions(ours, theirs) == decisions(theirs, theirs))
+                .reshape(len(ours), -1)
+                .all(axis=1)
                 for ours, theirs in zip(outputs, self.reference, strict=True)
             ]
             made["agreement"] = float(np.mean(np.logical_and.reduce(same)))
@@ -70,7 +77,7 @@ def yardstick(reference: Sequence[Array], test: Part) -> Yardstick:
 
     Integer labels are classes of the output that has room for them (a single output unit decides
     between two), rows of one 1 likewise; other labels are values, scored by mean squared error.
-    An output as large as the input reconstructs it, unless the labels say otherwise.
+    An output as large as the input, and no probabilities, reconstructs it.
 
     Parameters
     ----------
@@ -83,16 +90,15 @@ def yardstick(reference: Sequence[Array], test: Part) -> Yardstick:
     TfpruneError
         If the labels fit no output.
     """
-    if test.y is not None:
-        for position, output in enumerate(reference):
-            found = _goal(output, test.y)
-            if found is not None:
-                return Yardstick(reference, found[0], position, found[1])
-    for position, output in enumerate(reference):
-        if output[0].size == test.x[0].size > 1:
-            return Yardstick(reference, "mse", position, test.x.reshape(output.shape))
+    rebuilt = next((n for n, out in enumerate(reference) if _reconstructs(out, test.x)), None)
+    if rebuilt is not None and (test.y is None or test.y.ndim == 1):
+        return Yardstick(reference, "mse", rebuilt, test.x.reshape(reference[rebuilt].shape))
     if test.y is None:
         return Yardstick(reference)
+    for position, output in enumerate(reference):
+        found = _goal(output, test.y)
+        if found is not None:
+            return Yardstick(reference, found[0], position, found[1])
     shapes = ", ".join(str(output.shape[1:]) for output in reference)
     raise TfpruneError(
         f"data: labels of shape {test.y.shape[1:]} and values from {test.y.min()} to "
@@ -119,14 +125,22 @@ def _goal(output: Array, y: Array) -> tuple[str, Array] | None:
     return "mse", y
 
 
-def decisions(output: Array) -> Array:
+def _reconstructs(output: Array, x: Array) -> bool:
+    """Whether an output is the input again; small ones and probabilities are something else."""
+    flat = output.reshape(len(output), -1)
+    probabilities = flat.min() >= 0 and np.allclose(flat.sum(axis=1), 1, atol=1e-3)
+    return flat.shape[1] == x[0].size >= LEAST_RECONSTRUCTION and not probabilities
+
+
+def decisions(output: Array, reference: Array) -> Array:
     """The classes that outputs decide for, shape (samples, ...) without the last axis.
 
-    The largest of several; a single one decides at 0.5 if it is a probability, else at 0.
+    The largest of several; a single one decides at 0.5 if the reference is a probability, else
+    at 0.
     """
     if output.ndim < 2:
         output = output[:, None]
     if output.shape[-1] > 1:
         return output.argmax(axis=-1)
-    probability = output.min() >= 0 and output.max() <= 1
+    probability = reference.min() >= 0 and reference.max() <= 1
     return (output[..., 0] > (0.5 if probability else 0.0)).astype(np.intp)

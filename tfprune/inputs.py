@@ -59,6 +59,12 @@ def check_inputs(model: keras.Model, x: npt.ArrayLike) -> npt.NDArray[Any]:
         )
     if not len(data):
         raise TfpruneError("data: expected at least one sample, received none")
+    wanted_type = model.inputs[0].dtype
+    with np.errstate(over="ignore"):
+        data = data.astype(wanted_type, copy=False)
+    # Looked at as the model takes it: a large float64 may be no float32.
     if np.issubdtype(data.dtype, np.floating) and not np.isfinite(data).all():
-        raise TfpruneError("data: expected finite numbers, received NaN or infinity")
-    return data.astype(model.inputs[0].dtype, copy=False)
+        raise TfpruneError(
+            f"data: expected finite numbers, received NaN or infinity (as {wanted_type})"
+        )
+    return data

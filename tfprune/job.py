@@ -14,13 +14,14 @@ from tfprune import datasets, manifest, plots, training
 from tfprune.convert import convert, outputs_of
 from tfprune.datasets import Dataset
 from tfprune.digest import file_digest
+from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
 from tfprune.git import git_state
 from tfprune.inputs import check_inputs, input_shape
 from tfprune.litert import LiteModel, latencies
 from tfprune.models import BUILT_IN, load_model
 from tfprune.progress import meter
-from tfprune.pruning import PruneResult, prune
+from tfprune.pruning import PruneResult, check_weights, prune
 from tfprune.records import Artifact
 from tfprune.request import Request
 from tfprune.staging import staging
@@ -59,6 +60,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         model, data, about = _model_and_data(request, say)
         for note in data.notes:
             say(f"data: {note}")
+        check_weights(model)
         # Early, so that labels that fit no output are told before the long work.
         x = check_inputs(model, data.test.x)
         measure = yardstick(outputs_of(model, x), data.test)
@@ -102,6 +104,7 @@ def _model_and_data(
     if request.model in BUILT_IN:
         raw = datasets.load(request.dataset, request.data, request.seed, say)
         data = datasets.prepare(raw, request.scale, None, request.calibration, request.seed)
+        _check_names(request, BUILT_IN[request.model](data.train.x.shape[1:], 2, request.units))
         model, path = training.trained(
             request.model,
             request.units,
@@ -122,6 +125,17 @@ def _model_and_data(
         scale = request.scale if "float" in model.inputs[0].dtype else "none"
         data = datasets.prepare(raw, scale, input_shape(model), request.calibration, request.seed)
     return model, data, {"name": name, "sha256": file_digest(path) if path else None}
+
+
+def _check_names(request: Request, model: keras.Model) -> None:
+    """Tells layers that do not exist before the training, not after."""
+    names = {layer.name for layer in model.layers}
+    asked = () if isinstance(request.layers_to_prune, str) else request.layers or ()
+    for name in (*asked, *request.skip):
+        if name not in names:
+            raise TfpruneError(
+                f"layer {name!r} is not a layer of the model; these are: {', '.join(sorted(names))}"
+            )
 
 
 def _exported(

@@ -27,6 +27,7 @@ LEARNING_RATE = 0.01
 # Epochs, unless the data is so small that they would be fewer steps than this.
 EPOCHS = 5
 STEPS = 500
+MOST_CLASSES = 10_000
 
 
 def epochs_for(samples: int) -> int:
@@ -126,7 +127,12 @@ def _classes(name: str, *parts: Part) -> int:
                 f"--model {name}: expected integer labels from 0, one a sample, received "
                 f"{y.dtype} of shape {y.shape}"
             )
-    return max(int(y.max()) for y in labels) + 1
+    classes = max(int(y.max()) for y in labels) + 1
+    if classes > MOST_CLASSES:
+        raise TfpruneError(
+            f"--model {name}: expected labels below {MOST_CLASSES:,}, received {classes - 1:,}"
+        )
+    return classes
 
 
 def _from_cache(path: Path) -> keras.Model | None:
