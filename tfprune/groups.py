@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.labels import Index
-from tfprune.trace import Trace
+from tfprune.readings import Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class Read:
     ----------
     layer : str
     tensors : tuple of int
-        Positions in :attr:`Trace.tensors`: several where a shared layer reads at several places.
+        Positions in the trace's tensors: several where a shared layer reads at several places.
     units : array of shape (seen,)
         Which units of the group are seen.
     index : array of shape (positions, seen)

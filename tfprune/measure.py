@@ -14,7 +14,7 @@ from tfprune.errors import TfpruneError
 from tfprune.groups import Read
 from tfprune.moments import Moments
 from tfprune.progress import bar
-from tfprune.trace import Trace
+from tfprune.readings import Trace
 
 
 def measure(

@@ -18,11 +18,12 @@ from tfprune.inputs import check_inputs
 from tfprune.layers import CONVOLUTIONS, SEPARABLE, describe
 from tfprune.measure import measure
 from tfprune.moments import Array, Moments, angles
+from tfprune.readings import Trace
 from tfprune.records import LayerResult, Skipped
 from tfprune.report import layer_table
 from tfprune.select import Selection
 from tfprune.shrink import Cut, shrink
-from tfprune.trace import Trace, trace
+from tfprune.trace import trace
 
 # Fewer make every two vectors look alike.
 LEAST_SAMPLES = 8

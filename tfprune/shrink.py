@@ -22,7 +22,7 @@ from tfprune.layers import (
     functional,
     weighted,
 )
-from tfprune.trace import Trace
+from tfprune.readings import Trace
 
 Array = npt.NDArray[Any]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -19,79 +18,9 @@ from keras import layers as kl
 
 from tfprune import layers as known
 from tfprune.features import Features, compact, row_of, shape_of
-from tfprune.labels import Index, Labels
+from tfprune.labels import Index
 from tfprune.layers import describe
-
-
-@dataclass(frozen=True)
-class Producer:
-    """A layer whose units (filters) could go.
-
-    Attributes
-    ----------
-    name : str
-    kind : str
-        ``dense`` or ``conv``.
-    labels : array of shape (units,)
-    """
-
-    name: str
-    kind: str
-    labels: Index
-
-
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """A layer that multiplies features with its weights.
-
-    Attributes
-    ----------
-    layer : str
-    tensor : int
-        Position in :attr:`Trace.tensors`.
-    labels, views : arrays of shape (features,)
-        On the last axis. Features of one view went through the same functions.
-    centre : array of shape (features,)
-        The point from which activations are seen, where the activation defines one.
-    shiftless : bool
-        Whether a constant cannot go into the bias: padding inside the layer puts zeros where
-        the constant would be, or there is nowhere to put it.
-    """
-
-    layer: str
-    tensor: int
-    labels: Index
-    views: Index
-    centre: npt.NDArray[np.float64]
-    shiftless: bool
-
-
-@dataclass
-class Trace:
-    """Which layers make units, which layers read them, and what stands in the way.
-
-    Attributes
-    ----------
-    model : keras.Model
-        A copy of the traced model, the owner of ``tensors``.
-    labels : Labels
-    producers : dict of str to Producer
-    readings : list of Reading
-    tensors : list of KerasTensor
-        The tensors that are read.
-    slices : dict of str to array of shape (features,)
-        Labels on the last axis of what reaches a layer that has to change with it.
-    blocked : list of (array, str)
-        Labels of units that cannot go, and the reason; the later entry is the better reason.
-    """
-
-    model: keras.Model
-    labels: Labels = field(default_factory=Labels)
-    producers: dict[str, Producer] = field(default_factory=dict)
-    readings: list[Reading] = field(default_factory=list)
-    tensors: list[Any] = field(default_factory=list)
-    slices: dict[str, Index] = field(default_factory=dict)
-    blocked: list[tuple[Index, str]] = field(default_factory=list)
+from tfprune.readings import Producer, Reading, Trace
 
 
 def trace(model: keras.Model) -> Trace:
