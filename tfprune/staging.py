@@ -5,11 +5,19 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tfprune.errors import TfpruneError
+
+HELD_BACK = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGALRM")
+    if hasattr(signal, name)  # Windows has no alarm.
+]
 
 
 @contextmanager
@@ -45,9 +53,10 @@ def staging(target: Path, last: str) -> Iterator[Path]:
         _move(stage, target, last)
         done = True
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        if not done:
-            _remove_empty(made)
+        with _undisturbed():
+            shutil.rmtree(stage, ignore_errors=True)
+            if not done:
+                _remove_empty(made)
 
 
 def _move(stage: Path, target: Path, last: str) -> None:
@@ -73,15 +82,20 @@ def _move(stage: Path, target: Path, last: str) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Holds Ctrl-C back for as long as files are being renamed."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Holds Ctrl-C and its like back until the end of the block."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    # Only the main thread may, and elsewhere no signal arrives.
+    if threading.current_thread() is threading.main_thread():
+        for number in HELD_BACK:
+            before[number] = signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _remove_empty(folders: list[Path]) -> None:

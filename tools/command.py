@@ -28,6 +28,8 @@ from tfprune.errors import TfpruneError
 
 USAGE = 2
 INTERRUPTED = 130
+# Seconds until an interrupt that got lost is raised again.
+AGAIN = 0.5
 
 
 def main(work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
@@ -47,9 +49,8 @@ def main(work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
     """
     name = work.__module__ if work.__module__ != "__main__" else _module_name()
     _hush()
-    # A polite kill leaves no half-written file either.
     with contextlib.suppress(ValueError):  # Only the main thread may set it.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _interrupt_surely()
     try:
         flags = collect(work, sys.argv[1:] if argv is None else argv, name)
         if flags is not None:
@@ -57,9 +58,34 @@ def main(work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
     except (TfpruneError, OSError, MemoryError) as error:
         return _fail(name, error)
     except KeyboardInterrupt:
+        _stop_repeating()
         print(f"\n{name}: interrupted; nothing was changed", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _interrupt_surely() -> None:
+    """Lets Ctrl-C and a polite kill end the work, whatever code is running.
+
+    An interrupt that is raised inside a destructor, as TensorFlow's often are, is lost; so it is
+    raised again every now and then until it has arrived.
+    """
+
+    def interrupt(number: int, frame: Any) -> None:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
+        raise KeyboardInterrupt
+
+    for name in ("SIGINT", "SIGTERM", "SIGALRM"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), interrupt)
+
+
+def _stop_repeating() -> None:
+    if hasattr(signal, "setitimer"):
+        # One that is on its way already would end the process at its exit.
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _hush() -> None:
