@@ -86,7 +86,7 @@ def calibration() -> list[list[Any]]:
     seconds = medians(
         {
             "predict": lambda: model.predict(x, batch_size=BATCH, verbose=0),
-            "calibration": lambda: measure(traced, group.reads, x, BATCH),
+            "calibration": lambda: measure(traced, group.reads, samples, BATCH),
         },
         repeats=5,
     )

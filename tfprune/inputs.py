@@ -1,70 +1,208 @@
-"""Whether data fits a model: shapes, numbers."""
+"""Whether data fits a model, and data as batches of arrays, whatever it comes as."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from tfprune.errors import TfpruneError
 
-
-def input_shape(model: keras.Model) -> tuple[int | None, ...]:
-    """The shape of one sample as the model takes it.
-
-    Raises
-    ------
-    TfpruneError
-        If the model has several inputs.
-    """
-    if len(model.inputs) != 1:
-        names = ", ".join(tensor.name for tensor in model.inputs)
-        raise TfpruneError(
-            f"model {model.name}: expected one input, it has {len(model.inputs)} ({names}); "
-            "models with several inputs are not handled yet"
-        )
-    return tuple(model.inputs[0].shape[1:])
+Array = npt.NDArray[Any]
+Shape = tuple[int | None, ...]
 
 
-def fits(sample: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+def input_shapes(model: keras.Model) -> dict[str, Shape]:
+    """The shape of one sample as each of the model's inputs takes it, by the input's name."""
+    if isinstance(model.input, dict):
+        names = sorted(model.input)  # As Keras flattens them.
+    else:
+        names = [tensor.name for tensor in model.inputs]
+    return {
+        name: tuple(tensor.shape[1:]) for name, tensor in zip(names, model.inputs, strict=True)
+    }
+
+
+def fits(sample: tuple[int, ...], wanted: Shape) -> bool:
     """Whether a sample's shape is what is wanted; None there means any size."""
     return len(sample) == len(wanted) and all(
         want in (None, size) for size, want in zip(sample, wanted, strict=True)
     )
 
 
-def check_inputs(model: keras.Model, x: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Returns data as an array of the model's input type.
+def packed(model: keras.Model, arrays: Sequence[Any]) -> Any:
+    """Arrays in the order of ``model.inputs`` in the structure that the model takes."""
+    return keras.tree.pack_sequence_as(model.input, list(arrays))
+
+
+def check_inputs(model: keras.Model, x: Any) -> list[Array]:
+    """Returns data in memory as arrays of the model's input types.
+
+    Parameters
+    ----------
+    model : keras.Model
+    x : array, sequence of arrays or dict of arrays
+        Several inputs as a list in the order of ``model.inputs``, or by their names.
+
+    Returns
+    -------
+    list of arrays
+        In the order of ``model.inputs``.
 
     Raises
     ------
     TfpruneError
         If it is empty, of another shape than the model takes, not numbers, NaN or infinite.
     """
+    return _checked(model, _apart(model, x))
+
+
+class Samples:
+    """Calibration data of any kind, as batches for one model.
+
+    Parameters
+    ----------
+    model : keras.Model
+    x : array, list or dict of arrays, path of a .npy, tf.data.Dataset or keras.utils.PyDataset
+        Arrays may be memory-mapped: no more than a batch of them is held. Data sets come in
+        batches of their own; labels that come with them are left out.
+
+    Attributes
+    ----------
+    total : int or None
+        Number of samples, where that is known before they are read.
+
+    Raises
+    ------
+    TfpruneError
+        If it is of another kind, never ends, is empty, or its first batch does not fit the model.
+    """
+
+    def __init__(self, model: keras.Model, x: Any) -> None:
+        self._model = model
+        self._arrays: list[Array] | None = None
+        self.total: int | None = None
+        self._source = x
+        if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
+            self._check_ends()
+        else:
+            self._arrays = _apart(model, _mapped(x) if isinstance(x, (str, Path)) else x)
+            _check_shapes(model, self._arrays)
+            self.total = len(self._arrays[0])
+        self.head = next(self.batches(8), None)
+        if self.head is None:
+            raise TfpruneError("data: expected at least one sample, received none")
+
+    def batches(self, size: int) -> Iterator[list[Array]]:
+        """Checked batches, arrays in the order of ``model.inputs``.
+
+        Parameters
+        ----------
+        size : int
+            Samples in a batch, at most; data sets keep their own.
+        """
+        if self._arrays is not None:
+            for start in range(0, len(self._arrays[0]), size):
+                yield _checked(self._model, [a[start : start + size] for a in self._arrays])
+            return
+        for batch in self._batches_of_its_own():
+            inputs = batch[0] if isinstance(batch, tuple) else batch
+            yield _checked(self._model, _apart(self._model, inputs))
+
+    def _batches_of_its_own(self) -> Iterator[Any]:
+        if isinstance(self._source, tf.data.Dataset):
+            yield from self._source.as_numpy_iterator()
+        else:
+            for number in range(self._source.num_batches):
+                yield self._source[number]
+
+    def _check_ends(self) -> None:
+        if isinstance(self._source, tf.data.Dataset):
+            endless = int(self._source.cardinality()) == tf.data.INFINITE_CARDINALITY
+        else:
+            endless = self._source.num_batches is None
+        if endless:
+            raise TfpruneError(
+                "data: expected a data set that ends, received an endless one; take(N) of it"
+            )
+
+
+def _mapped(path: str | Path) -> Array:
+    """A .npy file as an array that is read from the disk as it is needed."""
     try:
-        data = np.asarray(x)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise TfpruneError(f"data {path}: cannot be read as a .npy file ({error})") from None
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise TfpruneError(f"data {path}: expected a .npy file of one array, received an archive")
+    return found
+
+
+def _apart(model: keras.Model, x: Any) -> list[Array]:
+    """One array for each input."""
+    shapes = input_shapes(model)
+    names = ", ".join(shapes)
+    if isinstance(x, Mapping):
+        if set(x) != set(shapes):
+            raise TfpruneError(
+                f"data: expected arrays by the names of the inputs of model {model.name} "
+                f"({names}), received {', '.join(map(str, x)) or 'none'}"
+            )
+        parts = [x[name] for name in shapes]
+    elif len(shapes) == 1:
+        parts = [x]
+    elif isinstance(x, (list, tuple)) and len(x) == len(shapes):
+        parts = list(x)
+    else:
+        received = f"{len(x)}" if isinstance(x, (list, tuple)) else type(x).__name__
+        raise TfpruneError(
+            f"data: expected {len(shapes)} arrays, one for each input of model {model.name} "
+            f"({names}), received {received}"
+        )
+    try:
+        return [np.asanyarray(part) for part in parts]
     except ValueError as error:
         raise TfpruneError(
             f"data: expected an array, received {type(x).__name__}: {error}"
         ) from None
-    wanted = input_shape(model)
-    if not np.issubdtype(data.dtype, np.number) and data.dtype != bool:
-        raise TfpruneError(f"data: expected numbers, received an array of {data.dtype}")
-    if not fits(data.shape[1:], wanted):
-        raise TfpruneError(
-            f"data: expected samples of shape {wanted} as model {model.name} takes them, "
-            f"received {data.shape[1:]}"
-        )
-    if not len(data):
-        raise TfpruneError("data: expected at least one sample, received none")
-    wanted_type = model.inputs[0].dtype
-    with np.errstate(over="ignore"):
-        data = data.astype(wanted_type, copy=False)
-    # Looked at as the model takes it: a large float64 may be no float32.
-    if np.issubdtype(data.dtype, np.floating) and not np.isfinite(data).all():
-        raise TfpruneError(
-            f"data: expected finite numbers, received NaN or infinity (as {wanted_type})"
-        )
-    return data
+
+
+def _check_shapes(model: keras.Model, arrays: Sequence[Array]) -> None:
+    several = len(arrays) > 1
+    for (name, wanted), data in zip(input_shapes(model).items(), arrays, strict=True):
+        what = f"data for input {name}" if several else "data"
+        if not np.issubdtype(data.dtype, np.number) and data.dtype != bool:
+            raise TfpruneError(f"{what}: expected numbers, received an array of {data.dtype}")
+        if not fits(data.shape[1:], wanted):
+            raise TfpruneError(
+                f"{what}: expected samples of shape {wanted} as model {model.name} takes them, "
+                f"received {data.shape[1:]}"
+            )
+        if not len(data):
+            raise TfpruneError(f"{what}: expected at least one sample, received none")
+        if len(data) != len(arrays[0]):
+            raise TfpruneError(
+                f"{what}: expected {len(arrays[0])} samples as for the first input, "
+                f"received {len(data)}"
+            )
+
+
+def _checked(model: keras.Model, arrays: Sequence[Array]) -> list[Array]:
+    _check_shapes(model, arrays)
+    made = []
+    for tensor, data in zip(model.inputs, arrays, strict=True):
+        with np.errstate(over="ignore"):
+            data = np.asarray(data).astype(tensor.dtype, copy=False)
+        # Looked at as the model takes it: a large float64 may be no float32.
+        if np.issubdtype(data.dtype, np.floating) and not np.isfinite(data).all():
+            raise TfpruneError(
+                f"data: expected finite numbers, received NaN or infinity (as {tensor.dtype})"
+            )
+        made.append(data)
+    return made

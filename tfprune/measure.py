@@ -12,15 +12,16 @@ import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
 from tfprune.groups import Read
+from tfprune.inputs import Samples
 from tfprune.moments import Moments
-from tfprune.progress import bar
+from tfprune.progress import meter
 from tfprune.readings import Trace
 
 
 def measure(
     trace: Trace,
     reads: Sequence[Read],
-    inputs: npt.NDArray[Any],
+    samples: Samples,
     batch_size: int = 256,
     progress: bool = False,
 ) -> list[Moments]:
@@ -31,9 +32,10 @@ def measure(
     trace : Trace
     reads : sequence of Read
         Which of the trace's reads to measure, at least one.
-    inputs : array of shape (samples, ...)
+    samples : Samples
         Calibration data; only one batch of activations is held at a time.
     batch_size : int
+        Of data that does not come in batches of its own.
     progress : bool
         Whether to draw a progress bar on stderr.
 
@@ -49,14 +51,16 @@ def measure(
         If an activation is NaN or infinite; names the layer that reads it.
     """
     needed = sorted({tensor for read in reads for tensor in read.tensors})
-    probe = keras.Model(trace.model.input, [trace.tensors[tensor] for tensor in needed])
+    probe = keras.Model(trace.model.inputs, [trace.tensors[tensor] for tensor in needed])
     moments = [Moments(read.index.shape[1]) for read in reads]
-    for batch in bar(batches(inputs, batch_size), "activations", batch_size, len(inputs), progress):
-        seen = dict(zip(needed, keras.tree.flatten(probe.predict_on_batch(batch)), strict=True))
-        for read, moment in zip(reads, moments, strict=True):
-            with _naming(read.layer):
-                for tensor in read.tensors:
-                    moment.add(vectors(seen[tensor], read.index))
+    with meter("activations", samples.total, progress) as drawn:
+        for batch in samples.batches(batch_size):
+            seen = dict(zip(needed, keras.tree.flatten(probe.predict_on_batch(batch)), strict=True))
+            for read, moment in zip(reads, moments, strict=True):
+                with _naming(read.layer):
+                    for tensor in read.tensors:
+                        moment.add(vectors(seen[tensor], read.index))
+            drawn.update(len(batch[0]))
     for read, moment in zip(reads, moments, strict=True):
         with _naming(read.layer):
             moment.flush()
@@ -79,8 +83,3 @@ def vectors(features: npt.NDArray[Any], index: npt.NDArray[np.intp]) -> npt.NDAr
         return rows.reshape(-1, units)  # Already in order: no copy.
     return rows[:, index].reshape(-1, units)
 
-
-def batches(inputs: npt.NDArray[Any], size: int) -> Iterator[npt.NDArray[Any]]:
-    """Slices of at most ``size`` samples, in order."""
-    for start in range(0, len(inputs), size):
-        yield inputs[start : start + size]

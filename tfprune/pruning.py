@@ -14,7 +14,7 @@ from tfprune.choices import KINDS, check_centre, check_choice, check_threshold
 from tfprune.errors import TfpruneError
 from tfprune.fold import FOLDS, intake
 from tfprune.groups import Group, Read, groups_of
-from tfprune.inputs import check_inputs
+from tfprune.inputs import Samples, packed
 from tfprune.layers import CONVOLUTIONS, SEPARABLE, describe
 from tfprune.measure import measure
 from tfprune.moments import Array, Moments, angles
@@ -59,7 +59,7 @@ class PruneResult:
 
 def prune(
     model: keras.Model,
-    x: npt.ArrayLike,
+    x: Any,
     threshold: float = 30,
     *,
     centre: str | float = "auto",
@@ -75,8 +75,9 @@ def prune(
     ----------
     model : keras.Model
         A built Sequential or Functional model; it stays as it is.
-    x : array of shape (samples, ...)
-        Calibration data as the model takes it; labels are not needed.
+    x : array, list or dict of arrays, path of a .npy, tf.data.Dataset or keras.utils.PyDataset
+        Calibration data as the model takes it, arrays of shape (samples, ...); labels are not
+        needed. A memory-mapped array or a data set is never held whole.
     threshold : float
         Degrees in (0, 90). Units are similar below it and complementary above 180 minus it.
     centre : {"auto", "none", "mean"} or float
@@ -111,10 +112,10 @@ def prune(
     scheme = FOLDS[check_choice("fold", fold, FOLDS)]
     check_weights(model)
     traced = trace(model)
-    data = check_inputs(model, x)
+    data = Samples(model, x)
     if batch_size < 1:
         raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
-    _check_copy(model, traced, data[:8])
+    _check_copy(model, traced, data.head)
     chosen, skipped = _choose(groups_of(traced), layers, skip)
     reads = [read for group in chosen for read in group.reads]
     moments = iter(measure(traced, reads, data, batch_size, progress) if reads else [])
@@ -158,11 +159,11 @@ def check_weights(model: Any) -> None:
                 )
 
 
-def _check_copy(model: keras.Model, traced: Trace, samples: npt.NDArray[Any]) -> None:
+def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[Array]) -> None:
     """Layers may hold state that no weights carry (tables, say); then a copy is another model."""
     pairs = zip(
-        keras.tree.flatten(model.predict_on_batch(samples)),
-        keras.tree.flatten(traced.model.predict_on_batch(samples)),
+        keras.tree.flatten(model.predict_on_batch(packed(model, samples))),
+        keras.tree.flatten(traced.model.predict_on_batch(packed(traced.model, samples))),
         strict=True,
     )
     for ours, theirs in pairs:
