@@ -74,6 +74,7 @@ def calibration() -> list[list[Any]]:
         import keras
 
         from tfprune.groups import groups_of
+        from tfprune.inputs import Samples
         from tfprune.measure import measure
         from tfprune.models import cnn
         from tfprune.trace import trace
@@ -81,6 +82,7 @@ def calibration() -> list[list[Any]]:
     keras.utils.set_random_seed(0)
     model = cnn((28, 28, 1), 10, UNITS)
     x = np.random.default_rng(0).random((10_000, 28, 28, 1), np.float32)
+    samples = Samples(model, x)
     traced = trace(model)
     (group,) = (group for group in groups_of(traced) if "hidden" in group.makers)
     seconds = medians(

@@ -19,8 +19,9 @@ Shape = tuple[int | None, ...]
 
 def input_shapes(model: keras.Model) -> dict[str, Shape]:
     """The shape of one sample as each of the model's inputs takes it, by the input's name."""
-    if isinstance(model.input, dict):
-        names = sorted(model.input)  # As Keras flattens them.
+    structure = _structure(model)
+    if isinstance(structure, dict):
+        names = sorted(structure)  # As Keras flattens them.
     else:
         names = [tensor.name for tensor in model.inputs]
     return {
@@ -37,7 +38,12 @@ def fits(sample: tuple[int, ...], wanted: Shape) -> bool:
 
 def packed(model: keras.Model, arrays: Sequence[Any]) -> Any:
     """Arrays in the order of ``model.inputs`` in the structure that the model takes."""
-    return keras.tree.pack_sequence_as(model.input, list(arrays))
+    return keras.tree.pack_sequence_as(_structure(model), list(arrays))
+
+
+def _structure(model: keras.Model) -> Any:
+    # A Sequential that was never called has inputs and outputs, but no input.
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def check_inputs(model: keras.Model, x: Any) -> list[Array]:
