@@ -29,13 +29,20 @@ def fill(model: keras.Model, rng: np.random.Generator) -> keras.Model:
 KINDS = [
     "normalise", "dropout", "relu", "leaky", "prelu", "tanh", "softmax", "flatten", "reshape",
     "permute", "concatenate", "add", "multiply", "pool", "pad", "crop", "upsample", "depthwise",
-    "separable", "transposed", "again", "scale", "global",
+    "separable", "transposed", "again", "scale", "global", "gru", "lstm", "rnn", "attention",
 ]  # fmt: skip
 # Layers with units are what this is about, so they come more often, mostly one after another.
 steps = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(
-            [*["dense"] * 5, *["conv"] * 9, *["residual"] * 6, *["again"] * 3, *KINDS]
+            [
+                *["dense"] * 5,
+                *["conv"] * 9,
+                *["residual"] * 6,
+                *["again"] * 3,
+                *["nested"] * 3,
+                *KINDS,
+            ]
         ),
         "source": st.sampled_from([1, 1, 1, 1, 2, 3]),
         "units": st.integers(2, 4),
@@ -54,20 +61,54 @@ recipes = st.fixed_dictionaries(
 )
 
 
-def build(recipe: dict) -> keras.Model:
-    """A Functional model of a recipe: branches, residuals, shared layers, one or two outputs."""
+def build(recipe: dict, nesting: bool = True) -> keras.Model:
+    """A Functional model of a recipe: branches, residuals, shared layers, one or two outputs.
+
+    Without nesting the layers of its nested models stand outside, under their own names.
+    """
     keras.backend.clear_session()
     tensors = [keras.Input(recipe["shape"], name="data")]
     layers: list = []
     for step in recipe["steps"]:
         x = tensors[-min(step["source"], len(tensors))]
-        tensors.append(_step(step, x, tensors, layers))
+        if step["kind"] == "nested":
+            tensors.append(_nested(step, x, layers, nesting))
+        else:
+            tensors.append(_step(step, x, tensors, layers))
     made = []
     for number, step in enumerate(recipe["outputs"]):
         flat = kl.Flatten(name=f"flat{number}")(tensors[-min(step["source"], len(tensors))])
         out = kl.Dense(step["units"], use_bias=step["use_bias"], name=f"out{number}")
         made.append(out(flat))
     return fill(keras.Model(tensors[0], made), np.random.default_rng(recipe["seed"]))
+
+
+def _nested(step: dict, x, layers: list, nesting: bool):
+    """Layers that stand in a model of their own, which is called again later, or outside."""
+    units, number = step["units"], len(layers)
+    activation = step["activation"]
+    first = kl.Dense(units, use_bias=step["use_bias"], name=f"first{number}")
+    middle = [kl.BatchNormalization, kl.ReLU, kl.Dropout][units % 3](
+        name=f"middle{number}", **({"rate": 0.3} if units % 3 == 2 else {})
+    )
+    last = kl.Dense(x.shape[-1], activation=activation, name=f"last{number}")
+    if not nesting:
+
+        def whole(tensor):
+            return last(middle(first(tensor)))
+
+        made = whole(x)
+        whole.input = x
+    elif units % 2:
+        whole = keras.Sequential([first, middle, last], name=f"nested{number}")
+        made = whole(x)
+    else:
+        data = keras.Input(x.shape[1:], name=f"inside{number}")
+        deep = keras.Sequential([keras.Input(x.shape[1:]), first, middle], name=f"deep{number}")
+        whole = keras.Model(data, last(deep(data)), name=f"nested{number}")
+        made = whole(x)
+    layers.append(whole)
+    return made
 
 
 def _step(step: dict, x, tensors: list, layers: list):  # noqa: PLR0911
@@ -99,7 +140,16 @@ def _step(step: dict, x, tensors: list, layers: list):  # noqa: PLR0911
     if kind == "again":
         fitting = [layer for layer in layers if layer.input.shape[1:] == x.shape[1:]]
         return fitting[0](x) if fitting else x
-    if rank not in (1, 2) or size < 3:
+    if rank == 1 and kind in ("gru", "lstm", "rnn"):
+        kind_of = {"gru": kl.GRU, "lstm": kl.LSTM, "rnn": kl.SimpleRNN}[kind]
+        more = {"reset_after": padding == "same"} if kind == "gru" else {}
+        bias = step["use_bias"]
+        return kind_of(units, use_bias=bias, return_sequences=units % 2 == 0, **more)(x)
+    if rank == 1 and kind == "attention":
+        fitting = [t for t in tensors if len(t.shape) == 3]
+        other, bias = fitting[units % len(fitting)], step["use_bias"]
+        return kl.MultiHeadAttention(2, units, use_bias=bias)(x, other, x if units > 2 else other)
+    if rank not in (1, 2) or size < 3 or kind in ("gru", "lstm", "rnn", "attention"):
         return x
     if kind == "permute":
         return kl.Permute((2, 1, *range(3, len(x.shape))))(x)
@@ -115,10 +165,10 @@ def _step(step: dict, x, tensors: list, layers: list):  # noqa: PLR0911
             units, 2, padding=padding, **options
         ),
         "separable": lambda: [kl.SeparableConv1D, kl.SeparableConv2D][rank - 1](
-            units, 2, padding=padding, **options
+            units, 2, padding=padding, depth_multiplier=1 + units % 2, **options
         ),
         "depthwise": lambda: [kl.DepthwiseConv1D, kl.DepthwiseConv2D][rank - 1](
-            2, padding=padding, **options
+            2, padding=padding, depth_multiplier=1 + units % 2, **options
         ),
         "pool": lambda: [
             [kl.MaxPooling1D, kl.MaxPooling2D], [kl.AveragePooling1D, kl.AveragePooling2D]

@@ -26,6 +26,8 @@ class Read:
         Which feature (last axis) holds which of them, once for every position.
     centre : array of shape (seen,)
     shiftless : bool
+    part : str
+        Which of the layer's inputs, where it has a kernel for each.
     """
 
     layer: str
@@ -34,6 +36,7 @@ class Read:
     index: Index
     centre: npt.NDArray[np.float64]
     shiftless: bool
+    part: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +111,7 @@ def _joined(trace: Trace) -> list[Group]:
 
 def _read(trace: Trace, group: Group) -> Group:
     """Adds the reads; a shared layer's readings at several places become one."""
-    found: dict[tuple[str, bytes], Read] = {}
+    found: dict[tuple[str, str, bytes], Read] = {}
     uneven = None
     for reading in trace.readings:
         units = group.units_of(trace.labels.find(reading.labels))
@@ -122,7 +125,7 @@ def _read(trace: Trace, group: Group) -> Group:
             # A stable sort by unit keeps the positions of each unit in order.
             order = features[np.argsort(units[features], kind="stable")]
             index = order.reshape(len(seen), times[0]).T
-            key = (reading.layer, index.tobytes())
+            key = (reading.layer, reading.part, index.tobytes())
             if key in found:
                 tensors = (*found[key].tensors, reading.tensor)
                 shiftless = found[key].shiftless or reading.shiftless
@@ -135,9 +138,11 @@ def _read(trace: Trace, group: Group) -> Group:
                 index,
                 reading.centre[index[0]],
                 reading.shiftless,
+                reading.part,
             )
-    for layer in {read.layer for read in found.values()}:
-        places = [read.index.ravel() for read in found.values() if read.layer == layer]
+    for layer, part in {(read.layer, read.part) for read in found.values()}:
+        mine = [read for read in found.values() if (read.layer, read.part) == (layer, part)]
+        places = [read.index.ravel() for read in mine]
         if len(np.unique(np.concatenate(places))) < sum(len(place) for place in places):
             uneven = f"{layer} is shared and sees its units in different ways"
     return replace(group, reads=tuple(found.values()), blocked=uneven)

@@ -24,9 +24,7 @@ def input_shapes(model: keras.Model) -> dict[str, Shape]:
         names = sorted(structure)  # As Keras flattens them.
     else:
         names = [tensor.name for tensor in model.inputs]
-    return {
-        name: tuple(tensor.shape[1:]) for name, tensor in zip(names, model.inputs, strict=True)
-    }
+    return {name: tuple(tensor.shape[1:]) for name, tensor in zip(names, model.inputs, strict=True)}
 
 
 def fits(sample: tuple[int, ...], wanted: Shape) -> bool:
@@ -82,6 +80,8 @@ class Samples:
     ----------
     total : int or None
         Number of samples, where that is known before they are read.
+    head : list of arrays
+        The first batch, of at most 8 samples where batches are not the data's own.
 
     Raises
     ------
@@ -100,9 +100,10 @@ class Samples:
             self._arrays = _apart(model, _mapped(x) if isinstance(x, (str, Path)) else x)
             _check_shapes(model, self._arrays)
             self.total = len(self._arrays[0])
-        self.head = next(self.batches(8), None)
-        if self.head is None:
+        first = next(self.batches(8), None)
+        if first is None:
             raise TfpruneError("data: expected at least one sample, received none")
+        self.head = first
 
     def batches(self, size: int) -> Iterator[list[Array]]:
         """Checked batches, arrays in the order of ``model.inputs``.
@@ -204,11 +205,11 @@ def _checked(model: keras.Model, arrays: Sequence[Array]) -> list[Array]:
     made = []
     for tensor, data in zip(model.inputs, arrays, strict=True):
         with np.errstate(over="ignore"):
-            data = np.asarray(data).astype(tensor.dtype, copy=False)
+            taken = np.asarray(data).astype(tensor.dtype, copy=False)
         # Looked at as the model takes it: a large float64 may be no float32.
-        if np.issubdtype(data.dtype, np.floating) and not np.isfinite(data).all():
+        if np.issubdtype(taken.dtype, np.floating) and not np.isfinite(taken).all():
             raise TfpruneError(
                 f"data: expected finite numbers, received NaN or infinity (as {tensor.dtype})"
             )
-        made.append(data)
+        made.append(taken)
     return made

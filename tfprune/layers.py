@@ -1,13 +1,12 @@
-"""What is known of Keras' layers and activations: the allow-lists, copying, describing."""
+"""What is known of Keras' layers and activations: the allow-lists, and where weights read."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import layers as kl
-
-from tfprune.errors import TfpruneError
 
 # Activations that treat every unit alone, and the centre of their range where they have one.
 UNITWISE_ACTIVATIONS = {
@@ -47,6 +46,48 @@ TRANSPOSED = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
 CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D, *TRANSPOSED)
 DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)
 SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
+RECURRENT = (kl.SimpleRNN, kl.GRU, kl.LSTM)
+READERS = (kl.Dense, *CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *RECURRENT, kl.MultiHeadAttention)
+# What multi-head attention multiplies with weights of its own.
+ATTENDED = ("query", "key", "value")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The weights by which a layer reads one of its inputs.
+
+    Attributes
+    ----------
+    name : str
+        Of the kernel among the layer's :func:`weights_of`.
+    bias : str
+        Of the bias that is added to what the kernel makes, whether the layer has it or not.
+    axis : int
+        The kernel's axis of input features.
+    outputs : int
+        How many axes of the kernel, the last ones, are the bias's.
+    """
+
+    name: str
+    bias: str
+    axis: int = -2
+    outputs: int = 1
+
+
+def kernel_of(layer: Any, part: str) -> Kernel:
+    """The weights by which a layer reads an input; ``part`` names the input of several."""
+    if part:
+        return Kernel(f"{part}/kernel", f"{part}/bias", 0, 2)
+    if type(layer) in SEPARABLE:
+        return Kernel("pointwise_kernel", "bias")
+    return Kernel("kernel", "bias", -1 if type(layer) in TRANSPOSED else -2)
+
+
+def weights_of(layer: Any) -> dict[str, Any]:
+    """A layer's variables by name, in the order of ``get_weights``."""
+    if type(layer) is kl.MultiHeadAttention:
+        return {"/".join(weight.path.split("/")[-2:]): weight for weight in layer.weights}
+    return {weight.name: weight for weight in layer.weights}
 
 
 def depthwise_part(layer: Any) -> Any:
@@ -62,76 +103,6 @@ def depthwise_part(layer: Any) -> Any:
         use_bias=False,
         dtype=layer.dtype_policy,
     )
-
-
-def functional(model: keras.Model) -> keras.Model:
-    """The functional form of a Sequential or Functional model, not compiled.
-
-    Raises
-    ------
-    TfpruneError
-        If the model is neither, or has no shapes yet.
-    """
-    if not isinstance(model, keras.Model):
-        raise TfpruneError(f"model: expected a Keras 3 model, received {type(model).__name__}")
-    try:
-        inputs, outputs = model.inputs, model.outputs
-    except (AttributeError, ValueError):
-        inputs = outputs = None
-    if not inputs or not outputs:
-        raise TfpruneError(
-            f"model {model.name}: expected a Sequential or Functional model with known shapes, "
-            f"received {type(model).__name__} without; build it on keras.Input, or wrap it in "
-            "keras.Model(inputs, outputs)"
-        )
-    if isinstance(model, keras.Sequential):
-        return keras.Model(inputs[0], outputs[0], name=model.name)
-    # Not the model itself: cloning one that is compiled would compile the clone as well.
-    return keras.Model(model.input, model.output, name=model.name)
-
-
-def copied(layer: Any, **changes: Any) -> Any:
-    """A new layer of the same configuration, but for the changes; weights are not copied.
-
-    Raises
-    ------
-    TfpruneError
-        If the layer cannot be copied.
-    """
-    if isinstance(layer, keras.Model):
-        return keras.models.clone_model(layer, clone_function=copied)
-    try:
-        config = {**layer.get_config(), **changes}
-        if changes:
-            # An array of constants would not fit the new width; weights are set anyway.
-            config |= {key: "zeros" for key, value in config.items() if _is_constant(key, value)}
-        if type(layer) is kl.Lambda:
-            # Its code runs in this process already, so copying it trusts nothing new.
-            return kl.Lambda.from_config(config, safe_mode=False)
-        return type(layer).from_config(config)
-    except (NotImplementedError, TypeError):
-        raise TfpruneError(
-            f"layer {describe(layer)} cannot be copied: its class needs a get_config that its "
-            "__init__ takes"
-        ) from None
-
-
-def _is_constant(key: str, value: Any) -> bool:
-    kind = value.get("class_name") if isinstance(value, dict) else None
-    return key.endswith("_initializer") and kind == "Constant"
-
-
-def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> None:
-    """Gives a layer's copy its weights, or others, and what is derived from them."""
-    target.set_weights(source.get_weights() if weights is None else weights)
-    for layer in [target, *getattr(target, "layers", [])]:
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()  # Normalization computes with values made from its weights.
-
-
-def weighted(model: keras.Model) -> list[Any]:
-    """The layers that have weights."""
-    return [layer for layer in model.layers if layer.weights]
 
 
 def activation_name(activation: Any) -> str:

@@ -82,4 +82,3 @@ def vectors(features: npt.NDArray[Any], index: npt.NDArray[np.intp]) -> npt.NDAr
     if index.size == rows.shape[1] and (index.ravel() == np.arange(index.size)).all():
         return rows.reshape(-1, units)  # Already in order: no copy.
     return rows[:, index].reshape(-1, units)
-

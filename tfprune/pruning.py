@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.choices import KINDS, check_centre, check_choice, check_threshold
+from tfprune.copies import walk
 from tfprune.errors import TfpruneError
 from tfprune.fold import FOLDS, intake
 from tfprune.groups import Group, Read, groups_of
@@ -150,16 +151,16 @@ def prune(
 
 def check_weights(model: Any) -> None:
     """Raises :class:`TfpruneError` if a weight of the model is NaN or infinite."""
-    for layer in getattr(model, "layers", []):
+    for path, layer in walk(model) if isinstance(model, keras.Model) else ():
         for weight in layer.get_weights():
             if np.issubdtype(weight.dtype, np.floating) and not np.isfinite(weight).all():
                 raise TfpruneError(
-                    f"layer {layer.name}: expected finite weights, received NaN or infinity; "
+                    f"layer {path}: expected finite weights, received NaN or infinity; "
                     "was the training stable?"
                 )
 
 
-def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[Array]) -> None:
+def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray[Any]]) -> None:
     """Layers may hold state that no weights carry (tables, say); then a copy is another model."""
     pairs = zip(
         keras.tree.flatten(model.predict_on_batch(packed(model, samples))),
@@ -179,17 +180,17 @@ def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[Array]) -> 
 
 
 def _nested(model: keras.Model, kinds: set[str]) -> list[Skipped]:
-    """Layers inside nested models and wrappers, which are not looked into."""
+    """Layers inside wrappers and models of the user's own, which are not looked into."""
     found = []
-    for layer in model.layers:
-        inside = layer.layers if isinstance(layer, keras.Model) else [getattr(layer, "layer", None)]
-        for inner in inside:
+    for path, layer in walk(model):
+        wrapper = not isinstance(layer, keras.Model)
+        for inner in [getattr(layer, "layer", None)] if wrapper else layer.layers:
             kind = {keras.layers.Dense: "dense"}.get(type(inner)) or (
                 "conv" if type(inner) in (*CONVOLUTIONS, *SEPARABLE) else ""
             )
             if inner is not None and kind in kinds:
                 reason = f"inside {describe(layer)}, which is not looked into"
-                found.append(Skipped(f"{layer.name}/{inner.name}", reason))
+                found.append(Skipped(f"{path}/{inner.name}", reason))
     return found
 
 

@@ -45,6 +45,8 @@ class Reading:
     shiftless : bool
         Whether a constant cannot go into the bias: padding inside the layer puts zeros where
         the constant would be, or there is nowhere to put it.
+    part : str
+        Which of the layer's inputs, where it has a kernel for each (attention).
     """
 
     layer: str
@@ -53,6 +55,12 @@ class Reading:
     views: Index
     centre: npt.NDArray[np.float64]
     shiftless: bool
+    part: str = ""
+
+
+def slot(path: str, part: str = "") -> str:
+    """Under which name :attr:`Trace.slices` has what reaches a layer's input."""
+    return f"{path}:{part}" if part else path
 
 
 @dataclass
@@ -63,18 +71,21 @@ class Trace:
     ----------
     model : keras.Model
         A copy of the traced model, the owner of ``tensors``.
+    layers : dict of str to layer
+        The original's layers by path: ``name``, or ``outer/inner`` inside a nested model.
     labels : Labels
     producers : dict of str to Producer
     readings : list of Reading
     tensors : list of KerasTensor
         The tensors that are read.
     slices : dict of str to array of shape (features,)
-        Labels on the last axis of what reaches a layer that has to change with it.
+        By :func:`slot`, labels on the last axis of what reaches a layer that changes with it.
     blocked : list of (array, str)
         Labels of units that cannot go, and the reason; the later entry is the better reason.
     """
 
     model: keras.Model
+    layers: dict[str, Any] = field(default_factory=dict)
     labels: Labels = field(default_factory=Labels)
     producers: dict[str, Producer] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)

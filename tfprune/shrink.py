@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers as kl
 
+from tfprune.copies import copied, copy_weights, rebuild
 from tfprune.fold import Fold, absorb
 from tfprune.groups import Group, Read
-from tfprune.layers import (
-    DEPTHWISE,
-    SEPARABLE,
-    TRANSPOSED,
-    copied,
-    copy_weights,
-    functional,
-    weighted,
-)
-from tfprune.readings import Trace
+from tfprune.layers import ATTENDED, DEPTHWISE, READERS, SEPARABLE, Kernel, kernel_of, weights_of
+from tfprune.readings import Trace, slot
 
 Array = npt.NDArray[Any]
 
@@ -70,55 +63,20 @@ def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model
         Of the same kind (Sequential or Functional), with the names, dtype policies, trainable
         flags and compile settings of the original.
     """
-    keep = {name: _keep(trace, labels, cuts) for name, labels in trace.slices.items()}
-    intakes = {name: cut.intake_of(name) for cut in cuts for name in cut.group.makers}
-    folds = [fold for cut in cuts for fold in cut.folds]
-    shifted = {read.layer for read, fold in folds if fold.shift.any()}
-    touched = {name for name, stays in keep.items() if not stays.all()} | set(intakes)
-    weights = {
-        layer.name: _weights(
-            layer,
-            keep.get(layer.name),
-            [(read, fold) for read, fold in folds if read.layer == layer.name],
-            intakes.get(layer.name),
-            layer.name in shifted,
-        )
-        for layer in weighted(model)
-        if layer.name in touched
-    }
+    change = _Change(trace, cuts)
+    copies: list[tuple[Any, Any]] = []
 
     def rebuilt(layer: Any) -> Any:
-        changes: dict[str, Any] = {}
-        if layer.name in intakes:
-            width = "units" if type(layer) is kl.Dense else "filters"
-            changes[width] = intakes[layer.name].shape[1]
-        if layer.name in shifted:
-            changes["use_bias"] = True
-        if type(layer) is kl.Reshape and layer.name in keep:
-            changes["target_shape"] = (*layer.target_shape[:-1], int(keep[layer.name].sum()))
-        return copied(layer, **changes)
+        copies.append((layer, copied(layer, **change.settings(layer))))
+        return copies[-1][1]
 
-    smaller = _copy(model, rebuilt)
-    for layer in weighted(model):
-        copy_weights(layer, smaller.get_layer(layer.name), weights.get(layer.name))
+    smaller = rebuild(model, rebuilt)
+    for layer, copy in copies:
+        if layer.weights:
+            copy_weights(layer, copy, change.weights(layer, copy))
     if model.compiled:
         _compile_as(model, smaller)
     return smaller
-
-
-def _copy(model: keras.Model, rebuilt: Callable[[Any], Any]) -> keras.Model:
-    """The model over new layers, not compiled, its inputs under their old names."""
-    names = {id(layer.output): layer.name for layer in model.layers if type(layer) is kl.InputLayer}
-
-    def fresh(tensor: Any) -> Any:
-        name = names.get(id(tensor), tensor.name)
-        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
-
-    if isinstance(model, keras.Sequential):
-        layers = [rebuilt(layer) for layer in model.layers]
-        return keras.Sequential([fresh(model.inputs[0]), *layers], name=model.name)
-    inputs = keras.tree.map_structure(fresh, model.input)
-    return keras.models.clone_model(functional(model), inputs, clone_function=rebuilt)
 
 
 def _compile_as(model: keras.Model, smaller: keras.Model) -> None:
@@ -140,36 +98,98 @@ def _keep(trace: Trace, labels: npt.NDArray[np.intp], cuts: Sequence[Cut]) -> np
     return stays
 
 
-def _weights(
-    layer: Any,
-    keep: npt.NDArray[np.bool_] | None,
-    folds: Sequence[tuple[Read, Fold]],
-    intake: Array | None,
-    needs_bias: bool,
-) -> list[Array]:
-    """A layer's weights: folds taken in, inputs cut, units merged or cut."""
-    made = list(layer.get_weights())
-    before = []
-    if type(layer) in DEPTHWISE:
-        return [made[0][..., keep, :], *(bias[keep] for bias in made[1:])]
-    if type(layer) in SEPARABLE:
-        depthwise = made.pop(0)
-        before = [depthwise if keep is None else depthwise[..., keep, :]]
-    elif not hasattr(layer, "kernel"):
-        return [weight[..., keep] for weight in made]
-    inputs = -1 if type(layer) in TRANSPOSED else -2
-    kernel = np.moveaxis(made[0], inputs, 0)
-    taps, outputs = kernel.shape[1:-1], kernel.shape[-1]
+class _Change:
+    """What becomes of each layer."""
+
+    def __init__(self, trace: Trace, cuts: Sequence[Cut]) -> None:
+        self._paths = {id(layer): path for path, layer in trace.layers.items()}
+        self._keep = {name: _keep(trace, labels, cuts) for name, labels in trace.slices.items()}
+        self._intakes = {name: cut.intake_of(name) for cut in cuts for name in cut.group.makers}
+        self._folds: dict[str, list[tuple[Read, Fold]]] = {}
+        for cut in cuts:
+            for read, fold in cut.folds:
+                self._folds.setdefault(read.layer, []).append((read, fold))
+
+    def settings(self, layer: Any) -> dict[str, Any]:
+        """What changes in a layer's configuration."""
+        path = self._paths[id(layer)]
+        changes: dict[str, Any] = {}
+        if path in self._intakes:
+            width = "units" if type(layer) is kl.Dense else "filters"
+            changes[width] = self._intakes[path].shape[1]
+        if any(fold.shift.any() for _, fold in self._folds.get(path, [])):
+            changes["use_bias"] = True
+        if type(layer) is kl.Reshape and path in self._keep:
+            changes["target_shape"] = (*layer.target_shape[:-1], int(self._keep[path].sum()))
+        if type(layer) is kl.MultiHeadAttention and path in self._folds:
+            # By default it makes as many features as the query has.
+            made = layer.output.shape[-1:] if not layer.get_config()["output_shape"] else None
+            changes |= {"output_shape": tuple(made)} if made else {}
+        return changes
+
+    def weights(self, layer: Any, copy: Any) -> list[Array] | None:
+        """A layer's weights: folds taken in, inputs cut, units merged or cut; None as they are."""
+        path = self._paths[id(layer)]
+        parts = ATTENDED if type(layer) is kl.MultiHeadAttention else ("",)
+        keeps = {part: self._keep.get(slot(path, part)) for part in parts}
+        intake = self._intakes.get(path)
+        if intake is None and all(keep is None or keep.all() for keep in keeps.values()):
+            return None
+        if not hasattr(layer, "kernel") and type(layer) not in READERS:
+            return [weight[..., keeps[""]] for weight in layer.get_weights()]
+        made = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
+        for name, variable in weights_of(copy).items():
+            # A bias that was not there before is that of all units.
+            shape = variable.shape if intake is None else intake.shape[:1]
+            made.setdefault(name, np.zeros(shape, variable.dtype))
+        for part, keep in keeps.items():
+            folds = [(r, fold) for r, fold in self._folds.get(path, []) if r.part == part]
+            stays = _depthwise(layer, made, keep)
+            if type(layer) not in DEPTHWISE:
+                _read(made, kernel_of(layer, part), folds, stays)
+        if intake is not None:
+            _make(made, kernel_of(layer, ""), intake)
+        return [made[name] for name in weights_of(copy)]
+
+
+def _read(
+    made: dict[str, Array], where: Kernel, folds: Sequence[tuple[Read, Fold]], keep: Array | None
+) -> None:
+    """Multiplies folds into the weights that read an input, and cuts what it lost."""
+    kernel = np.moveaxis(made[where.name], where.axis, 0)
     flat = kernel.reshape(len(kernel), -1).astype(np.float64)
-    bias = made[1].astype(np.float64) if len(made) > 1 else np.zeros(outputs)
     for read, fold in folds:
         flat, moved = absorb(flat, read.index, fold)
-        bias = bias + moved.reshape(-1, outputs).sum(axis=0)
+        if where.bias in made:
+            bias = made[where.bias]
+            shape = kernel.shape[kernel.ndim - where.outputs :]
+            moved = moved.reshape(-1, *shape).sum(axis=0)
+            # Of the two biases of a GRU the first is added to what the inputs make.
+            first = (0,) * (bias.ndim - moved.ndim)
+            bias = bias.astype(np.float64)
+            bias[first] += moved
+            made[where.bias] = bias
     if keep is not None:
         flat = flat[keep]
-    folded = flat.reshape(len(flat), *taps, outputs)
-    if intake is not None:
-        folded, bias = folded @ intake, bias @ intake
-    folded = np.moveaxis(folded, 0, inputs)
-    biases = [bias] if len(made) > 1 or needs_bias else []
-    return [*before, *(weight.astype(kernel.dtype) for weight in (folded, *biases))]
+    folded = flat.reshape(len(flat), *kernel.shape[1:])
+    made[where.name] = np.moveaxis(folded, 0, where.axis)
+
+
+def _make(made: dict[str, Array], where: Kernel, intake: Array) -> None:
+    """Merges or cuts the units that a layer makes."""
+    inputs_first = np.moveaxis(made[where.name], where.axis, 0)
+    made[where.name] = np.moveaxis(inputs_first @ intake, 0, where.axis)
+    if where.bias in made:
+        made[where.bias] = made[where.bias] @ intake
+
+
+def _depthwise(layer: Any, made: dict[str, Array], keep: Array | None) -> Array | None:
+    """Cuts the channels that a depthwise kernel treats alone; which ones of its own then stay."""
+    if keep is None or type(layer) not in (*DEPTHWISE, *SEPARABLE):
+        return keep
+    name = "depthwise_kernel" if type(layer) in SEPARABLE else "kernel"
+    made[name] = made[name][..., keep, :]
+    stays = np.repeat(keep, layer.depth_multiplier)
+    if type(layer) in DEPTHWISE and "bias" in made:
+        made["bias"] = made["bias"][stays]
+    return stays

@@ -7,6 +7,7 @@ of :mod:`tfprune.layers` blocks the units that reach it, with the reason.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +18,10 @@ import numpy.typing as npt
 from keras import layers as kl
 
 from tfprune import layers as known
+from tfprune.copies import copied, copy_weights, functional, is_nested
 from tfprune.features import Features, compact, row_of, shape_of
-from tfprune.labels import Index
-from tfprune.layers import describe
-from tfprune.readings import Producer, Reading, Trace
+from tfprune.ledger import Ledger
+from tfprune.readings import Trace, slot
 
 
 def trace(model: keras.Model) -> Trace:
@@ -34,38 +35,92 @@ def trace(model: keras.Model) -> Trace:
     return _Tracer(model).result
 
 
-class _Tracer:
+class _Tracer(Ledger):
     def __init__(self, model: keras.Model) -> None:
-        self.features: dict[int, Features] = {}
-        self.alive: list[Any] = []  # Tensors are known by id, so none may be collected.
-        self.views = 0
-        self.refused: dict[str, str] = {}
-        source = known.functional(model)
-        self.originals = {layer.name: layer for layer in model.layers}
-        self.result = Trace(model)
+        super().__init__(model)
+        self.prefix = ""
+        self.copies: dict[int, Any] = {}
+        self.marked: dict[int, tuple[keras.Model, list[Any]]] = {}
+        self.ends: dict[int, Any] = {}
         self.inner: list[tuple[str, Any]] = []
         clone = keras.models.clone_model(
-            source, clone_function=known.copied, call_function=self._call
+            functional(model), clone_function=self._copied, call_function=self._call
         )
-        for layer in known.weighted(source):
-            known.copy_weights(layer, clone.get_layer(layer.name))
-        for name, part in self.inner:
-            part.set_weights(self.originals[name].get_weights()[:1])
+        for layer in self.result.layers.values():
+            if layer.weights:
+                copy_weights(layer, self.copies[id(layer)])
+        for path, part in self.inner:
+            part.set_weights(self.result.layers[path].get_weights()[:1])
         self.result.model = clone
         for name, reason in self.refused.items():
-            self._block(self.result.slices.get(name, np.zeros(1, np.intp)), reason)
+            self.block(self.result.slices.get(name, np.zeros(1, np.intp)), reason)
         for tensor in clone.outputs:
-            self._block(self._features_of(tensor).labels, "output layer")
+            self.block(self.features_of(tensor).labels, "output layer")
+
+    def _copied(self, layer: Any) -> Any:
+        if is_nested(layer) or id(layer) in self.ends:
+            return layer
+        if id(layer) in self.copies:
+            return self.copies[id(layer)]
+        path = self.prefix + layer.name
+        while path in self.result.layers:
+            path += "'"
+        taken = {copy.name for copy in self.copies.values()}
+        name = path.replace("/", ".").replace("'", "_")
+        while name in taken:
+            name += "_"
+        copy = copied(layer) if name == layer.name else copied(layer, name=name)
+        self.copies[id(layer)] = copy
+        self.paths[id(copy)] = path
+        self.result.layers[path] = layer
+        return copy
 
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        outputs = layer(*args, **kwargs)
+        if id(layer) in self.ends:
+            self.ends[id(layer)] = args[0]
+            return args[0]
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
+        if is_nested(layer):
+            given = args[0] if args else kwargs["inputs"]
+            return self._enter(layer, keras.tree.flatten(given))
+        self.args, self.kwargs = args, kwargs
+        outputs = layer(*args, **kwargs)
         self.alive += [inputs, outputs]
-        given = [self._features_of(tensor) for tensor in inputs]
+        given = [self.features_of(tensor) for tensor in inputs]
         made = self._handler(layer)(layer, inputs, given, outputs)
         if made is not None:
             self.features[id(outputs)] = made
         return outputs
+
+    def _enter(self, nested: keras.Model, inputs: list[Any]) -> Any:
+        """Calls the layers of a nested model one by one, as if they stood outside."""
+        self.paths[id(nested)] = self.prefix + nested.name
+        for number, tensor in enumerate(inputs):
+            self._through_door(nested, number, self.features_of(tensor))
+        if id(nested) not in self.marked:
+            source = functional(nested)
+            marks = [kl.Identity() for _ in source.outputs]
+            ends = [mark(out) for mark, out in zip(marks, source.outputs, strict=True)]
+            self.marked[id(nested)] = keras.Model(source.inputs, ends), marks
+        model, marks = self.marked[id(nested)]
+        self.ends.update((id(mark), None) for mark in marks)
+        outside, self.prefix = self.prefix, f"{self.prefix}{nested.name}/"
+        keras.models.clone_model(
+            model,
+            inputs,
+            clone_function=self._copied,
+            call_function=self._call,
+        )
+        self.prefix = outside
+        outputs = [self.ends[id(mark)] for mark in marks]
+        return keras.tree.pack_sequence_as(nested.output, outputs)
+
+    def _through_door(self, nested: keras.Model, number: int, given: Features) -> None:
+        """A nested model that is called again takes the same widths again."""
+        if given.row is None:
+            self.block(given.labels, f"enters {self.describe(nested)} across several axes")
+        else:
+            self.cut(slot(self.path(nested), f"input {number}"), given.row)
 
     def _handler(self, layer: Any) -> Callable[..., Features | None]:
         # Exact types: a subclass may do anything.
@@ -84,93 +139,48 @@ class _Tracer:
             **dict.fromkeys(known.NONLINEAR, self._activation),
             **dict.fromkeys(known.MOVING, self._move),
             **dict.fromkeys(known.MIXING, self._mix),
+            **dict.fromkeys(known.RECURRENT, self._recurrent),
+            kl.MultiHeadAttention: self._attend,
         }
         return handlers.get(type(layer), self._unknown)
 
-    def _features_of(self, tensor: Any) -> Features:
-        if id(tensor) not in self.features:
-            nobody = np.broadcast_to(np.intp(0), shape_of(tensor))
-            self.features[id(tensor)] = Features(nobody, nobody, nobody.astype(float))
-        return self.features[id(tensor)]
-
-    def _next_views(self, *views: Index) -> Index:
-        """New views, different where one of the old ones was."""
-        rows = [row_of(array) for array in views]
-        arrays = views if any(row is None for row in rows) else tuple(rows)
-        stacked = np.stack([array.ravel() for array in arrays])  # type: ignore[union-attr]
-        kinds, position = np.unique(stacked, axis=1, return_inverse=True)
-        made = self.views + 1 + position.reshape(arrays[0].shape)  # type: ignore[union-attr]
-        self.views += kinds.shape[1]
-        return made
-
-    def _after(
-        self,
-        features: Features,
-        centre: float | npt.NDArray[Any] = 0.0,
-        shape: tuple[int, ...] | None = None,
-    ) -> Features:
-        """Features after a function that treats every unit alone."""
-        views = self._next_views(features.views)
-        labels = features.labels
-        if shape is not None and shape != labels.shape:
-            labels = features.rows()[0]
-        return Features.spread(labels, views, centre, shape or labels.shape)
-
-    def _block(self, labels: Index, reason: str) -> None:
-        self.result.blocked.append((np.unique(labels), reason))
-
-    def _refuse(self, layer: Any, labels: Index, reason: str) -> None:
-        """Blocks units at a layer, and those that reach it in its other places if it is shared."""
-        self._block(labels, f"{describe(layer)} {reason}")
-        self.refused[layer.name] = f"{describe(layer)} {reason}"
-
-    def _row(self, layer: Any, given: Features) -> Index | None:
-        """Labels on the last axis of what a layer takes, if there are any and it can be cut."""
-        if not given.labels.any():
-            if layer.weights:
-                # Where it is shared, what reaches it elsewhere has to stay for this.
-                self._cut(layer.name, given.rows()[0])
-            return None
-        row = given.row
-        if row is None:
-            self._refuse(layer, given.labels, "reads its units across several axes")
-        elif getattr(layer, "data_format", "channels_last") != "channels_last":
-            self._refuse(layer, row, "has its channels first")
-            return None
-        return row
-
-    def _cut(self, name: str, row: Index) -> None:
-        """Notes that a layer has to change with its units; a shared one in all its places."""
-        self._lay_over(name, [self.result.slices.setdefault(name, row), row])
-
-    def _lay_over(self, name: str, rows: list[Index]) -> Index:
-        """Joins labels that lie over each other; a unit over something unlabelled has to stay."""
-        together = rows[0]
-        for row in rows[1:]:
-            both = (together > 0) & (row > 0)
-            self.result.labels.join(together[both], row[both])
-            alone = (together > 0) != (row > 0)
-            if alone.any():
-                reason = f"{name} lays it over something that cannot be pruned"
-                self._block(np.maximum(together, row)[alone], reason)
-            together = np.maximum(together, row)
-        return together
-
     def _dense(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
-        self._read(layer, inputs[0], given[0], shiftless=False)
-        return self._produce(layer, "dense", layer.units, out)
+        self.read(layer, inputs[0], given[0])
+        return self._made(layer, "dense", layer.units, out)
+
+    def _made(self, layer: Any, kind: str, units: int, out: Any) -> Features:
+        return self._activation(layer, None, [self.produce(layer, kind, units, out)], out)
+
+    def _recurrent(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> None:
+        self.read(layer, inputs[0], given[0])
+        for features in given[1:]:
+            self.block(features.labels, f"is the initial state of {self.describe(layer)}")
+
+    def _attend(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> None:
+        if layer.get_config().get("use_gate"):
+            self._unknown(layer, inputs, given, out)
+            return
+        bound = inspect.signature(type(layer).call).bind(layer, *self.args, **self.kwargs)
+        query, value = bound.arguments["query"], bound.arguments["value"]
+        key = bound.arguments.get("key")
+        read = {"query": query, "key": value if key is None else key, "value": value}
+        for part, tensor in read.items():
+            self.read(layer, tensor, self.features_of(tensor), part=part)
+        for tensor, features in zip(inputs, given, strict=True):
+            if all(tensor is not other for other in read.values()):
+                self.block(features.labels, f"is a mask of {self.describe(layer)}")
 
     def _convolution(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         # Inside a transposed convolution outputs near the border sum over fewer inputs.
         padded = layer.padding != "valid" or type(layer) in known.TRANSPOSED
         grouped = getattr(layer, "groups", 1) > 1
         if grouped:
-            self._refuse(layer, given[0].labels, "reads its channels in groups")
+            self.refuse(layer, given[0].labels, "reads its channels in groups")
         else:
-            self._read(layer, inputs[0], given[0], shiftless=padded)
-        made = self._produce(layer, "conv", layer.filters, out)
+            self.read(layer, inputs[0], given[0], shiftless=padded)
+        made = self._made(layer, "conv", layer.filters, out)
         if grouped:
-            self._block(made.labels, "it makes its filters in groups")
+            self.block(made.labels, "it makes its filters in groups")
         return made
 
     def _separable(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
@@ -178,45 +188,11 @@ class _Tracer:
         part = known.depthwise_part(layer)
         between = part(inputs[0])
         self.alive.append(between)
-        self.inner.append((layer.name, part))
+        self.inner.append((self.path(layer), part))
         halfway = self._depthwise(layer, inputs, given, between)
         if halfway is not None:
-            self._read(layer, between, halfway, shiftless=False)
-        return self._produce(layer, "conv", layer.filters, out)
-
-    def _produce(self, layer: Any, kind: str, units: int, out: Any) -> Features:
-        original = self.originals[layer.name]
-        # A layer that is called again makes the same units again.
-        producer = self.result.producers.get(layer.name) or Producer(
-            layer.name, kind, self.result.labels.new(units)
-        )
-        self.result.producers[layer.name] = producer
-        for unfit in ("quantization_mode", "lora_enabled"):
-            if getattr(original, unfit, None):
-                self._block(producer.labels, f"its weights are not plain ({unfit})")
-        if getattr(layer, "data_format", "channels_last") != "channels_last":
-            self._block(producer.labels, "its channels come first")
-        nothing = np.zeros(units, np.intp)
-        shape = (*shape_of(out)[:-1], units)
-        fresh = self._after(Features.spread(producer.labels, nothing, 0.0, shape))
-        return self._activation(layer, None, [fresh], out)
-
-    def _read(self, layer: Any, tensor: Any, given: Features, shiftless: bool) -> None:
-        row = self._row(layer, given)
-        if row is None:
-            return
-        if getattr(self.originals[layer.name], "lora_enabled", False):
-            self._refuse(layer, row, "reads with weights that are not plain (lora)")
-            return
-        places = [id(other) for other in self.result.tensors]
-        if id(tensor) not in places:
-            self.result.tensors.append(tensor)
-            places.append(id(tensor))
-        if type(layer) not in known.SEPARABLE:
-            self._cut(layer.name, row)
-        _, views, centre = given.rows()
-        place = places.index(id(tensor))
-        self.result.readings.append(Reading(layer.name, place, row, views, centre, shiftless))
+            self.read(layer, between, halfway, cuts=False)
+        return self._made(layer, "conv", layer.filters, out)
 
     def _identity(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         return given[0]
@@ -229,24 +205,22 @@ class _Tracer:
             if name == "linear":
                 return features
             if name in known.MIXING_ACTIVATIONS:
-                return self._mix(layer, inputs, given, out, f"{name} of {describe(layer)}")
+                return self._mix(layer, inputs, given, out, f"{name} of {self.describe(layer)}")
             if name not in known.UNITWISE_ACTIVATIONS:
-                self._block(
-                    features.labels,
-                    f"activation {name} of {describe(layer)} is not known to treat units alone",
-                )
+                what = f"activation {name} of {self.describe(layer)}"
+                self.block(features.labels, f"{what} is not known to treat units alone")
                 return features
             centre = known.UNITWISE_ACTIVATIONS[name]
-        return self._after(features, centre)
+        return self.after(features, centre)
 
     def _mix(
         self, layer: Any, inputs: Any, given: list[Features], out: Any, what: str | None = None
     ) -> Features:
-        self._block(given[0].labels, f"{what or describe(layer)} mixes the units")
+        self.block(given[0].labels, f"{what or self.describe(layer)} mixes the units")
         return given[0]
 
     def _move(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features | None:
-        original = self.originals[layer.name]
+        original = self.original(layer)
 
         def moved(arrays: list[Any], dtype: str) -> npt.NDArray[Any]:
             tensors = [keras.ops.convert_to_tensor(a[None].astype(dtype)) for a in arrays]
@@ -260,9 +234,9 @@ class _Tracer:
         if type(layer) is kl.Reshape:
             row = row_of(labels)
             if row is None:
-                self._block(labels, f"{describe(layer)} splits the units over several axes")
+                self.block(labels, f"{self.describe(layer)} splits the units over several axes")
             else:
-                self._cut(layer.name, row)
+                self.cut(self.path(layer), row)
         return Features(
             labels,
             compact(moved([f.views for f in given], "int32").astype(np.intp)),
@@ -271,42 +245,44 @@ class _Tracer:
 
     def _resize(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         """Pooling, padding, cropping, upsampling, rescaling: every channel for itself."""
-        if self._row(layer, given[0]) is None:
-            return self._features_of(out)
-        return self._after(given[0], 0.0, shape_of(out))
+        if self.row(layer, given[0]) is None:
+            return self.features_of(out)
+        return self.after(given[0], 0.0, shape_of(out))
 
     def _meet(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         """Layers that meet in one: what lies over each other goes together."""
         if not any(features.labels.any() for features in given):
-            return self._features_of(out)
+            return self.features_of(out)
         rows = []
         size = out.shape[-1]
         for tensor, features in zip(inputs, given, strict=True):
             row = features.row
             if row is None:
-                self._block(features.labels, f"{describe(layer)} meets units across several axes")
-                return self._features_of(out)
+                self.block(
+                    features.labels, f"{self.describe(layer)} meets units across several axes"
+                )
+                return self.features_of(out)
             if len(row) == size:
                 rows.append(row)
             elif tensor.shape[-1] == 1 and row.any():
-                self._block(row, f"{describe(layer)} spreads it over all channels")
-        together = self._lay_over(describe(layer), rows)
+                self.block(row, f"{self.describe(layer)} spreads it over all channels")
+        together = self.lay_over(self.describe(layer), rows)
         wide = [features.rows()[1] for features in given if features.labels.shape[-1] == size]
-        return Features.spread(together, self._next_views(*wide), 0.0, shape_of(out))
+        return Features.spread(together, self.next_views(*wide), 0.0, shape_of(out))
 
     def _per_unit_weights(self, layer: Any, given: Features, whole: bool) -> bool:
         """Notes that a layer has weights per feature, which go with their units."""
-        row = self._row(layer, given)
+        row = self.row(layer, given)
         if row is None:
             return False
         if not whole:
-            self._refuse(layer, row, "does not work along the last axis")
+            self.refuse(layer, row, "does not work along the last axis")
             return False
         views = given.rows()[1]
         if max(Counter(zip(row[row > 0], views[row > 0], strict=True)).values()) > 1:
-            self._refuse(layer, row, "treats one unit differently at each position")
+            self.refuse(layer, row, "treats one unit differently at each position")
             return False
-        self._cut(layer.name, row)
+        self.cut(self.path(layer), row)
         return True
 
     def _normalise(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
@@ -317,25 +293,27 @@ class _Tracer:
         # The centre goes the way of the values: gamma * (centre - mean) / deviation + beta.
         centre = features.rows()[2].reshape((1,) * features.labels.ndim + (-1,))
         values = keras.ops.convert_to_tensor(centre.astype("float32"))
-        normalised = self.originals[layer.name](values, training=False)
-        return self._after(features, keras.ops.convert_to_numpy(normalised).ravel())
+        normalised = self.original(layer)(values, training=False)
+        return self.after(features, keras.ops.convert_to_numpy(normalised).ravel())
 
     def _prelu(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         last = len(inputs[0].shape) - 1
         self._per_unit_weights(layer, given[0], last not in (layer.shared_axes or []))
-        return self._after(given[0])
+        return self.after(given[0])
 
     def _depthwise(
         self, layer: Any, inputs: Any, given: list[Features], out: Any
     ) -> Features | None:
-        if self._row(layer, given[0]) is None:
-            return None
-        if layer.depth_multiplier != 1:
-            self._refuse(layer, given[0].labels, "makes several channels of one")
+        if self.row(layer, given[0]) is None:
             return None
         if not self._per_unit_weights(layer, given[0], whole=True):
             return None
-        after = self._after(given[0], 0.0, shape_of(out))
+        # Every channel makes so many, each by a filter of its own.
+        times = layer.depth_multiplier
+        labels, views, _ = (np.repeat(array, times) for array in given[0].rows())
+        views = views * times + np.tile(np.arange(times), len(views) // times)
+        shape = shape_of(out)
+        after = Features.spread(labels, self.next_views(views), 0.0, shape)
         if type(layer) in known.SEPARABLE:
             return after
         return self._activation(layer, inputs, [after], out)
@@ -343,4 +321,4 @@ class _Tracer:
     def _unknown(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> None:
         """What is not on a list may do anything with its units."""
         for features in given:
-            self._block(features.labels, f"feeds {describe(layer)}, which is not handled")
+            self.block(features.labels, f"feeds {self.describe(layer)}, which is not handled")

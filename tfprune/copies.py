@@ -1,0 +1,160 @@
+"""Copies of models and layers: the same with other widths, nested models rebuilt within."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from tfprune.errors import TfpruneError
+from tfprune.layers import describe
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """The functional form of a Sequential or Functional model, not compiled.
+
+    Raises
+    ------
+    TfpruneError
+        If the model is neither, or has no shapes yet.
+    """
+    if not isinstance(model, keras.Model):
+        raise TfpruneError(f"model: expected a Keras 3 model, received {type(model).__name__}")
+    if not _has_shapes(model):
+        raise TfpruneError(
+            f"model {model.name}: expected a Sequential or Functional model with known shapes, "
+            f"received {type(model).__name__} without; build it on keras.Input, or wrap it in "
+            "keras.Model(inputs, outputs)"
+        )
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    # Not the model itself: cloning one that is compiled would compile the clone as well.
+    return keras.Model(model.input, model.output, name=model.name)
+
+
+def _has_shapes(model: keras.Model) -> bool:
+    try:
+        return bool(model.inputs and model.outputs)
+    except (AttributeError, ValueError):
+        return False
+
+
+def copied(layer: Any, **changes: Any) -> Any:
+    """A new layer of the same configuration, but for the changes; weights are not copied.
+
+    Raises
+    ------
+    TfpruneError
+        If the layer cannot be copied.
+    """
+    if isinstance(layer, keras.Model) and _has_shapes(layer):
+        return keras.models.clone_model(layer, clone_function=copied)
+    try:
+        config = {**layer.get_config(), **changes}
+        if changes:
+            # An array of constants would not fit the new width; weights are set anyway.
+            config |= {key: "zeros" for key, value in config.items() if _is_constant(key, value)}
+        if type(layer) is kl.Lambda:
+            # Its code runs in this process already, so copying it trusts nothing new.
+            return kl.Lambda.from_config(config, safe_mode=False)
+        return type(layer).from_config(config)
+    except (NotImplementedError, TypeError):
+        raise TfpruneError(
+            f"layer {describe(layer)} cannot be copied: its class needs a get_config that its "
+            "__init__ takes"
+        ) from None
+
+
+def _is_constant(key: str, value: Any) -> bool:
+    kind = value.get("class_name") if isinstance(value, dict) else None
+    return key.endswith("_initializer") and kind == "Constant"
+
+
+def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> None:
+    """Gives a layer's copy its weights, or others, and what is derived from them."""
+    target.set_weights(source.get_weights() if weights is None else weights)
+    for layer in [target, *getattr(target, "layers", [])]:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()  # Normalization computes with values made from its weights.
+
+
+def is_nested(layer: Any) -> bool:
+    """Whether a layer is a Sequential or Functional model, which can be looked into."""
+    # Exactly Keras' own: a subclass may do anything.
+    return (
+        isinstance(layer, keras.Model)
+        and type(layer).__module__.split(".")[0] == "keras"
+        and _has_shapes(layer)
+    )
+
+
+def walk(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All layers under their paths (``name``, ``outer/inner``), nested models looked into."""
+    for layer in model.layers:
+        if is_nested(layer):
+            yield from walk(layer, f"{prefix}{layer.name}/")
+        else:
+            yield prefix + layer.name, layer
+
+
+def rebuild(model: keras.Model, change: Callable[[Any], Any]) -> keras.Model:
+    """A model of the same kind over new layers, not compiled, inputs under their old names.
+
+    Parameters
+    ----------
+    model : keras.Model
+    change : callable
+        Called once with every layer that is no nested model; returns the one in its place.
+    """
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    return _rebuild(model, keras.tree.map_structure(_fresh(model), structure), change, {})
+
+
+def _fresh(model: keras.Model) -> Callable[..., Any]:
+    names = {id(layer.output): layer.name for layer in model.layers if type(layer) is kl.InputLayer}
+
+    def fresh(tensor: Any, like: Any | None = None) -> Any:
+        like = tensor if like is None else like
+        name = names.get(id(tensor), tensor.name)
+        return keras.Input(batch_shape=like.shape, dtype=tensor.dtype, name=name)
+
+    return fresh
+
+
+def _rebuild(
+    model: keras.Model, inputs: Any, change: Callable[[Any], Any], made: dict[int, Any]
+) -> keras.Model:
+    def new(layer: Any) -> Any:
+        if is_nested(layer):
+            return layer  # Rebuilt where it is called: only then its inputs are known.
+        if id(layer) not in made:
+            made[id(layer)] = change(layer)
+        return made[id(layer)]
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_nested(layer):
+            return layer(*args, **kwargs)
+        if id(layer) not in made:
+            given = keras.tree.flatten(args[0] if args else kwargs["inputs"])
+            fresh = map(_fresh(layer), layer.inputs, given)
+            chain = isinstance(layer, keras.Sequential)
+            structure = layer.inputs[0] if chain else layer.input
+            own = keras.tree.pack_sequence_as(structure, list(fresh))
+            made[id(layer)] = _rebuild(layer, own, change, made)
+        return made[id(layer)](*args, **kwargs)
+
+    if isinstance(model, keras.Sequential):
+        tensor, layers = inputs, []
+        for layer in model.layers:
+            tensor = call(new(layer), tensor)
+            layers.append(made[id(layer)])
+        copy = keras.Sequential([inputs, *layers], name=model.name)
+    else:
+        copy = keras.models.clone_model(
+            functional(model), inputs, clone_function=new, call_function=call
+        )
+    if not model.trainable:
+        copy.trainable = False
+    return copy
