@@ -163,10 +163,6 @@ def test_residual_layers_are_pruned_together(rng):
     ("build", "reason"),
     [
         (lambda x: kl.Conv2D(4, 1, groups=2, name="g")(x), "reads its channels in groups"),
-        (
-            lambda x: kl.DepthwiseConv2D(1, depth_multiplier=2, name="d")(x),
-            "several channels of one",
-        ),
         (lambda x: kl.GroupNormalization(2, name="n")(x), "feeds n (GroupNormalization)"),
         (lambda x: x[..., :2], "which is not handled"),
     ],

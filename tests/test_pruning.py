@@ -447,3 +447,24 @@ def test_layers_inside_wrappers_are_named(rng):
     result = tfprune.prune(model, rng.normal(0, 1, (50, 4, 6)), 5)
     reasons = {s.name: s.reason for s in result.skipped}
     assert reasons["steps/deep"] == "inside steps (TimeDistributed), which is not looked into"
+
+
+@pytest.mark.parametrize("units", [128, 300, 600])
+def test_planted_units_of_wide_layers_go_without_a_trace(rng, x, units):
+    model = chain(rng, units=units)
+    for pair in range(0, units // 2, 2):
+        plant(model, "hidden", pair + 1, pair, scale=1 + pair / 100)
+    result = tfprune.prune(model, x, 0.2)
+    assert not set(result.layers[0].kept) & set(range(0, units // 2, 2))
+    scale = max(1, np.abs(model.predict(x, verbose=0)).max())
+    assert largest_change(model, result, x) < 1e-5 * scale
+
+
+def test_activations_that_are_layers(rng, x):
+    model = chain(rng, activation=kl.LeakyReLU(negative_slope=0.2))
+    plant(model, "hidden", 3, 1)
+    result = tfprune.prune(model, x, 0.5)
+    assert 1 not in result.layers[0].kept
+    assert largest_change(model, result, x) < 1e-5
+    reason = tfprune.prune(chain(rng, activation=kl.Softmax()), x).skipped[0].reason
+    assert reason == "softmax of hidden (Dense) mixes the units"

@@ -19,6 +19,11 @@ UNITWISE_ACTIVATIONS = {
 }
 MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax"}
 
+# Layers that may stand where an activation is asked for.
+ACTIVATION_LAYERS = {
+    kl.ReLU: "relu", kl.LeakyReLU: "leaky_relu", kl.ELU: "elu", kl.Softmax: "softmax",
+}  # fmt: skip
+
 # Layers that hand values on as they are (in inference).
 IDENTITY = (
     kl.Dropout, kl.AlphaDropout, kl.GaussianDropout, kl.GaussianNoise, kl.SpatialDropout1D,
@@ -107,6 +112,8 @@ def depthwise_part(layer: Any) -> Any:
 
 def activation_name(activation: Any) -> str:
     """The name of an activation function; says so if it is not one of Keras' own."""
+    if type(activation) in ACTIVATION_LAYERS:
+        return ACTIVATION_LAYERS[type(activation)]
     name = getattr(activation, "__name__", type(activation).__name__)
     # A user's function may bear a name that Keras uses for another.
     if getattr(keras.activations, name, None) is activation:

@@ -161,6 +161,11 @@ class Moments:
         return self._products + cross + cross.T + self.count * np.outer(moved, moved)
 
     @property
+    def rounding(self) -> float:
+        """How much of a product its rounding may be."""
+        return 8 * float(np.finfo(self._waiting.dtype).eps)
+
+    @property
     def mean(self) -> Array:
         """Mean activation per unit, shape (units,)."""
         self.flush()

@@ -163,12 +163,12 @@ def check_weights(model: Any) -> None:
 def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray[Any]]) -> None:
     """Layers may hold state that no weights carry (tables, say); then a copy is another model."""
     pairs = zip(
-        keras.tree.flatten(model.predict_on_batch(packed(model, samples))),
-        keras.tree.flatten(traced.model.predict_on_batch(packed(traced.model, samples))),
+        keras.tree.flatten(model(packed(model, samples), training=False)),
+        keras.tree.flatten(traced.model(packed(traced.model, samples), training=False)),
         strict=True,
     )
     for ours, theirs in pairs:
-        wanted, received = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+        wanted, received = (keras.ops.convert_to_numpy(t).astype(float) for t in (ours, theirs))
         finite = np.isfinite(wanted).all()
         if finite and not np.allclose(
             wanted, received, rtol=1e-2, atol=1e-3 * (1 + np.abs(wanted).max())

@@ -72,7 +72,7 @@ def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model
 
     smaller = rebuild(model, rebuilt)
     for layer, copy in copies:
-        if layer.weights:
+        if getattr(layer, "weights", None):
             copy_weights(layer, copy, change.weights(layer, copy))
     if model.compiled:
         _compile_as(model, smaller)

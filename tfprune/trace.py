@@ -47,7 +47,7 @@ class _Tracer(Ledger):
             functional(model), clone_function=self._copied, call_function=self._call
         )
         for layer in self.result.layers.values():
-            if layer.weights:
+            if getattr(layer, "weights", None):  # Operations such as x[:, 0] have none.
                 copy_weights(layer, self.copies[id(layer)])
         for path, part in self.inner:
             part.set_weights(self.result.layers[path].get_weights()[:1])
