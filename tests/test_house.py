@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = [
     "errors", "choices", "digest", "files", "git", "quiet", "progress", "records",
     "tflite", "sizes", "budgets", "compare", "verdicts", "baseline", "history",
-    "moments", "select", "fold", "request", "report",
+    "moments", "select", "fold", "effect", "request", "report",
     "inputs", "labels", "features", "readings", "layers", "copies", "ledger", "trace", "groups",
     "measure", "shrink", "pruning", "litert", "convert", "datasets", "evaluate", "models",
     "versions", "training", "staging", "plots", "manifest", "job",

@@ -1,0 +1,77 @@
+"""Backward elimination against refitting on the samples themselves for every candidate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfprune.effect import Sight, least_effect
+from tfprune.moments import Moments
+
+
+def moments_of(a):
+    moments = Moments(a.shape[1])
+    moments.add(a)
+    return moments
+
+
+def error_without(a, kernel, kept, shiftless):
+    """What the reader receives in place of ``a @ kernel`` from a fit on the samples, squared."""
+    inputs = a[:, kept] if shiftless else np.column_stack([a[:, kept], np.ones(len(a))])
+    target = a @ kernel
+    fit = np.linalg.lstsq(inputs, target, rcond=None)[0]
+    return ((inputs @ fit - target) ** 2).sum()
+
+
+def by_refitting(size, views, count):
+    kept = list(range(size))
+    for _ in range(count):
+        costs = []
+        for unit in kept:
+            rest = [other for other in kept if other != unit]
+            costs.append(
+                sum(
+                    error_without(a, kernel, [u for u in rest if u < a.shape[1]], shiftless)
+                    for a, kernel, shiftless in views
+                )
+            )
+        kept.pop(int(np.argmin(costs)))
+    return kept
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 12), st.booleans())
+def test_it_takes_what_refitting_would_take(seed, count, outputs, shiftless):
+    rng = np.random.default_rng(seed)
+    a = np.maximum(rng.normal(0, 1, (400, 7)) @ rng.normal(0, 1, (7, 7)), 0)
+    b = rng.normal(1, 1, (400, 5)) @ rng.normal(0, 1, (5, 5))
+    views = [(a, rng.normal(0, 1, (7, outputs)), shiftless), (b, rng.normal(0, 1, (5, 2)), False)]
+    sights = [
+        Sight(np.arange(x.shape[1]), moments_of(x), kernel, flag) for x, kernel, flag in views
+    ]
+    taken = least_effect(7, sights, np.zeros(7, bool), count)
+    kept = np.setdiff1d(np.arange(7), taken)
+    ours = sum(error_without(x, k, [u for u in kept if u < x.shape[1]], f) for x, k, f in views)
+    best = by_refitting(7, views, count)
+    theirs = sum(error_without(x, k, [u for u in best if u < x.shape[1]], f) for x, k, f in views)
+    assert ours <= theirs * 1.02 + 1e-6
+
+
+def test_constants_and_what_nobody_hears_go_first(rng):
+    a = rng.normal(0, 1, (300, 6))
+    a[:, 4] = 0.25
+    kernel = rng.normal(0, 1, (6, 3))
+    kernel[2] = 0
+    constant = np.arange(6) == 4
+    taken = least_effect(6, [Sight(np.arange(6), moments_of(a), kernel)], constant, 2)
+    assert taken.tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("units", [20, 300])
+def test_all_but_one_of_many_copies_go(rng, units):
+    a = np.repeat(rng.normal(0, 1, (2000, 5)), units // 5, axis=1).astype(np.float32)
+    sight = Sight(np.arange(units), moments_of(a), rng.normal(0, 1, (units, 4)))
+    taken = least_effect(units, [sight], np.zeros(units, bool), units - 5)
+    kept = np.setdiff1d(np.arange(units), taken)
+    assert sorted(kept // (units // 5)) == [0, 1, 2, 3, 4]
