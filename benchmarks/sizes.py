@@ -83,10 +83,10 @@ def main() -> None:
     x = np.random.default_rng(0).random((20, *SHAPE), np.float32)
     with quiet():
         files = {
-            "unpruned": dict(convert(model, ["float32"], x))["float32"],
+            "unpruned": dict(convert(model, ["float32"], [x]))["float32"],
             "tfmot, half of the hidden weights zero": tfmot_half_zero(),
             "tfprune, half of the hidden units gone": dict(
-                convert(half_the_units(model), ["float32"], x)
+                convert(half_the_units(model), ["float32"], [x])
             )["float32"],
         }
     rows = [

@@ -11,6 +11,7 @@ from keras import layers as kl
 import tfprune
 from tests.graphs import fill, outputs
 from tfprune import TfpruneError, convert
+from tfprune.inputs import check_inputs
 from tfprune.litert import LiteModel, latencies
 from tfprune.quiet import quiet
 
@@ -58,7 +59,7 @@ def test_every_scheme_weighs_what_its_weights_do_and_computes_the_same(model, x,
     expected = outputs(model, x)[0]
     for scheme, path in paths.items():
         lite = LiteModel(path.read_bytes())
-        (received,) = lite.predict(x)
+        (received,) = lite.predict([x])
         tolerance = {"float32": 1e-4, "float16": 1e-2, "int16x8": 0.1}.get(scheme, 0.25)
         assert np.abs(received - expected).max() < tolerance * expected.std()
         assert (lite.steps[0] > 0) == (scheme == "int8")
@@ -80,7 +81,7 @@ def test_batches(model, x, tmp_path, batch):
     path = tfprune.export(model, tmp_path, ["float32", "int8"], x, batch=batch)["float32"]
     lite = LiteModel(path.read_bytes())
     # 11 samples do not fill the second batch of 8.
-    (received,) = lite.predict(x[:11])
+    (received,) = lite.predict([x[:11]])
     np.testing.assert_allclose(received, outputs(model, x[:11])[0], atol=1e-3)
 
 
@@ -91,7 +92,7 @@ def test_outputs_keep_their_order(rng, tmp_path):
     x = rng.normal(0, 1, (20, 4)).astype("float32")
     path = tfprune.export(many, tmp_path, ["float32"], x, name="other")["float32"]
     assert path.name == "other_float32.tflite"
-    received = LiteModel(path.read_bytes()).predict(x)
+    received = LiteModel(path.read_bytes()).predict([x])
     for ours, expected in zip(received, outputs(many, x), strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-5)
 
@@ -109,7 +110,7 @@ def test_a_file_that_lost_its_weights_is_refused(model, x):
     data = without_weights(model)
     assert len(data) < 4 * WEIGHTS / 2
     with pytest.raises(TfpruneError, match="the float32 file (disagrees|does not run)"):
-        convert.verify(data, "float32", x, outputs(model, x))
+        convert.verify(data, "float32", [x], outputs(model, x))
 
 
 def test_a_file_of_another_model_is_refused(model, x, tmp_path):
@@ -117,7 +118,7 @@ def test_a_file_of_another_model_is_refused(model, x, tmp_path):
     for scheme in ("float32", "float16", "dynamic", "int8"):
         data = tfprune.export(other, tmp_path, [scheme], x)[scheme].read_bytes()
         with pytest.raises(TfpruneError, match=f"the {scheme} file disagrees with Keras"):
-            convert.verify(data, scheme, x, outputs(model, x))
+            convert.verify(data, scheme, [x], outputs(model, x))
 
 
 def test_disagreement_by_hand():
@@ -152,7 +153,7 @@ def test_outputs_in_a_dict_keep_their_names(rng, tmp_path):
     model = fill(keras.Model(data, heads, name="heads"), rng)
     x = rng.normal(0, 1, (20, 4)).astype("float32")
     path = tfprune.export(model, tmp_path, ["float32"], x)["float32"]
-    received = LiteModel(path.read_bytes()).predict(x)
+    received = LiteModel(path.read_bytes()).predict([x])
     for ours, expected in zip(received, outputs(model, x), strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-5)
 
@@ -184,5 +185,132 @@ def test_an_operator_that_tflite_lacks_is_told_in_a_line(rng, tmp_path):
 def test_latency_is_in_microseconds_and_p10_below_the_median(model, x, tmp_path):
     paths = tfprune.export(model, tmp_path, ["float32", "int8"], x)
     models = [LiteModel(path.read_bytes()) for path in paths.values()]
-    for measured in latencies(models, x[0]):
+    for measured in latencies(models, [x[0]]):
         assert 0 < measured["p10"] <= measured["median"] < 1e6
+
+
+def several(rng, kind="list", names=("zeta", "alpha", "mid"), indices=False):
+    """Two inputs of one shape that mean different things, and a third; names out of order."""
+    first, second = (keras.Input((6,), name=name) for name in names[:2])
+    third = keras.Input((3,), dtype="int32" if indices else "float32", name=names[2])
+    words = kl.Flatten()(kl.Embedding(5, 2, name="words")(third)) if indices else third
+    both = kl.Concatenate()([kl.Subtract()([first, second]), words])
+    out = kl.Dense(3, name="out")(kl.Dense(8, activation="relu", name="hidden")(both))
+    tensors = [first, second, third]
+    taken = {
+        "list": tensors,
+        "dict": dict(zip(names, tensors, strict=True)),
+        "keys": dict(zip(("b", "c", "a"), tensors, strict=True)),
+        "nested": [first, {"p": second, "q": third}],
+    }
+    return fill(keras.Model(taken[kind], out, name="several"), rng)
+
+
+@pytest.fixture
+def parts(rng):
+    zeta, alpha = rng.normal(0, 1, (2, 60, 6)).astype("float32")
+    mid = rng.integers(0, 5, (60, 3)).astype("float32")
+    return {"zeta": 3 * zeta + 1, "alpha": alpha, "mid": mid}
+
+
+def by_hand(model, parts):
+    third = parts["mid"]
+    if third.dtype.kind == "i":
+        third = model.get_layer("words").get_weights()[0][third].reshape(len(third), -1)
+    joined = np.hstack([parts["zeta"] - parts["alpha"], third])
+    (hidden, bias), (out, shift) = (model.get_layer(n).get_weights() for n in ("hidden", "out"))
+    return np.maximum(joined @ hidden + bias, 0) @ out + shift
+
+
+def by_name(path, arrays):
+    """The outputs of a file by the interpreter alone, its inputs by the signature's names."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet():
+        runner = Interpreter(str(path)).get_signature_runner()
+    details = runner.get_input_details()
+    assert set(details) == set(arrays)
+    made = []
+    for sample in zip(*arrays.values(), strict=True):
+        fed = {}
+        for name, value in zip(arrays, sample, strict=True):
+            fed[name] = value[None].astype(details[name]["dtype"])
+            if details[name]["dtype"] == np.int8:
+                scale, zero = details[name]["quantization"]
+                fed[name] = np.clip(np.round(value[None] / scale) + zero, -128, 127).astype("i1")
+        (out,) = runner(**fed).values()
+        (detail,) = runner.get_output_details().values()
+        scale, zero = detail["quantization"]
+        made.append((out[0].astype(float) - zero) * scale if scale else out[0])
+    return np.array(made)
+
+
+@pytest.mark.filterwarnings("ignore:When providing .inputs. as a dict")
+@pytest.mark.parametrize(
+    ("kind", "batch"),
+    [("list", 1), ("list", 4), ("list", None), ("dict", 1), ("keys", 1), ("nested", 1)],
+)
+def test_every_scheme_takes_several_inputs_by_their_names(rng, parts, tmp_path, kind, batch):
+    model = several(rng, kind)
+    names = ("b", "c", "a") if kind == "keys" else tuple(parts)
+    arrays = dict(zip(names, parts.values(), strict=True))
+    given = arrays if kind in ("dict", "keys") else list(parts.values())
+    schemes = ("float32", "float16", "dynamic", "int8", "int16x8")
+    paths = tfprune.export(model, tmp_path, schemes, given, batch=batch)
+    expected = by_hand(model, parts)
+    for scheme, path in paths.items():
+        lite = LiteModel(path.read_bytes(), convert.signature_names(model))
+        (received,) = lite.predict(check_inputs(model, given))
+        tolerance = {"float32": 1e-4, "float16": 1e-2, "int16x8": 0.1}.get(scheme, 0.25)
+        assert np.abs(received - expected).max() < tolerance * expected.std()
+        if batch == 1:
+            np.testing.assert_allclose(by_name(path, arrays), received, atol=1e-4)
+    assert latencies([lite], [data[0] for data in check_inputs(model, given)])
+
+
+def test_inputs_of_numbers_and_of_indices(rng, parts, tmp_path):
+    model = several(rng, indices=True)
+    parts["mid"] = parts["mid"].astype("int32")
+    paths = tfprune.export(model, tmp_path, ("float32", "float16", "dynamic", "int8"), parts)
+    expected = by_hand(model, parts)
+    for path in paths.values():
+        assert np.abs(by_name(path, parts) - expected).max() < 0.25 * expected.std()
+    with pytest.raises(TfpruneError, match="no int16x8 file .* inputs of whole numbers"):
+        tfprune.export(model, tmp_path, ["int16x8"], parts)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("my input", "a.b", "a-b"),
+        ("class", "self", "x"),
+        ("A", "a", "_b"),
+        ("gr\u00f6\u00dfe", "x", "y"),
+    ],
+)
+def test_names_that_tensorflow_cannot_take_are_numbered(rng, parts, tmp_path, names):
+    model = several(rng, "list", names)
+    x = list(parts.values())
+    path = tfprune.export(model, tmp_path, ["float32"], x)["float32"]
+    received = by_name(path, {f"input_{n}": data for n, data in enumerate(x)})
+    np.testing.assert_allclose(received, outputs(model, x)[0], atol=1e-4)
+
+
+def test_inputs_that_are_mixed_up_are_refused(rng, parts, tmp_path):
+    model = several(rng)
+    path = tfprune.export(model, tmp_path, ["float32"], parts)["float32"]
+    data, x = path.read_bytes(), list(parts.values())
+    names = convert.signature_names(model)
+    convert.verify(data, "float32", x, outputs(model, x), names)
+    with pytest.raises(TfpruneError, match="disagrees with Keras"):
+        convert.verify(data, "float32", x, outputs(model, x), [names[1], names[0], names[2]])
+    for wrong in ([], names[:2], [*names[:2], "other"]):
+        with pytest.raises(TfpruneError, match=r"the names of its inputs \(alpha, mid, zeta\)"):
+            LiteModel(data, wrong)
+    for bad, message in (
+        (x[:2], r"expected 3 arrays, one for each input .* \(zeta, alpha, mid\), received 2"),
+        ({"zeta": x[0], "alpha": x[1]}, "by the names of the inputs .* received zeta, alpha"),
+        ([x[0], x[1][:9], x[2]], "input alpha: expected 60 samples"),
+    ):
+        with pytest.raises(TfpruneError, match=message):
+            tfprune.export(model, tmp_path, ["float32"], bad)

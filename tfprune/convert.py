@@ -7,8 +7,11 @@ from float inputs); ``int8`` (weights, activations, input and output of 8 bits);
 
 from __future__ import annotations
 
+import keyword
 import os
+import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +24,14 @@ import tensorflow as tf
 from tfprune.choices import DEFAULT_SCHEMES, check_schemes
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
-from tfprune.inputs import check_inputs
+from tfprune.inputs import check_inputs, input_shapes, packed
 from tfprune.litert import LiteModel
 from tfprune.progress import meter
 from tfprune.quiet import quiet
 
 Converter = Any
-Representative = Callable[[], Iterator[list[npt.NDArray[Any]]]]
+Array = npt.NDArray[Any]
+Representative = Callable[[], Iterator[dict[str, Array]]]
 
 # Samples whose ranges set the scales of quantised activations.
 REPRESENTATIVE = 500
@@ -83,7 +87,7 @@ LEAST_SPREAD = 0.05
 def convert(
     model: keras.Model,
     schemes: Sequence[str],
-    representative: npt.NDArray[Any],
+    representative: Sequence[Array],
     batch: int | None = 1,
 ) -> Iterator[tuple[str, bytes]]:
     """Converts a model, scheme by scheme.
@@ -92,9 +96,9 @@ def convert(
     ----------
     model : keras.Model
     schemes : sequence of str
-    representative : array of shape (samples, ...)
-        Sets the scales of quantised activations (at most 500 samples are used), and is what
-        every file is compared on with Keras.
+    representative : sequence of arrays of shape (samples, ...)
+        One for each of ``model.inputs``. Sets the scales of quantised activations (at most 500
+        samples are used), and is what every file is compared on with Keras.
     batch : int or None
         Fixed batch size; None leaves it open, at the cost of a few operators.
 
@@ -107,29 +111,48 @@ def convert(
     TfpruneError
         If the converter refuses the model, or a file disagrees with Keras.
     """
-    samples = representative[:REPRESENTATIVE]
+    samples = [data[:REPRESENTATIVE] for data in representative]
+    names = signature_names(model)
     if batch is not None and (type(batch) is not int or not 1 <= batch <= MOST_BATCH):
         raise TfpruneError(
             f"batch: expected a whole number from 1 to {MOST_BATCH} or None, received {batch!r}"
         )
     _check_recurrent(model, schemes)
     with tempfile.TemporaryDirectory() as folder:
-        signature = [
-            keras.InputSpec(shape=(batch, *t.shape[1:]), dtype=t.dtype, name=t.name)
-            for t in model.inputs
+        specs = [
+            keras.InputSpec(shape=(batch, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
+            for name, tensor in zip(names, model.inputs, strict=True)
         ]
         try:
             with quiet():
-                model.export(folder, verbose=False, input_signature=signature)
+                model.export(folder, verbose=False, input_signature=[packed(model, specs)])
         except Exception as error:
             raise TfpruneError(
                 f"model {model.name}: TensorFlow cannot export it: {error}"
             ) from error
         expected = outputs_of(model, samples)
         for scheme in schemes:
-            data = _convert_one(folder, scheme, samples, batch or 1, model.name)
-            verify(data, scheme, samples, expected)
+            fed = dict(zip(names, samples, strict=True))
+            data = _convert_one(folder, scheme, fed, batch or 1, model.name)
+            verify(data, scheme, samples, expected, names)
             yield scheme, data
+
+
+def signature_names(model: keras.Model) -> list[str]:
+    """What the inputs are called in the model's files, in the order of ``model.inputs``.
+
+    Their own names; ``input_0`` and so on if TensorFlow cannot take one of them for an argument.
+    """
+    names = list(input_shapes(model))
+    plain = all(
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name)
+        and not keyword.iskeyword(name)
+        and name != "self"
+        for name in names
+    )
+    if plain and len({name.lower() for name in names}) == len(names):
+        return names
+    return [f"input_{number}" for number in range(len(names))]
 
 
 def _check_recurrent(model: keras.Model, schemes: Sequence[str]) -> None:
@@ -146,25 +169,40 @@ def _check_recurrent(model: keras.Model, schemes: Sequence[str]) -> None:
 
 
 def _convert_one(
-    folder: str, scheme: str, samples: npt.NDArray[Any], batch: int, name: str
+    folder: str, scheme: str, samples: dict[str, Array], batch: int, name: str
 ) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
 
-    def representative() -> Iterator[list[npt.NDArray[Any]]]:
-        for sample in samples:
-            yield [np.repeat(sample[None], batch, axis=0)]
+    def representative() -> Iterator[dict[str, Array]]:
+        for sample in zip(*samples.values(), strict=True):
+            yield {
+                key: np.repeat(data[None], batch, axis=0)
+                for key, data in zip(samples, sample, strict=True)
+            }
 
     _SETTINGS[scheme](converter, representative)
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            # The converter calls TensorFlow's old interpreter, and TensorFlow warns of it.
+            warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
             return bytes(converter.convert())
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        whole = any(data.dtype.kind in "iu" for data in samples.values())
+        if scheme == "int16x8" and whole:
+            # TensorFlow wants a range for them, and measures none.
+            reason = "TensorFlow fails on inputs of whole numbers; choose other --schemes"
         raise TfpruneError(f"model {name}: no {scheme} file can be made of it: {reason}") from error
 
 
-def outputs_of(model: keras.Model, x: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+def outputs_of(model: keras.Model, x: Sequence[Array]) -> list[Array]:
     """What Keras computes: a list of outputs, each of shape (samples, ...).
+
+    Parameters
+    ----------
+    model : keras.Model
+    x : sequence of arrays of shape (samples, ...)
+        One for each of ``model.inputs``.
 
     Raises
     ------
@@ -172,7 +210,7 @@ def outputs_of(model: keras.Model, x: npt.NDArray[Any]) -> list[npt.NDArray[Any]
         If it cannot, or the outputs are not finite.
     """
     try:
-        outputs = keras.tree.flatten(model.predict(x, verbose=0))
+        outputs = keras.tree.flatten(model.predict(packed(model, x), verbose=0))
     except Exception as error:  # An index outside an Embedding, say: TensorFlow's own kinds.
         line = next((text for text in str(error).splitlines() if text.strip()), "")
         raise TfpruneError(f"model {model.name}: it cannot compute the data: {line}") from None
@@ -183,7 +221,11 @@ def outputs_of(model: keras.Model, x: npt.NDArray[Any]) -> list[npt.NDArray[Any]
 
 
 def verify(
-    data: bytes, scheme: str, x: npt.NDArray[Any], expected: Sequence[npt.NDArray[Any]]
+    data: bytes,
+    scheme: str,
+    x: Sequence[Array],
+    expected: Sequence[Array],
+    names: Sequence[str] = (),
 ) -> None:
     """Runs a file and compares it with what Keras computes.
 
@@ -193,9 +235,12 @@ def verify(
     ----------
     data : bytes
     scheme : str
-    x : array of shape (samples, ...)
+    x : sequence of arrays of shape (samples, ...)
+        One for each input.
     expected : sequence of arrays
         Keras' outputs for ``x``.
+    names : sequence of str
+        See :class:`LiteModel`.
 
     Raises
     ------
@@ -203,7 +248,7 @@ def verify(
         If it cannot run, or its outputs are not Keras'.
     """
     try:
-        lite = LiteModel(data)
+        lite = LiteModel(data, names)
         received = lite.predict(x)
     except (RuntimeError, ValueError) as error:
         raise TfpruneError(f"the {scheme} file does not run in LiteRT: {error}") from None
@@ -218,9 +263,7 @@ def verify(
             )
 
 
-def disagreement(
-    received: npt.NDArray[Any], expected: npt.NDArray[Any], step: float = 0.0
-) -> float:
+def disagreement(received: Array, expected: Array, step: float = 0.0) -> float:
     """Root mean square difference as a share of the expected values' spread over samples.
 
     Parameters
@@ -243,7 +286,7 @@ def export(
     model: keras.Model,
     directory: str | os.PathLike[str],
     schemes: Sequence[str] = DEFAULT_SCHEMES,
-    representative: npt.ArrayLike | None = None,
+    representative: Any = None,
     *,
     name: str | None = None,
     batch: int | None = 1,
@@ -258,9 +301,10 @@ def export(
         Made if it is not there. Files in it are replaced only once all are right.
     schemes : sequence of str
         Some of float32, float16, dynamic, int8, int16x8.
-    representative : array of shape (samples, ...)
-        A few hundred samples as the model takes them: the files are compared on them, and they
-        set the scales of quantised activations.
+    representative : array of shape (samples, ...), or list or dict of arrays
+        A few hundred samples as the model takes them, several inputs in the order of
+        ``model.inputs`` or by their names: the files are compared on them, and they set the
+        scales of quantised activations.
     name : str, optional
         The model's own by default.
     batch : int or None

@@ -20,7 +20,7 @@ Shape = tuple[int | None, ...]
 def input_shapes(model: keras.Model) -> dict[str, Shape]:
     """The shape of one sample as each of the model's inputs takes it, by the input's name."""
     structure = _structure(model)
-    if isinstance(structure, dict):
+    if isinstance(structure, dict) and len(structure) == len(model.inputs):
         names = sorted(structure)  # As Keras flattens them.
     else:
         names = [tensor.name for tensor in model.inputs]

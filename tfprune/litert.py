@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfprune.errors import TfpruneError
 from tfprune.progress import meter
 from tfprune.quiet import quiet
 
@@ -30,14 +31,21 @@ class LiteModel:
     ----------
     data : bytes
         The file's content.
+    names : sequence of str
+        The names of its inputs in the order in which samples will come; not needed for one.
 
     Attributes
     ----------
     steps : list of float
         Quantisation step of each output, 0 where it is float.
+
+    Raises
+    ------
+    TfpruneError
+        If the file has several inputs and the names are not theirs.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, names: Sequence[str] = ()) -> None:
         with quiet():
             from ai_edge_litert.interpreter import Interpreter
 
@@ -46,47 +54,59 @@ class LiteModel:
             # The order of the signature is the model's; the order of the details may not be.
             runner = self._interpreter.get_signature_runner()
             inputs, outputs = runner.get_input_details(), runner.get_output_details()
-        (self._input,) = inputs.values()
+        if len(inputs) == 1:
+            names = list(inputs)
+        elif set(names) != set(inputs):
+            raise TfpruneError(
+                f"file: expected the names of its inputs ({', '.join(inputs)}), "
+                f"received {', '.join(names) or 'none'}"
+            )
+        self._inputs = [inputs[name] for name in names]
         self._outputs = [outputs[name] for name in _in_order(outputs)]
-        self._batch = max(int(self._input["shape"][0]), 1)
+        self._batch = max(int(self._inputs[0]["shape"][0]), 1)
         self.steps = [float(detail["quantization"][0]) for detail in self._outputs]
 
-    def predict(self, x: Array, what: str = "", progress: bool = False) -> list[Array]:
+    def predict(self, x: Sequence[Array], what: str = "", progress: bool = False) -> list[Array]:
         """Runs every sample.
 
         Parameters
         ----------
-        x : array of shape (samples, ...)
+        x : sequence of arrays of shape (samples, ...)
+            One for each input.
 
         Returns
         -------
         list of arrays of shape (samples, ...)
             One for each output, in real units.
         """
-        quantised = _quantise(x, self._input)
+        quantised = self._quantised(x)
+        total = len(x[0])
         rows: list[list[Array]] = [[] for _ in self._outputs]
-        with meter(what, len(x), progress) as drawn:
-            for start in range(0, len(x), self._batch):
-                self._set(quantised[start : start + self._batch])
+        with meter(what, total, progress) as drawn:
+            for start in range(0, total, self._batch):
+                self._set([data[start : start + self._batch] for data in quantised])
                 self._interpreter.invoke()
                 for row, detail in zip(rows, self._outputs, strict=True):
                     row.append(self._interpreter.get_tensor(detail["index"]))
-                drawn.update(min(self._batch, len(x) - start))
+                drawn.update(min(self._batch, total - start))
         return [
-            _dequantise(np.concatenate(row)[: len(x)], detail)
+            _dequantise(np.concatenate(row)[:total], detail)
             for row, detail in zip(rows, self._outputs, strict=True)
         ]
 
-    def _set(self, samples: Array) -> None:
-        """Fills the input; a fixed batch that the samples do not fill gets the last one again."""
-        missing = self._batch - len(samples)
-        if missing:
-            samples = np.concatenate([samples, np.repeat(samples[-1:], missing, axis=0)])
-        self._interpreter.set_tensor(self._input["index"], samples)
+    def _quantised(self, x: Sequence[Array]) -> list[Array]:
+        return [_quantise(data, detail) for data, detail in zip(x, self._inputs, strict=True)]
 
-    def time(self, sample: Array, runs: int) -> list[float]:
-        """Microseconds of each of so many invocations on one sample."""
-        self._set(_quantise(sample[None], self._input))
+    def _set(self, samples: Sequence[Array]) -> None:
+        """Fills the inputs; a fixed batch that the samples do not fill gets the last one again."""
+        for data, detail in zip(samples, self._inputs, strict=True):
+            missing = self._batch - len(data)
+            filled = np.concatenate([data, np.repeat(data[-1:], missing, axis=0)])
+            self._interpreter.set_tensor(detail["index"], filled)
+
+    def time(self, sample: Sequence[Array], runs: int) -> list[float]:
+        """Microseconds of each of so many invocations on one sample, an array for each input."""
+        self._set(self._quantised([data[None] for data in sample]))
         taken = []
         for _ in range(runs):
             start = time.perf_counter_ns()
@@ -96,9 +116,11 @@ class LiteModel:
 
 
 def latencies(
-    models: Sequence[LiteModel], sample: Array, progress: bool = False
+    models: Sequence[LiteModel], sample: Sequence[Array], progress: bool = False
 ) -> list[dict[str, float]]:
     """Microseconds of one invocation on one thread: the 10th percentile and the median.
+
+    The sample is an array for each input, without the axis of samples.
 
     The models take turns over several rounds, so that a slower moment of the machine meets all
     of them; garbage collection is off.
