@@ -202,6 +202,7 @@ def several(rng, kind="list", names=("zeta", "alpha", "mid"), indices=False):
         "dict": dict(zip(names, tensors, strict=True)),
         "keys": dict(zip(("b", "c", "a"), tensors, strict=True)),
         "nested": [first, {"p": second, "q": third}],
+        "lists": {"p": [first, third], "q": second},
     }
     return fill(keras.Model(taken[kind], out, name="several"), rng)
 
@@ -248,13 +249,21 @@ def by_name(path, arrays):
 @pytest.mark.filterwarnings("ignore:When providing .inputs. as a dict")
 @pytest.mark.parametrize(
     ("kind", "batch"),
-    [("list", 1), ("list", 4), ("list", None), ("dict", 1), ("keys", 1), ("nested", 1)],
+    [
+        ("list", 1),
+        ("list", 4),
+        ("list", None),
+        ("dict", 1),
+        ("keys", 1),
+        ("nested", 1),
+        ("lists", 1),
+    ],
 )
 def test_every_scheme_takes_several_inputs_by_their_names(rng, parts, tmp_path, kind, batch):
     model = several(rng, kind)
     names = ("b", "c", "a") if kind == "keys" else tuple(parts)
     arrays = dict(zip(names, parts.values(), strict=True))
-    given = arrays if kind in ("dict", "keys") else list(parts.values())
+    given = arrays if kind in ("dict", "keys", "lists") else list(parts.values())
     schemes = ("float32", "float16", "dynamic", "int8", "int16x8")
     paths = tfprune.export(model, tmp_path, schemes, given, batch=batch)
     expected = by_hand(model, parts)

@@ -13,6 +13,7 @@ import pytest
 from tfprune import datasets
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
+from tfprune.parts import Wanted, prepare
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_digits_are_like_mnist_and_their_parts_share_nothing():
     assert len(raw.train) + len(raw.test) == 1797
     assert raw.train.x.max() > 200
     assert not raw.train.x[:, :4].any()
-    data = datasets.prepare(raw, "auto", None, 500, seed=3)
+    data = prepare(raw, "auto", None, 500, seed=3)
     parts = [rows(part) for part in (data.train, data.validation, data.test)]
     for i in range(3):
         for j in range(i):
@@ -125,14 +126,14 @@ def test_mnist_is_looked_for_in_order(nowhere, like_mnist, monkeypatch, tmp_path
 
 def test_uint8_is_scaled_and_a_channel_added_and_both_are_said(like_mnist):
     raw = datasets.read_npz(like_mnist, 0)
-    data = datasets.prepare(raw, "auto", (28, 28, 1), 10, 0)
+    data = prepare(raw, "auto", [Wanted("image", (28, 28, 1))], 10, 0)
     assert data.test.x.shape == (20, 28, 28, 1)
     np.testing.assert_allclose(data.test.x[..., 0], raw.test.x / 255, atol=1e-7)
     assert data.notes == (
         "uint8 scaled from 0..255 to 0..1",
         "channel axis added: (28, 28) to (28, 28, 1)",
     )
-    data = datasets.prepare(raw, "none", (28, 28), 10, 0)
+    data = prepare(raw, "none", [Wanted("image", (28, 28))], 10, 0)
     np.testing.assert_array_equal(data.test.x, raw.test.x)
     assert data.notes == ()
 
@@ -173,10 +174,92 @@ def test_bad_arrays_are_told(tmp_path, arrays, message):
         datasets.read_npz(save(tmp_path / "bad.npz", **arrays), 0)
 
 
+SEVERAL = ("image", "age")
+
+
+def images_and_ages(rng, count, end=""):
+    return {f"x{end}_image": pixels(rng, count, (8, 8)), f"x{end}_age": rng.random((count, 2))}
+
+
+def test_several_inputs_are_read_by_their_names_and_split_together(tmp_path, rng):
+    both = {**images_and_ages(rng, 20, "_train"), **images_and_ages(rng, 5, "_test")}
+    path = save(tmp_path / "a.npz", **both, y_train=np.arange(20), y_test=np.arange(5), meta=[1])
+    raw = datasets.read_npz(path, 0, inputs=SEVERAL)
+    for part, end in ((raw.train, "train"), (raw.test, "test")):
+        assert list(part.x) == list(SEVERAL)
+        for name in SEVERAL:
+            np.testing.assert_array_equal(part.x[name], both[f"x_{end}_{name}"])
+    count = np.arange(100)
+    path = save(tmp_path / "b.npz", x_age=count, x_image=count + 100, y=count)
+    raw = datasets.read_npz(path, 1, inputs=SEVERAL)
+    assert (len(raw.train), len(raw.test)) == (80, 20)
+    for part in (raw.train, raw.test, raw.train.take([3, 1])):
+        np.testing.assert_array_equal(part.x["age"], part.y)
+        np.testing.assert_array_equal(part.x["image"], part.y + 100)
+    data = prepare(raw, "auto", [Wanted("image", ()), Wanted("age", ())], 7, 1)
+    np.testing.assert_array_equal(data.calibration.x["image"], data.calibration.x["age"] + 100)
+    whole = [part.x["age"] for part in (data.train, data.validation, data.test)]
+    assert sorted(np.concatenate(whole)) == list(range(100))
+
+
+def test_names_that_look_like_parts_are_told_apart(tmp_path):
+    zeros, ones = np.zeros((9, 2)), np.ones((9, 3))
+    path = save(tmp_path / "a.npz", x_train_a=zeros, x_a=ones)
+    raw = datasets.read_npz(path, 0, inputs=("train_a", "a"))
+    assert [data.shape[1] for data in raw.train.arrays] == [2, 3]
+    path = save(tmp_path / "b.npz", x_train_a=zeros, x_test_a=ones[:, :2])
+    assert len(datasets.read_npz(path, 0, inputs=("a",)).test) == 9
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x_image": np.zeros(9)},
+        {"x_image": np.zeros(9), "x_age": np.zeros(9), "x_size": np.zeros(9)},
+        {"x_train_image": np.zeros(9), "x_train_age": np.zeros(9), "x_test_age": np.zeros(9)},
+        {"x_train": np.zeros(9), "x_test": np.zeros(9)},
+        {"x": np.zeros(9)},
+    ],
+)
+def test_missing_and_surplus_names_are_told(tmp_path, arrays):
+    with pytest.raises(TfpruneError) as caught:
+        datasets.read_npz(save(tmp_path / "bad.npz", **arrays), 0, inputs=SEVERAL)
+    assert "x_train_NAME and x_test_NAME (or x_NAME)" in str(caught.value)
+    assert "(image, age)" in str(caught.value)
+    assert f"received {', '.join(arrays)}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_inputs_of_different_lengths_are_told(tmp_path):
+    path = save(tmp_path / "bad.npz", x_image=np.zeros(9), x_age=np.zeros(8))
+    with pytest.raises(TfpruneError, match="as many samples for every input, received 9, 8"):
+        datasets.read_npz(path, 0, inputs=SEVERAL)
+
+
+def test_every_input_is_scaled_and_shaped_as_it_is_taken(tmp_path, rng):
+    words = rng.integers(0, 9, (50, 4), np.uint8)
+    images = pixels(rng, 50, (8, 8))
+    path = save(tmp_path / "a.npz", x_image=images, x_words=words, x_age=rng.random(50))
+    raw = datasets.read_npz(path, 0, inputs=("image", "words", "age"))
+    wanted = [Wanted("image", (8, 8, 1)), Wanted("words", (4,), floats=False), Wanted("age", (1,))]
+    data = prepare(raw, "auto", wanted, 7, 0)
+    np.testing.assert_allclose(data.test.x["image"][..., 0], raw.test.x["image"] / 255, atol=1e-7)
+    np.testing.assert_array_equal(data.test.x["words"], raw.test.x["words"])
+    assert data.test.x["age"].shape == (10, 1)
+    assert data.notes[1:] == (
+        "input image: uint8 scaled from 0..255 to 0..1",
+        "input image: channel axis added: (8, 8) to (8, 8, 1)",
+        "input words: uint8 left as it is, the model takes whole numbers",
+        "input age: channel axis added: () to (1,)",
+    )
+    with pytest.raises(TfpruneError, match=r"arrays for 3 inputs \(image, words, age\), digits is"):
+        prepare(datasets.digits(0), "auto", wanted, 7, 0)
+
+
 def test_shapes_that_differ_between_the_parts_are_told(tmp_path, rng):
     path = save(tmp_path / "two.npz", x_train=pixels(rng, 9), x_test=pixels(rng, 9, (8, 8)))
     with pytest.raises(TfpruneError, match=r"one shape, received \(28, 28\) and \(8, 8\)"):
-        datasets.prepare(datasets.read_npz(path, 0), "auto", None, 5, 0)
+        prepare(datasets.read_npz(path, 0), "auto", None, 5, 0)
 
 
 def test_files_that_are_none_are_told(tmp_path, like_mnist):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfprune.datasets import Part
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import decisions, yardstick
+from tfprune.parts import Part
 
 LOGITS = np.array([[0.1, 0.9, 0.0], [2.0, 1.0, -1.0], [0.0, 0.1, 0.2], [1.0, 0.0, 0.5]])
 X = np.zeros((4, 7))
@@ -62,6 +62,12 @@ def test_an_output_as_large_as_the_input_reconstructs_it():
     for labels in (None, np.array([1, 0, 2, 9])):
         measure = yardstick([x + 2], Part(x, labels))
         assert measure.scores([x + 2]) == {"mse": 4.0, "output_error": 0.0}
+
+
+def test_an_output_as_large_as_one_of_several_inputs_is_no_copy_of_it():
+    x = np.arange(128.0).reshape(4, 32)
+    assert yardstick([x + 2], Part({"a": x, "b": x})).metric is None
+    assert yardstick([x + 2], Part({"a": x, "b": x}, np.array([1, 0, 2, 9]))).metric == "accuracy"
 
 
 def test_probabilities_are_no_reconstruction_however_many():

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from tests.graphs import fill
+from tests.graphs import fill, plant
 from tfprune.quiet import quiet
 from tools.command import main
 from tools.export import export
@@ -131,7 +131,8 @@ def run_litert(path, x):
 
 
 def test_figures_hold_when_measured_again(first):
-    from tfprune.datasets import digits, prepare
+    from tfprune.datasets import digits
+    from tfprune.parts import prepare
 
     _, folder, manifest = first
     test = prepare(digits(5), "auto", None, 1, 5).test
@@ -261,6 +262,49 @@ def test_a_model_of_the_users_own(files, tmp_path, capfd):
     assert manifest["dataset"]["name"] == "own"
     assert [layer["name"] for layer in manifest["prune"]["layers"]] == ["first", "second"]
     assert (tmp_path / "own_prune25.5_int8.tflite").is_file()
+
+
+def test_a_model_of_several_inputs(tmp_path, capfd):
+    rng = np.random.default_rng(3)
+    zeta, alpha = keras.Input((8, 8, 1), name="zeta"), keras.Input((8, 8, 1), name="alpha")
+    words = keras.Input((5,), dtype="int32", name="words")
+    seen = kl.Flatten()(kl.Subtract()([zeta, alpha]))
+    read = kl.Flatten()(kl.Embedding(50, 3)(words))
+    hidden = kl.Dense(20, activation="relu", name="hidden")(kl.Concatenate()([seen, read]))
+    out = kl.Dense(3, activation="softmax", name="out")(hidden)
+    model = fill(keras.Model({"zeta": zeta, "alpha": alpha, "words": words}, out), rng)
+    plant(model, "hidden", 0, 1)
+    model.save(tmp_path / "two.keras")
+    arrays = {
+        "x_zeta": rng.integers(0, 256, (300, 8, 8), np.uint8),
+        "x_alpha": rng.random((300, 8, 8, 1)),
+        "x_words": rng.integers(0, 50, (300, 5), np.uint8),
+    }
+    taken = {
+        "zeta": arrays["x_zeta"][..., None] / np.float32(255),
+        "alpha": arrays["x_alpha"].astype("float32"),
+        "words": arrays["x_words"].astype("int32"),
+    }
+    classes = np.asarray(model.predict(taken, verbose=0)).argmax(axis=1)
+    np.savez(tmp_path / "two.npz", **arrays, y=classes)
+    argv = ["--model", tmp_path / "two.keras", "--data", tmp_path / "two.npz", "--prune", 2]
+    code, out, err = run(
+        [*argv, "--schemes", "float32,int8", "--batch", "dynamic", "--output", tmp_path / "made"],
+        capfd,
+    )
+    assert code == 0, err
+    assert "input zeta: uint8 scaled" in out
+    assert "input words: uint8 left as it is" in out
+    made = json.loads((tmp_path / "made" / "manifest.json").read_text())
+    assert made["prune"]["layers"][0]["units_after"] == 19
+    for artifact in made["artifacts"]:
+        # The labels are what the model decides for the arrays as they were meant.
+        assert artifact["accuracy"] == artifact["agreement"]
+        assert artifact["accuracy"] > (0.999 if artifact["scheme"] == "float32" else 0.9)
+    np.savez(tmp_path / "bad.npz", **arrays, x_beta=np.zeros(300))
+    code, out, err = run([*argv[:3], tmp_path / "bad.npz"], capfd)
+    assert (code, out) == (2, "")
+    assert "for each input NAME of the model (alpha, words, zeta) and no other" in err
 
 
 def test_without_labels_agreement_stands_for_accuracy(files, tmp_path, capfd):

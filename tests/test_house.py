@@ -14,12 +14,12 @@ ROOT = Path(__file__).parent.parent
 
 # A room may import those before it.
 ROOMS = [
-    "errors", "choices", "digest", "files", "git", "quiet", "progress", "records",
-    "tflite", "sizes", "budgets", "compare", "verdicts", "baseline", "history",
-    "moments", "select", "fold", "effect", "request", "report",
-    "inputs", "labels", "features", "readings", "layers", "copies", "ledger", "trace", "groups",
-    "measure", "shrink", "pruning", "litert", "convert", "datasets", "evaluate", "models",
-    "versions", "training", "staging", "plots", "manifest", "job",
+    "errors", "choices", "digest", "files", "git", "quiet", "progress", "records", "tflite",
+    "sizes", "budgets", "compare", "verdicts", "baseline", "history", "moments", "select",
+    "fold", "effect", "request", "report", "inputs", "labels", "features", "readings", "layers",
+    "copies", "ledger", "trace", "groups", "measure", "shrink", "pruning", "litert", "convert",
+    "parts", "datasets", "evaluate", "models", "versions", "training", "staging", "plots",
+    "manifest", "job",
 ]  # fmt: skip
 
 

@@ -8,8 +8,8 @@ import pytest
 from keras import layers as kl
 
 from tfprune import models, training
-from tfprune.datasets import Part
 from tfprune.errors import TfpruneError
+from tfprune.parts import Part
 
 
 def test_parameters_of_the_reference_networks():

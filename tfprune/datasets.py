@@ -1,9 +1,4 @@
-"""Arrays in, offline first: MNIST, scikit-learn's digits, a user's ``.npz``.
-
-Every source ends as a :class:`Dataset`, whose parts share no sample: what a model is trained on,
-what choices are made on (validation), and what figures are reported on (test). Calibration data is
-a part of the training data.
-"""
+"""Arrays in, offline first: MNIST, scikit-learn's digits, a user's ``.npz``."""
 
 from __future__ import annotations
 
@@ -12,81 +7,31 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.digest import file_digest, text_digest
 from tfprune.errors import TfpruneError
+from tfprune.parts import Array, Part, Raw, split
 
-Array = npt.NDArray[Any]
-
-# Share of the training data that is held back for choices, and of (x, y) for the test.
-VALIDATION_SHARE = 1 / 12
+# Share of data that comes unsplit that is held back for the test.
 TEST_SHARE = 1 / 5
 # Seconds without a byte after which a download is given up.
 PATIENCE = 5.0
+# What arrays of samples are called, alone or before _NAME; x alone is split by seed.
+STEMS = ("x_train", "x_test", "x")
 
 
-@dataclass(frozen=True)
-class Part:
-    """Samples and, where there are any, their labels."""
-
-    x: Array
-    y: Array | None = None
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def take(self, index: Any) -> Part:
-        """The samples at an index, labels with them."""
-        return Part(self.x[index], None if self.y is None else self.y[index])
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Data in disjoint parts.
-
-    Attributes
-    ----------
-    name : str
-    sha256 : str
-        Of the file it came from; of the arrays where there is no file.
-    train, calibration, validation, test : Part
-        ``calibration`` is drawn from ``train``; the others share nothing.
-    fallback_from : str or None
-        The data set that was wanted and could not be had.
-    notes : tuple of str
-        What was done to the data, for the user to know.
-    """
-
-    name: str
-    sha256: str
-    train: Part
-    calibration: Part
-    validation: Part
-    test: Part
-    fallback_from: str | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A data set as it came: training and test arrays, nothing scaled yet."""
-
-    name: str
-    sha256: str
-    train: Part
-    test: Part
-    fallback_from: str | None = None
-    notes: tuple[str, ...] = field(default=())
-
-
-def load(dataset: str, data: str | None, seed: int, say: Callable[[str], None]) -> Raw:
+def load(
+    dataset: str,
+    data: str | None,
+    seed: int,
+    say: Callable[[str], None],
+    inputs: Sequence[str] = (),
+) -> Raw:
     """Finds a data set.
 
     Parameters
@@ -98,6 +43,8 @@ def load(dataset: str, data: str | None, seed: int, say: Callable[[str], None]) 
         Splits data that comes unsplit.
     say : callable
         Is told, in a line, what the user should know at once.
+    inputs : sequence of str
+        The names of the model's inputs, for a user's ``.npz``; none if the model takes any data.
 
     Raises
     ------
@@ -107,10 +54,13 @@ def load(dataset: str, data: str | None, seed: int, say: Callable[[str], None]) 
     if dataset == "digits":
         return digits(seed)
     if data is not None:
-        raw = read_npz(Path(data), seed, "mnist" if dataset == "mnist" else None)
-        if dataset == "mnist" and raw.train.x.shape[1:] not in ((28, 28), (28, 28, 1)):
+        if dataset != "mnist":
+            return read_npz(Path(data), seed, inputs=inputs)
+        raw = read_npz(Path(data), seed, "mnist")
+        shape = raw.train.arrays[0].shape[1:]
+        if shape not in ((28, 28), (28, 28, 1)):
             raise TfpruneError(
-                f"--data {data}: expected MNIST's 28x28 images, received {raw.train.x.shape[1:]}; "
+                f"--data {data}: expected MNIST's 28x28 images, received {shape}; "
                 "use --dataset auto for data of your own"
             )
         return raw
@@ -191,12 +141,21 @@ def digits(seed: int) -> Raw:
     images = np.pad(images, ((0, 0), (4, 4), (4, 4)))
     x = np.round(255 * images.clip(0, 1)).astype(np.uint8)[..., None]
     y = bunch.target.astype(np.uint8)
-    train, test = _split(Part(x, y), TEST_SHARE, seed)
+    train, test = split(Part(x, y), TEST_SHARE, seed)
     return Raw("digits", text_digest(x.tobytes() + y.tobytes()), train, test)
 
 
-def read_npz(path: Path, seed: int, name: str | None = None) -> Raw:
+def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[str] = ()) -> Raw:
     """Reads ``x_train y_train x_test y_test``, or ``x y`` (then split by seed); labels may lack.
+
+    Parameters
+    ----------
+    path : Path
+    seed : int
+    name : str, optional
+        The file's own by default.
+    inputs : sequence of str
+        The names of the model's inputs; several have an array each, ``x_train_NAME`` and so on.
 
     Raises
     ------
@@ -208,9 +167,10 @@ def read_npz(path: Path, seed: int, name: str | None = None) -> Raw:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not hasattr(archive, "files"):
                 raise ValueError("a single array, not an archive")
-            wanted = ("x_train", "y_train", "x_test", "y_test", "x", "y")
-            arrays = {key: archive[key] for key in wanted if key in archive.files}
             found = archive.files
+            wanted = {"y_train", "y_test", "y", *STEMS}
+            wanted |= {f"{stem}_{name}" for stem in STEMS for name in inputs}
+            arrays = {key: archive[key] for key in found if key in wanted}
     except FileNotFoundError:
         raise TfpruneError(f"{path}: no such file") from None
     except Exception as error:  # Truncated or foreign files fail in zipfile, zlib or numpy.
@@ -219,30 +179,48 @@ def read_npz(path: Path, seed: int, name: str | None = None) -> Raw:
             f"received something else ({str(error).splitlines()[0] if str(error) else error!r})"
         ) from None
     notes: list[str] = []
-    if "x_train" in arrays and "x_test" in arrays:
-        train = Part(arrays["x_train"], arrays.get("y_train"))
-        test = Part(arrays["x_test"], arrays.get("y_test"))
-        for part in (train, test):
-            _check_part(path, part)
+    parts = _parts(path, arrays, found, inputs)
+    for part in parts.values():
+        _check_part(path, part)
+    if len(parts) == 2:
+        train, test = parts["x_train"], parts["x_test"]
         if (train.y is None) != (test.y is None):
             notes.append("labels ignored: they are there for one of train and test only")
             train, test = Part(train.x), Part(test.x)
-    elif "x" in arrays or "x_train" in arrays:
-        suffix = "" if "x" in arrays else "_train"
-        whole = Part(arrays["x" + suffix], arrays.get("y" + suffix))
-        _check_part(path, whole)
-        train, test = _split(whole, TEST_SHARE, seed)
-        notes.append(f"split by seed {seed}: {len(train):,} to train, {len(test):,} to test")
     else:
-        raise TfpruneError(
-            f"{path}: expected arrays x_train, y_train, x_test, y_test (or x, y), "
-            f"received {', '.join(found) or 'none'}"
-        )
+        (whole,) = parts.values()
+        train, test = split(whole, TEST_SHARE, seed)
+        notes.append(f"split by seed {seed}: {len(train):,} to train, {len(test):,} to test")
     return Raw(name or path.stem, file_digest(path), train, test, notes=tuple(notes))
 
 
+def _parts(
+    path: Path, arrays: dict[str, Array], found: Sequence[str], inputs: Sequence[str]
+) -> dict[str, Part]:
+    """The parts that a file holds by what they are called: x_train and x_test, or one of all."""
+    plain = not inputs or (len(inputs) == 1 and any(stem in arrays for stem in STEMS))
+    ends = [""] if plain else [f"_{name}" for name in inputs]
+    came = {key for key in found if key == "x" or key.startswith("x_")}
+    for stems in (("x_train", "x_test"), ("x",), ("x_train",)):
+        keys = {stem + end for stem in stems for end in ends}
+        if keys == came or (plain and keys < came):
+            made = {}
+            for stem in stems:
+                each = [arrays[stem + end] for end in ends]
+                x = dict(zip(inputs, each, strict=True)) if len(each) > 1 else each[0]
+                made[stem] = Part(x, arrays.get("y" + stem[1:]))
+            return made
+    wanted = "x_train, y_train, x_test, y_test (or x, y)"
+    if len(inputs) > 1:
+        wanted = (
+            f"x_train_NAME and x_test_NAME (or x_NAME) for each input NAME of the model "
+            f"({', '.join(inputs)}) and no other"
+        )
+    raise TfpruneError(f"{path}: expected arrays {wanted}, received {', '.join(found) or 'none'}")
+
+
 def _check_part(path: Path, part: Part) -> None:
-    for array in (part.x, part.y):
+    for array in (*part.arrays, part.y):
         if array is None:
             continue
         if array.dtype.kind not in "fiub":
@@ -251,77 +229,15 @@ def _check_part(path: Path, part: Part) -> None:
             raise TfpruneError(f"{path}: expected arrays of samples, received a scalar")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise TfpruneError(f"{path}: expected finite numbers, received NaN or infinity")
-    if not part.x.size:
+    if not all(data.size for data in part.arrays):
         raise TfpruneError(f"{path}: expected at least one sample, received none")
-    if part.y is not None and len(part.y) != len(part.x):
+    counts = [len(data) for data in part.arrays]
+    if len(set(counts)) > 1:
         raise TfpruneError(
-            f"{path}: expected a label for each of {len(part.x)} samples, received {len(part.y)}"
+            f"{path}: expected as many samples for every input, received "
+            f"{', '.join(map(str, counts))}"
         )
-
-
-def _split(whole: Part, share: float, seed: int) -> tuple[Part, Part]:
-    """Two disjoint parts in random order, the second one the share of the whole."""
-    if len(whole) < 2:
-        raise TfpruneError(f"data: expected at least 2 samples to split, received {len(whole)}")
-    order = np.random.default_rng(seed).permutation(len(whole))
-    cut = len(whole) - min(max(round(share * len(whole)), 1), len(whole) - 1)
-    return whole.take(order[:cut]), whole.take(order[cut:])
-
-
-def prepare(
-    raw: Raw, scale: str, wanted: tuple[int | None, ...] | None, calibration: int, seed: int
-) -> Dataset:
-    """Scales, adds the channel axis, and draws the disjoint parts.
-
-    Parameters
-    ----------
-    raw : Raw
-    scale : {"auto", "none"}
-        ``auto`` brings uint8 to [0, 1].
-    wanted : tuple or None
-        The shape of one sample as the model takes it; None if the model is made for the data.
-    calibration : int
-        How many training samples to measure activations on.
-    seed : int
-    """
-    notes = list(raw.notes)
-    train, test = raw.train, raw.test
-    if train.x.shape[1:] != test.x.shape[1:]:
+    if part.y is not None and len(part.y) != len(part):
         raise TfpruneError(
-            f"data: expected training and test samples of one shape, received "
-            f"{train.x.shape[1:]} and {test.x.shape[1:]}"
+            f"{path}: expected a label for each of {len(part)} samples, received {len(part.y)}"
         )
-    if (train.x.dtype == np.uint8) != (test.x.dtype == np.uint8) and scale == "auto":
-        raise TfpruneError(
-            f"data: expected x_train and x_test in one range, received {train.x.dtype} and "
-            f"{test.x.dtype}; scale them yourself and say --scale none"
-        )
-    shape = train.x.shape[1:]
-    channel = (*shape, 1)
-    if wanted is None:
-        add_axis = len(shape) == 2
-    else:
-        add_axis = len(wanted) == len(channel) and all(
-            want in (None, size) for want, size in zip(wanted, channel, strict=True)
-        )
-    as_uint8 = train.x.dtype == np.uint8 and scale == "auto"
-    if as_uint8:
-        notes.append("uint8 scaled from 0..255 to 0..1")
-    if add_axis:
-        notes.append(f"channel axis added: {shape} to {channel}")
-
-    def ready(part: Part) -> Part:
-        x = part.x[..., None] if add_axis else part.x
-        return Part((x.astype(np.float32) / 255) if as_uint8 else x, part.y)
-
-    fit, validation = _split(train, VALIDATION_SHARE, seed)
-    return Dataset(
-        name=raw.name,
-        sha256=raw.sha256,
-        train=ready(fit),
-        calibration=ready(fit.take(slice(calibration))),
-        validation=ready(validation),
-        test=ready(test),
-        fallback_from=raw.fallback_from,
-        notes=tuple(notes),
-    )

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.convert import disagreement
-from tfprune.datasets import Part
 from tfprune.errors import TfpruneError
+from tfprune.parts import Part
 
 Array = npt.NDArray[Any]
 
@@ -77,7 +77,7 @@ def yardstick(reference: Sequence[Array], test: Part) -> Yardstick:
 
     Integer labels are classes of the output that has room for them (a single output unit decides
     between two), rows of one 1 likewise; other labels are values, scored by mean squared error.
-    An output as large as the input, and no probabilities, reconstructs it.
+    An output as large as the only input, and no probabilities, reconstructs it.
 
     Parameters
     ----------
@@ -90,9 +90,10 @@ def yardstick(reference: Sequence[Array], test: Part) -> Yardstick:
     TfpruneError
         If the labels fit no output.
     """
-    rebuilt = next((n for n, out in enumerate(reference) if _reconstructs(out, test.x)), None)
-    if rebuilt is not None and (test.y is None or test.y.ndim == 1):
-        return Yardstick(reference, "mse", rebuilt, test.x.reshape(reference[rebuilt].shape))
+    x = test.arrays
+    copies = [n for n, out in enumerate(reference) if len(x) == 1 and _reconstructs(out, x[0])]
+    if copies and (test.y is None or test.y.ndim == 1):
+        return Yardstick(reference, "mse", copies[0], x[0].reshape(reference[copies[0]].shape))
     if test.y is None:
         return Yardstick(reference)
     for position, output in enumerate(reference):

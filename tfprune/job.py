@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy.typing as npt
 
 from tfprune import datasets, manifest, plots, training
-from tfprune.convert import convert, outputs_of
-from tfprune.datasets import Dataset
+from tfprune.convert import convert, outputs_of, signature_names
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
 from tfprune.git import git_state
-from tfprune.inputs import check_inputs, input_shape
+from tfprune.inputs import Array, check_inputs, input_shapes
+from tfprune.layers import functional
 from tfprune.litert import LiteModel, latencies
 from tfprune.models import BUILT_IN, load_model
+from tfprune.parts import Dataset, Wanted, prepare
 from tfprune.progress import meter
 from tfprune.pruning import PruneResult, check_weights, prune
 from tfprune.records import Artifact
@@ -103,8 +103,9 @@ def _model_and_data(
     """The model to prune, the data as it takes it, and what the manifest says of the model."""
     if request.model in BUILT_IN:
         raw = datasets.load(request.dataset, request.data, request.seed, say)
-        data = datasets.prepare(raw, request.scale, None, request.calibration, request.seed)
-        _check_names(request, BUILT_IN[request.model](data.train.x.shape[1:], 2, request.units))
+        data = prepare(raw, request.scale, None, request.calibration, request.seed)
+        shape = data.train.arrays[0].shape[1:]
+        _check_names(request, BUILT_IN[request.model](shape, 2, request.units))
         model, path = training.trained(
             request.model,
             request.units,
@@ -120,10 +121,14 @@ def _model_and_data(
         path = Path(request.model)
         model = load_model(path, request.unsafe)
         name = path.stem
-        raw = datasets.load(request.dataset, request.data, request.seed, say)
-        # Numbers that a model takes as integers are indices, not brightness.
-        scale = request.scale if "float" in model.inputs[0].dtype else "none"
-        data = datasets.prepare(raw, scale, input_shape(model), request.calibration, request.seed)
+        functional(model)  # A model without known shapes is told here.
+        wanted = [
+            Wanted(name, shape, "float" in tensor.dtype)
+            for (name, shape), tensor in zip(input_shapes(model).items(), model.inputs, strict=True)
+        ]
+        names = [want.name for want in wanted]
+        raw = datasets.load(request.dataset, request.data, request.seed, say, names)
+        data = prepare(raw, request.scale, wanted, request.calibration, request.seed)
     return model, data, {"name": name, "sha256": file_digest(path) if path else None}
 
 
@@ -141,13 +146,14 @@ def _check_names(request: Request, model: keras.Model) -> None:
 def _exported(
     variants: Sequence[tuple[str, str, keras.Model]],
     request: Request,
-    calibration: npt.NDArray[Any],
+    calibration: Sequence[Array],
     folder: Path,
 ) -> list[tuple[Artifact, LiteModel]]:
     """Converts and writes the files of all variants; nothing is measured on them yet."""
     files: list[tuple[Artifact, LiteModel]] = []
     with meter("converting", len(variants) * len(request.schemes), unit="file") as drawn:
         for variant, name, model in variants:
+            inputs = signature_names(model)
             for scheme, content in convert(model, request.schemes, calibration, request.batch):
                 path = folder / f"{name}_{scheme}.tflite"
                 path.write_bytes(content)
@@ -159,16 +165,16 @@ def _exported(
                     sha256=file_digest(path),
                     parameters=model.count_params(),
                 )
-                files.append((artifact, LiteModel(content)))
+                files.append((artifact, LiteModel(content, inputs)))
                 drawn.update()
     return files
 
 
 def _measured(
-    files: Sequence[tuple[Artifact, LiteModel]], x: npt.NDArray[Any], measure: Yardstick
+    files: Sequence[tuple[Artifact, LiteModel]], x: Sequence[Array], measure: Yardstick
 ) -> list[Artifact]:
     """The artifacts with their scores on the test data and their latencies."""
-    times = latencies([lite for _, lite in files], x[0], progress=True)
+    times = latencies([lite for _, lite in files], [data[0] for data in x], progress=True)
     made = []
     for (artifact, lite), latency in zip(files, times, strict=True):
         outputs = lite.predict(x, f"testing {artifact.variant} {artifact.scheme}", progress=True)

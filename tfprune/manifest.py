@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tfprune.datasets import Dataset
+from tfprune.parts import Dataset
 from tfprune.pruning import PruneResult
 from tfprune.records import Artifact
 from tfprune.versions import versions

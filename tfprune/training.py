@@ -14,10 +14,10 @@ import numpy.typing as npt
 from platformdirs import user_cache_path
 from tqdm.keras import TqdmCallback
 
-from tfprune.datasets import Part
 from tfprune.digest import text_digest
 from tfprune.errors import TfpruneError
 from tfprune.models import BUILT_IN
+from tfprune.parts import Part
 from tfprune.progress import interval
 from tfprune.versions import versions
 
@@ -54,6 +54,7 @@ def trained(
     units : int or None
         Width of the hidden layer; None is the network's own.
     train, validation : Part
+        Samples of one array.
     data_digest : str
         Names the data in the cache key.
     epochs : int or None
@@ -77,12 +78,13 @@ def trained(
     classes = 1 if reconstructs else _classes(name, train, validation)
     epochs = epochs or epochs_for(len(train))
     keras.utils.set_random_seed(seed)
-    model = BUILT_IN[name](train.x.shape[1:], classes, units)
+    (x,), (held,) = train.arrays, validation.arrays
+    model = BUILT_IN[name](x.shape[1:], classes, units)
     recipe = {
         "architecture": json.loads(model.to_json()),
         "data": data_digest,
-        "shape": train.x.shape,
-        "range": [float(train.x.min()), float(train.x.max())],
+        "shape": x.shape,
+        "range": [float(x.min()), float(x.max())],
         "seed": seed,
         "epochs": epochs,
         "batch_size": BATCH_SIZE,
@@ -102,9 +104,9 @@ def trained(
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=[] if reconstructs else ["accuracy"])
     model.fit(
-        train.x,
-        train.x if reconstructs else train.y,
-        validation_data=(validation.x, validation.x if reconstructs else validation.y),
+        x,
+        x if reconstructs else train.y,
+        validation_data=(held, held if reconstructs else validation.y),
         batch_size=BATCH_SIZE,
         epochs=epochs,
         verbose=0,

@@ -1,0 +1,206 @@
+"""Samples and labels in disjoint parts, scaled and shaped for a model.
+
+Every source ends as a :class:`Dataset`, whose parts share no sample: what a model is trained on,
+what choices are made on (validation), and what figures are reported on (test). Calibration data is
+a part of the training data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.errors import TfpruneError
+
+Array = npt.NDArray[Any]
+Shape = tuple[int | None, ...]
+
+# Share of the training data that is held back for choices.
+VALIDATION_SHARE = 1 / 12
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an input of a model takes: samples of a shape, floats or whole numbers."""
+
+    name: str
+    shape: Shape
+    floats: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples and, where there are any, their labels.
+
+    Attributes
+    ----------
+    x : array of shape (samples, ...), or dict of them
+        By the names of the inputs where a model takes several.
+    y : array of shape (samples, ...) or None
+    """
+
+    x: Array | dict[str, Array]
+    y: Array | None = None
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The samples for each input, in the order of the inputs."""
+        return list(self.x.values()) if isinstance(self.x, dict) else [self.x]
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def take(self, index: Any) -> Part:
+        """The samples at an index, labels with them."""
+        made = self.given([data[index] for data in self.arrays])
+        return replace(made, y=None if self.y is None else self.y[index])
+
+    def given(self, arrays: Sequence[Array]) -> Part:
+        """Other samples, in the order of the inputs, with the same labels."""
+        several = isinstance(self.x, dict)
+        return Part(dict(zip(self.x, arrays, strict=True)) if several else arrays[0], self.y)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Data in disjoint parts.
+
+    Attributes
+    ----------
+    name : str
+    sha256 : str
+        Of the file it came from; of the arrays where there is no file.
+    train, calibration, validation, test : Part
+        ``calibration`` is drawn from ``train``; the others share nothing.
+    fallback_from : str or None
+        The data set that was wanted and could not be had.
+    notes : tuple of str
+        What was done to the data, for the user to know.
+    """
+
+    name: str
+    sha256: str
+    train: Part
+    calibration: Part
+    validation: Part
+    test: Part
+    fallback_from: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A data set as it came: training and test arrays, nothing scaled yet."""
+
+    name: str
+    sha256: str
+    train: Part
+    test: Part
+    fallback_from: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def split(whole: Part, share: float, seed: int) -> tuple[Part, Part]:
+    """Two disjoint parts in random order, the second one the share of the whole."""
+    if len(whole) < 2:
+        raise TfpruneError(f"data: expected at least 2 samples to split, received {len(whole)}")
+    order = np.random.default_rng(seed).permutation(len(whole))
+    cut = len(whole) - min(max(round(share * len(whole)), 1), len(whole) - 1)
+    return whole.take(order[:cut]), whole.take(order[cut:])
+
+
+def prepare(
+    raw: Raw, scale: str, wanted: Sequence[Wanted] | None, calibration: int, seed: int
+) -> Dataset:
+    """Scales, adds the channel axis, and draws the disjoint parts.
+
+    Parameters
+    ----------
+    raw : Raw
+    scale : {"auto", "none"}
+        ``auto`` brings uint8 to [0, 1], but for inputs of whole numbers.
+    wanted : sequence of Wanted or None
+        What the model's inputs take, in their order; None if the model is made for the data.
+    calibration : int
+        How many training samples to measure activations on.
+    seed : int
+
+    Raises
+    ------
+    TfpruneError
+        If there are fewer or more arrays than inputs, or training and test data differ in kind.
+    """
+    notes = list(raw.notes)
+    count = len(raw.train.arrays)
+    inputs = [None] * count if wanted is None else list(wanted)
+    if len(inputs) != count:
+        names = ", ".join(want.name for want in inputs if want)
+        raise TfpruneError(
+            f"data: expected arrays for {len(inputs)} inputs ({names}), {raw.name} is one array; "
+            "add --data FILE.npz with x_train_NAME and x_test_NAME for each input NAME"
+        )
+    changes = []
+    for train, test, want in zip(raw.train.arrays, raw.test.arrays, inputs, strict=True):
+        change, said = _fitted(train, test, scale, want)
+        changes.append(change)
+        notes += [f"input {want.name}: {note}" if want and count > 1 else note for note in said]
+
+    def ready(part: Part) -> Part:
+        return part.given([change(data) for change, data in zip(changes, part.arrays, strict=True)])
+
+    fit, validation = split(raw.train, VALIDATION_SHARE, seed)
+    return Dataset(
+        name=raw.name,
+        sha256=raw.sha256,
+        train=ready(fit),
+        calibration=ready(fit.take(slice(calibration))),
+        validation=ready(validation),
+        test=ready(raw.test),
+        fallback_from=raw.fallback_from,
+        notes=tuple(notes),
+    )
+
+
+def _fitted(
+    train: Array, test: Array, scale: str, wanted: Wanted | None
+) -> tuple[Callable[[Array], Array], list[str]]:
+    """What is to be done to the samples for one input, and that in words."""
+    shape = train.shape[1:]
+    if shape != test.shape[1:]:
+        raise TfpruneError(
+            f"data: expected training and test samples of one shape, received "
+            f"{shape} and {test.shape[1:]}"
+        )
+    # Numbers that a model takes as integers are indices, not brightness.
+    floats = wanted is None or wanted.floats
+    scaled = scale == "auto" and floats
+    if (train.dtype == np.uint8) != (test.dtype == np.uint8) and scaled:
+        raise TfpruneError(
+            f"data: expected x_train and x_test in one range, received {train.dtype} and "
+            f"{test.dtype}; scale them yourself and say --scale none"
+        )
+    channel = (*shape, 1)
+    if wanted is None:
+        add_axis = len(shape) == 2
+    else:
+        add_axis = len(wanted.shape) == len(channel) and all(
+            want in (None, size) for want, size in zip(wanted.shape, channel, strict=True)
+        )
+    scaled = scaled and train.dtype == np.uint8
+    notes = []
+    if scaled:
+        notes.append("uint8 scaled from 0..255 to 0..1")
+    elif train.dtype == np.uint8 and scale == "auto":
+        notes.append("uint8 left as it is, the model takes whole numbers")
+    if add_axis:
+        notes.append(f"channel axis added: {shape} to {channel}")
+
+    def change(data: Array) -> Array:
+        data = data[..., None] if add_axis else data
+        return data.astype(np.float32) / 255 if scaled else data
+
+    return change, notes
