@@ -36,7 +36,12 @@ def test_without_labels_agreement_and_output_error_remain():
     [
         (LOGITS, [[0, 1, 0], [1, 0, 0], [0, 0, 1], [1, 0, 0]], "accuracy"),
         (LOGITS, [[1], [0], [2], [0]], "accuracy"),
+        (LOGITS, [1.0, 0.0, 2.0, 0.0], "accuracy"),
+        (LOGITS, [[1.0], [0.0], [2.0], [0.0]], "accuracy"),
         (LOGITS, LOGITS + 0.5, "mse"),
+        (LOGITS[:, :1], [0.0, 1.0, 0.0, 1.0], "accuracy"),
+        (LOGITS[:, :1], [[0.0], [1.0], [0.0], [1.0]], "accuracy"),
+        (LOGITS[:, :1], [0.0, 1.0, 2.0, 1.0], "mse"),
         (LOGITS[:, :1], [0, 1, 0, 1], "accuracy"),
         (LOGITS[:, :1], [[0], [1], [0], [1]], "accuracy"),
         (LOGITS[:, :1], [0.5, 1.5, 0.5, 1.5], "mse"),
@@ -59,7 +64,7 @@ def test_the_labels_find_their_output():
 
 def test_an_output_as_large_as_the_input_reconstructs_it():
     x = np.arange(128.0).reshape(4, 32)
-    for labels in (None, np.array([1, 0, 2, 9])):
+    for labels in (None, np.array([1, 0, 2, 9]), np.array([[1.0], [0.0], [2.0], [9.0]])):
         measure = yardstick([x + 2], Part(x, labels))
         assert measure.scores([x + 2]) == {"mse": 4.0, "output_error": 0.0}
 
@@ -79,7 +84,22 @@ def test_probabilities_are_no_reconstruction_however_many():
         yardstick([shares], Part(x, np.array([1, 0, 2, 32])))
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [-1, 0, 1, 2], [[1, 2], [1, 2], [1, 2], [1, 2]]])
+def test_float_labels_are_counted_as_the_classes_they_name():
+    for kind in (float, np.float32):
+        measure = yardstick([LOGITS], Part(X, np.array([1, 0, 2, 2], kind)))
+        assert measure.scores([LOGITS])["accuracy"] == 0.75
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 1, 2, 3],
+        [0.0, 1.0, 2.0, 3.0],
+        [0.5, 1, 2, 0],
+        [-1, 0, 1, 2],
+        [[1, 2], [1, 2], [1, 2], [1, 2]],
+    ],
+)
 def test_labels_that_fit_no_output_are_told(labels):
     with pytest.raises(TfpruneError, match=r"fit no output of the model \(shapes \(3,\)\)"):
         yardstick([LOGITS], Part(X, np.array(labels)))

@@ -75,8 +75,9 @@ class Yardstick:
 def yardstick(reference: Sequence[Array], test: Part) -> Yardstick:
     """Finds out from the shapes what the labels mean.
 
-    Integer labels are classes of the output that has room for them (a single output unit decides
-    between two), rows of one 1 likewise; other labels are values, scored by mean squared error.
+    Whole numbers, floats too, are classes of the output that has room for them (a single output
+    unit decides between two), rows of one 1 likewise; other labels are values, scored by mean
+    squared error.
     An output as large as the only input, and no probabilities, reconstructs it.
 
     Parameters
@@ -92,7 +93,7 @@ def yardstick(reference: Sequence[Array], test: Part) -> Yardstick:
     """
     x = test.arrays
     copies = [n for n, out in enumerate(reference) if len(x) == 1 and _reconstructs(out, x[0])]
-    if copies and (test.y is None or test.y.ndim == 1):
+    if copies and (test.y is None or test.y.ndim == 1 or test.y.shape[1:] == (1,)):
         return Yardstick(reference, "mse", copies[0], x[0].reshape(reference[copies[0]].shape))
     if test.y is None:
         return Yardstick(reference)
@@ -111,7 +112,7 @@ def _goal(output: Array, y: Array) -> tuple[str, Array] | None:
     """What labels are to an output: the metric and the target; None if they do not fit."""
     if y.shape[1:] == (1,) and y.shape != output.shape:
         y = y[:, 0]
-    whole = y.dtype.kind in "iub"
+    whole = y.dtype.kind in "iub" or bool((y == np.round(y)).all())
     several = output.shape[-1] > 1
     if y.shape == output.shape[:-1]:
         if whole and y.min() >= 0 and y.max() < max(output.shape[-1], 2):
