@@ -106,6 +106,15 @@ def test_networks_that_classify_need_labels(train, parts, labels):
     train("autoencoder", parts=(Part(parts[0].x), Part(parts[1].x)))
 
 
+def test_labels_may_stand_in_a_column(train, parts):
+    flat, _, _ = train()
+    # Another digest, so that it is not the cache that answers.
+    column, _, said = train(data="other", parts=[Part(p.x, p.y[:, None]) for p in parts])
+    assert "training" in said
+    for ours, theirs in zip(flat.get_weights(), column.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
 def test_small_data_is_trained_on_longer():
     assert training.epochs_for(55_000) == training.EPOCHS
     assert training.epochs_for(1000) * 1000 >= training.STEPS * training.BATCH_SIZE

@@ -124,7 +124,8 @@ def _classes(name: str, *parts: Part) -> int:
             "use --model autoencoder or a trained .keras file"
         )
     for y in labels:
-        if y.ndim != 1 or y.dtype.kind not in "iub" or y.min() < 0:
+        one = y.ndim == 1 or y.shape[1:] == (1,)
+        if not one or y.dtype.kind not in "iub" or y.min() < 0:
             raise TfpruneError(
                 f"--model {name}: expected integer labels from 0, one a sample, received "
                 f"{y.dtype} of shape {y.shape}"
