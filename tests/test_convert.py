@@ -13,6 +13,7 @@ from tests.graphs import fill, outputs
 from tfprune import TfpruneError, convert
 from tfprune.inputs import check_inputs
 from tfprune.litert import LiteModel, latencies
+from tfprune.precision import in_float32
 from tfprune.quiet import quiet
 
 
@@ -323,3 +324,63 @@ def test_inputs_that_are_mixed_up_are_refused(rng, parts, tmp_path):
     ):
         with pytest.raises(TfpruneError, match=message):
             tfprune.export(model, tmp_path, ["float32"], bad)
+
+
+HALVES = ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"]
+
+
+def as_float32(model, x):
+    """What a Sequential of Dense layers computes, by plain arithmetic."""
+    for layer in model.layers:
+        kernel, bias = (weight.astype(np.float32) for weight in layer.get_weights())
+        x = x @ kernel + bias
+        x = np.maximum(x, 0) if layer.activation is keras.activations.relu else x
+    return x
+
+
+@pytest.mark.parametrize("policy", HALVES)
+def test_models_of_half_precision_are_exported_as_float32(rng, x, tmp_path, policy):
+    layers = [kl.Dense(9, activation="relu", dtype=policy), kl.Dense(3, dtype=policy)]
+    kind = policy if policy == "float16" else "float32"
+    model = keras.Sequential([keras.Input((40,), dtype=kind), *layers], name="half")
+    schemes = ("float32", "float16", "dynamic", "int8", "int16x8")
+    paths = tfprune.export(model, tmp_path, schemes, x)
+    # What a float16 input holds is all that the model can know.
+    taken = x.astype(kind).astype("float32")
+    expected = as_float32(model, taken)
+    for scheme, path in paths.items():
+        (received,) = LiteModel(path.read_bytes()).predict([taken])
+        tolerance = {"float32": 1e-4, "float16": 1e-2, "int16x8": 0.1}.get(scheme, 0.25)
+        assert np.abs(received - expected).max() < tolerance * expected.std()
+    assert [layer.dtype_policy.name for layer in model.layers] == [policy, policy]
+    parameters = model.count_params()
+    assert 4 * parameters < paths["float32"].stat().st_size < 4 * parameters + 3500
+
+
+@pytest.mark.parametrize("policy", HALVES[:2])
+def test_half_precision_anywhere_in_a_model_is_found(rng, tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        data, other = keras.Input((4, 6), name="data"), keras.Input((5, 3), name="a")
+        inner = keras.Input((4, 3))
+        nested = keras.Model(inner, kl.Dense(4, activation="relu", name="deep")(inner), name="net")
+        wrapped = kl.TimeDistributed(kl.Dense(3, name="float16"), dtype="float32")(data)
+        seen = kl.Flatten()(nested(kl.BatchNormalization()(wrapped)))
+        read = kl.Bidirectional(kl.LSTM(3, unroll=True), name="both")(other)
+        joined = keras.ops.tanh(kl.Concatenate()([seen, read])) * 2
+        out = kl.Dense(2, dtype="float32")(keras.ops.cast(joined, "float16"))
+        model = keras.Model([data, other], out, name="mixed")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = [rng.normal(0, 1, (40, *t.shape[1:])).astype("float32") for t in model.inputs]
+    paths = tfprune.export(model, tmp_path, ["float32", "int8"], x)
+    lite = LiteModel(paths["float32"].read_bytes(), ["data", "a"])
+    # The outputs of the model itself differ by what half precision rounds away.
+    (received,), (expected,) = lite.predict(x), outputs(model, x)
+    assert 0 < np.abs(received - expected).max() < 0.05 * expected.std()
+
+
+def test_models_of_float32_are_not_copied(model):
+    assert in_float32(model) is model
+    data = keras.Input((4,), dtype="float16")
+    assert in_float32(keras.Model(data, kl.Dense(2)(data))).inputs[0].dtype == "float32"

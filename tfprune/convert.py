@@ -26,6 +26,7 @@ from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
 from tfprune.inputs import check_inputs, input_shapes, packed
 from tfprune.litert import LiteModel
+from tfprune.precision import HALF, in_float32
 from tfprune.progress import meter
 from tfprune.quiet import quiet
 
@@ -95,6 +96,7 @@ def convert(
     Parameters
     ----------
     model : keras.Model
+        One of half precision is converted, and compared, as its float32 twin.
     schemes : sequence of str
     representative : sequence of arrays of shape (samples, ...)
         One for each of ``model.inputs``. Sets the scales of quantised activations (at most 500
@@ -111,7 +113,11 @@ def convert(
     TfpruneError
         If the converter refuses the model, or a file disagrees with Keras.
     """
-    samples = [data[:REPRESENTATIVE] for data in representative]
+    model = in_float32(model)
+    samples = [
+        data[:REPRESENTATIVE].astype(tensor.dtype)
+        for data, tensor in zip(representative, model.inputs, strict=True)
+    ]
     names = signature_names(model)
     if batch is not None and (type(batch) is not int or not 1 <= batch <= MOST_BATCH):
         raise TfpruneError(
@@ -196,7 +202,7 @@ def _convert_one(
 
 
 def outputs_of(model: keras.Model, x: Sequence[Array]) -> list[Array]:
-    """What Keras computes: a list of outputs, each of shape (samples, ...).
+    """What Keras computes: a list of outputs, each of shape (samples, ...), no half floats.
 
     Parameters
     ----------
@@ -215,6 +221,7 @@ def outputs_of(model: keras.Model, x: Sequence[Array]) -> list[Array]:
         line = next((text for text in str(error).splitlines() if text.strip()), "")
         raise TfpruneError(f"model {model.name}: it cannot compute the data: {line}") from None
     made = [np.asarray(out) for out in outputs]
+    made = [out.astype(np.float32) if out.dtype.name in HALF else out for out in made]
     if not all(np.isfinite(out).all() for out in made):
         raise TfpruneError(f"model {model.name}: expected finite outputs, received NaN or infinity")
     return made

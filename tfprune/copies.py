@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -41,7 +41,7 @@ def _has_shapes(model: keras.Model) -> bool:
         return False
 
 
-def copied(layer: Any, **changes: Any) -> Any:
+def copied(layer: Any, /, **changes: Any) -> Any:
     """A new layer of the same configuration, but for the changes; weights are not copied.
 
     Raises
@@ -99,7 +99,9 @@ def walk(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + layer.name, layer
 
 
-def rebuild(model: keras.Model, change: Callable[[Any], Any]) -> keras.Model:
+def rebuild(
+    model: keras.Model, change: Callable[[Any], Any], dtypes: Mapping[str, str] | None = None
+) -> keras.Model:
     """A model of the same kind over new layers, not compiled, inputs under their old names.
 
     Parameters
@@ -107,24 +109,33 @@ def rebuild(model: keras.Model, change: Callable[[Any], Any]) -> keras.Model:
     model : keras.Model
     change : callable
         Called once with every layer that is no nested model; returns the one in its place.
+    dtypes : mapping of str to str, optional
+        What inputs of a type become; they keep it by default.
     """
+    fresh = _fresh(model, dtypes or {})
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    return _rebuild(model, keras.tree.map_structure(_fresh(model), structure), change, {})
+    inputs = keras.tree.map_structure(fresh, structure)
+    return _rebuild(model, inputs, change, dtypes or {}, {})
 
 
-def _fresh(model: keras.Model) -> Callable[..., Any]:
+def _fresh(model: keras.Model, dtypes: Mapping[str, str]) -> Callable[..., Any]:
     names = {id(layer.output): layer.name for layer in model.layers if type(layer) is kl.InputLayer}
 
     def fresh(tensor: Any, like: Any | None = None) -> Any:
-        like = tensor if like is None else like
+        shape = tensor.shape if like is None else like.shape
         name = names.get(id(tensor), tensor.name)
-        return keras.Input(batch_shape=like.shape, dtype=tensor.dtype, name=name)
+        dtype = dtypes.get(tensor.dtype, tensor.dtype)
+        return keras.Input(batch_shape=shape, dtype=dtype, name=name)
 
     return fresh
 
 
 def _rebuild(
-    model: keras.Model, inputs: Any, change: Callable[[Any], Any], made: dict[int, Any]
+    model: keras.Model,
+    inputs: Any,
+    change: Callable[[Any], Any],
+    dtypes: Mapping[str, str],
+    made: dict[int, Any],
 ) -> keras.Model:
     def new(layer: Any) -> Any:
         if is_nested(layer):
@@ -138,11 +149,11 @@ def _rebuild(
             return layer(*args, **kwargs)
         if id(layer) not in made:
             given = keras.tree.flatten(args[0] if args else kwargs["inputs"])
-            fresh = map(_fresh(layer), layer.inputs, given)
+            fresh = map(_fresh(layer, dtypes), layer.inputs, given)
             chain = isinstance(layer, keras.Sequential)
             structure = layer.inputs[0] if chain else layer.input
             own = keras.tree.pack_sequence_as(structure, list(fresh))
-            made[id(layer)] = _rebuild(layer, own, change, made)
+            made[id(layer)] = _rebuild(layer, own, change, dtypes, made)
         return made[id(layer)](*args, **kwargs)
 
     if isinstance(model, keras.Sequential):
