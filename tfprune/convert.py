@@ -22,6 +22,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfprune.choices import DEFAULT_SCHEMES, check_schemes
+from tfprune.copies import walk
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
 from tfprune.inputs import check_inputs, input_shapes, packed
@@ -163,14 +164,14 @@ def signature_names(model: keras.Model) -> list[str]:
 
 def _check_recurrent(model: keras.Model, schemes: Sequence[str]) -> None:
     """TensorFlow's calibration crashes the whole process on loops."""
-    for layer in model.layers:
+    for path, layer in walk(model):
         inner = getattr(layer, "layer", layer)
         loops = isinstance(inner, keras.layers.RNN) and not inner.unroll
         for scheme in schemes:
             if loops and scheme in ("int8", "int16x8"):
                 raise TfpruneError(
                     f"model {model.name}: no {scheme} file can be made of recurrent layers "
-                    f"({layer.name}); choose other --schemes, or build it with unroll=True"
+                    f"({path}); choose other --schemes, or build it with unroll=True"
                 )
 
 

@@ -11,12 +11,12 @@ import keras
 
 from tfprune import datasets, manifest, plots, training
 from tfprune.convert import convert, outputs_of, signature_names
+from tfprune.copies import functional
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
 from tfprune.git import git_state
 from tfprune.inputs import Array, check_inputs, input_shapes
-from tfprune.layers import functional
 from tfprune.litert import LiteModel, latencies
 from tfprune.models import BUILT_IN, load_model
 from tfprune.parts import Dataset, Wanted, prepare
