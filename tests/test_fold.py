@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfprune.choices import FOLD_NAMES
 from tfprune.fold import FOLDS, absorb, drop, intake, least_squares, outgoing, scaled
 from tfprune.moments import Moments
 from tfprune.select import Selection
@@ -109,3 +110,7 @@ def test_fewer_samples_than_units_leave_a_steady_fold(rng, units, scale):
     assert np.abs(fold.matrix).max() < 2
     rebuilt = a[:, 1:].astype(float) @ fold.matrix + fold.shift
     np.testing.assert_allclose(rebuilt, a, atol=2e-2 * scale)
+
+
+def test_the_names_that_are_checked_are_those_of_the_folds():
+    assert tuple(FOLDS) == FOLD_NAMES

@@ -10,6 +10,8 @@ from tfprune.errors import TfpruneError
 # What kinds of layers a word for --layers means.
 KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv"}}
 FARTHEST_CENTRE = 1e6
+# The keys of fold.FOLDS, whose room needs numpy.
+FOLD_NAMES = ("least-squares", "scaled", "outgoing", "incoming", "drop")
 CENTRES = ("auto", "none", "mean")
 SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")
 DEFAULT_SCHEMES = SCHEMES[:4]

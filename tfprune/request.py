@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from tfprune.choices import (
     DEFAULT_SCHEMES,
+    FOLD_NAMES,
     KINDS,
     check_centre,
     check_choice,
@@ -13,7 +14,6 @@ from tfprune.choices import (
     check_threshold,
 )
 from tfprune.errors import TfpruneError
-from tfprune.fold import FOLDS
 
 BUILT_IN = ("cnn", "mlp", "autoencoder")
 MODEL_FILES = (".keras", ".h5", ".hdf5")
@@ -72,7 +72,7 @@ def checked(request: Request, prune: str, batch: str) -> Request:
     """
     check_choice("--dataset", request.dataset, ("auto", "mnist", "digits"))
     check_choice("--scale", request.scale, ("auto", "none"))
-    check_choice("--fold", request.fold, FOLDS)
+    check_choice("--fold", request.fold, FOLD_NAMES)
     limits = (
         ("units", 1, 2**16),
         ("epochs", 1, 2**20),
