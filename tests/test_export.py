@@ -207,6 +207,27 @@ def test_ctrl_c_leaves_nothing_half_written(environment, tmp_path):
     assert (tmp_path / "manifest.json").read_text() == "before"
 
 
+@pytest.mark.parametrize(
+    ("module", "delay"),
+    [("difflib", 0), ("fire.core", 0), ("tfprune.request", 0), ("tfprune.request", 0.4)],
+)
+def test_ctrl_c_while_it_still_imports_is_one_line(environment, tmp_path, module, delay):
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "tools.export", "--output", str(tmp_path)],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        # Python names every module on stderr when it has been imported.
+        while not running.stderr.readline().endswith(f" {module}\n"):
+            assert running.poll() is None
+        time.sleep(delay)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    said = [line for line in err.splitlines() if line and not line.startswith("import time:")]
+    assert said == ["tools.export: interrupted; nothing was changed"]
+    assert (running.returncode, out) == (130, "")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
     """A user's own model and data, and broken ones."""

@@ -65,6 +65,16 @@ def test_no_tensorflow_before_it_is_needed(module):
     assert done.stdout.split() == ["False", "False"]
 
 
+def test_a_command_can_be_interrupted_as_soon_as_it_starts():
+    """Whatever is imported before the handlers are set is time in which Ctrl-C is a traceback."""
+    code = "import sys, tools.export; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    slow = {"numpy", "scipy", "fire", "asyncio", "logging", "inspect", "tfprune.request"}
+    assert not slow & set(done.stdout.split())
+
+
 def test_the_wheel_holds_the_package_alone():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["packages"] == ["tfprune"]

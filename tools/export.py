@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 
 from tfprune.choices import DEFAULT_SCHEMES
-from tfprune.quiet import quiet
-from tfprune.request import Request, checked
 from tools.command import main
 
 
@@ -57,6 +55,9 @@ def export(
         unsafe: Load a model file although it can run code.
         json: Print the manifest in place of the tables.
     """
+    from tfprune.quiet import quiet
+    from tfprune.request import Request, checked
+
     request = checked(
         Request(
             dataset=dataset, data=data, scale=scale, model=model, units=units, epochs=epochs,
