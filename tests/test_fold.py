@@ -46,6 +46,16 @@ def test_least_squares_is_that_of_the_samples(seed, survivors):
     assert not fold.shift[selection.kept].any()
 
 
+def test_a_duplicate_is_its_partner_however_few_the_samples(rng):
+    """Found on EfficientNetB0: with fewer samples than units any mixture of survivors fits."""
+    a = np.maximum(rng.normal(0, 1, (1032, 400)), 0).astype(np.float32)
+    a[:, 7], a[:, 9] = 2 * a[:, 311], 3 - a[:, 200]
+    selection = Selection(np.setdiff1d(np.arange(400), [7, 9]), similar={7: 311, 9: 200})
+    fold = least_squares(selection, moments_of(a[:32]), np.zeros(400))
+    new = a[32:].astype(float)
+    np.testing.assert_allclose(new[:, fold.kept] @ fold.matrix + fold.shift, new, atol=0.02)
+
+
 def test_scaled_takes_the_sign_and_the_centre_of_the_pair(rng):
     a = rng.random((500, 4)).astype(np.float32)
     a[:, 0] = 0.5 + 0.4 * (a[:, 2] - 0.5)

@@ -24,10 +24,6 @@ RIDGE = 1e-7
 RIDGE_PER_SAMPLE = 1e-3
 REFINEMENTS = 2
 
-# Share of a unit's variance that rounding may seem to leave to no partner, at most.
-SAME = 1e-5
-TINY = np.finfo(float).tiny
-
 
 @dataclass(frozen=True)
 class Fold:
@@ -97,7 +93,10 @@ def scaled(selection: Selection, moments: Moments, centre: Array, shiftless: boo
 def least_squares(
     selection: Selection, moments: Moments, centre: Array, shiftless: bool = False
 ) -> Fold:
-    """Every removed unit is the linear function of all survivors with the least squared error."""
+    """Every removed unit is the linear function of all survivors with the least squared error.
+
+    Where samples are too few to tell, it is what is nearest to the best multiple of its partner.
+    """
     fold = _identity(selection, moments)
     kept = selection.kept
     removed = np.setdiff1d(np.arange(selection.units), [*kept, *selection.constant])
@@ -107,44 +106,26 @@ def least_squares(
     deviation = np.sqrt(np.maximum(products.diagonal()[kept], 0))
     if not shiftless:
         deviation[moments.constant()[kept]] = 0
-    fold.shift[removed] = mean[removed]
-    done = _same(fold, selection, products, mean, moments.rounding)
-    removed = np.setdiff1d(removed, done)
     informative = deviation > 0
     kept, deviation = kept[informative], deviation[informative]
+    fold.shift[removed] = mean[removed]
     if not len(removed) or not len(kept):
         return fold
     correlation = products[np.ix_(kept, kept)] / np.outer(deviation, deviation)
     target = products[np.ix_(kept, removed)] / deviation[:, None]
     ridge = RIDGE + RIDGE_PER_SAMPLE * len(kept) / moments.count
-    weights = _steady_solve(correlation, target, ridge) / deviation[:, None]
+    start = np.zeros_like(target)
+    pairs = selection.similar | selection.complementary
+    partners = np.array([pairs.get(int(unit), -1) for unit in removed])
+    rows, columns = np.nonzero(kept[:, None] == partners)
+    start[rows, columns] = target[rows, columns]
+    weights = _steady_solve(correlation, target, ridge, start) / deviation[:, None]
     fold.matrix[np.ix_(np.flatnonzero(informative), removed)] = weights
     fold.shift[removed] -= mean[kept] @ weights
     return fold
 
 
-def _same(
-    fold: Fold, selection: Selection, products: Array, mean: Array, rounding: float
-) -> list[int]:
-    """Folds units that are their partner but for rounding; returns them.
-
-    Solving for them with all survivors would spread the rounding over all of these.
-    """
-    row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
-    done = []
-    for unit, partner in (selection.similar | selection.complementary).items():
-        pair = [unit, partner]
-        size, cross = products[pair, pair], products[unit, partner]
-        # Taking the mean out of products leaves their rounding in.
-        noise = rounding * (1 + np.sum(mean[pair] ** 2 / np.maximum(size, TINY)))
-        if partner in row_of and cross**2 > (1 - min(noise, SAME)) * size.prod() > 0:
-            fold.matrix[row_of[partner], unit] = cross / size[1]
-            fold.shift[unit] = mean[unit] - cross / size[1] * mean[partner]
-            done.append(unit)
-    return done
-
-
-def _steady_solve(correlation: Array, target: Array, ridge: float) -> Array:
+def _steady_solve(correlation: Array, target: Array, ridge: float, start: Array) -> Array:
     """Solves for weights where the matrix may be singular, up to the rounding of its sums."""
     while True:
         try:
@@ -152,9 +133,9 @@ def _steady_solve(correlation: Array, target: Array, ridge: float) -> Array:
             break
         except linalg.LinAlgError:
             ridge *= 10
-    weights = linalg.cho_solve(factor, target)
-    for _ in range(REFINEMENTS):
-        weights += linalg.cho_solve(factor, target - correlation @ weights)
+    weights = start
+    for _ in range(1 + REFINEMENTS):
+        weights = weights + linalg.cho_solve(factor, target - correlation @ weights)
     return weights
 
 
