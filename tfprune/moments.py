@@ -157,8 +157,13 @@ class Moments:
     def _products_about(self, point: npt.ArrayLike) -> Array:
         self.flush()
         moved = self._reference.astype(np.float64) - np.asarray(point, np.float64)
-        cross = np.outer(self._sum, moved)
-        return self._products + cross + cross.T + self.count * np.outer(moved, moved)
+        products = self._products.copy()
+        if moved.any():
+            # Half of what both have in common goes with each side: one matrix instead of three.
+            cross = np.outer(self._sum + self.count / 2 * moved, moved)
+            products += cross
+            products += cross.T
+        return products
 
     @property
     def rounding(self) -> float:
@@ -192,7 +197,9 @@ class Moments:
 
     def constant(self) -> npt.NDArray[np.bool_]:
         """Which units never change (dead units included), shape (units,)."""
-        variance = np.maximum(self.covariance().diagonal(), 0)
+        self.flush()
+        spread = self._sum / max(self.count, 1)
+        variance = np.maximum(self._products.diagonal() / max(self.count, 1) - spread**2, 0)
         scale = variance + self.mean**2
         return variance <= CONSTANT_SPREAD**2 * scale
 
@@ -213,8 +220,10 @@ def angles(gram: Array) -> Array:
     """
     lengths = np.sqrt(np.maximum(gram.diagonal(), 0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = gram / np.outer(lengths, lengths)
+        degrees = gram / lengths
+        degrees /= lengths[:, None]
     # Rounding can leave a cosine just outside [-1, 1], where arccos is NaN.
-    degrees = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    np.clip(degrees, -1, 1, out=degrees)
+    np.degrees(np.arccos(degrees, out=degrees), out=degrees)
     degrees[np.diag_indices_from(degrees)] = np.where(lengths > 0, 0.0, np.nan)
     return degrees
