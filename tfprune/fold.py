@@ -102,7 +102,8 @@ def least_squares(
     removed = np.setdiff1d(np.arange(selection.units), [*kept, *selection.constant])
     # Without a shift the fit goes through the origin.
     mean = np.zeros(selection.units) if shiftless else moments.mean
-    products = moments.gram(mean) / max(moments.count, 1)
+    products = moments.gram(mean)
+    products /= max(moments.count, 1)
     deviation = np.sqrt(np.maximum(products.diagonal()[kept], 0))
     if not shiftless:
         deviation[moments.constant()[kept]] = 0
@@ -111,15 +112,20 @@ def least_squares(
     fold.shift[removed] = mean[removed]
     if not len(removed) or not len(kept):
         return fold
-    correlation = products[np.ix_(kept, kept)] / np.outer(deviation, deviation)
-    target = products[np.ix_(kept, removed)] / deviation[:, None]
+    correlation = products[np.ix_(kept, kept)]
+    correlation /= deviation
+    correlation /= deviation[:, None]
+    target = products[np.ix_(kept, removed)]
+    target /= deviation[:, None]
+    del products  # Large; what is needed of it is copied.
     ridge = RIDGE + RIDGE_PER_SAMPLE * len(kept) / moments.count
     start = np.zeros_like(target)
     pairs = selection.similar | selection.complementary
     partners = np.array([pairs.get(int(unit), -1) for unit in removed])
     rows, columns = np.nonzero(kept[:, None] == partners)
     start[rows, columns] = target[rows, columns]
-    weights = _steady_solve(correlation, target, ridge, start) / deviation[:, None]
+    weights = _steady_solve(correlation, target, ridge, start)
+    weights /= deviation[:, None]
     fold.matrix[np.ix_(np.flatnonzero(informative), removed)] = weights
     fold.shift[removed] -= mean[kept] @ weights
     return fold
@@ -129,13 +135,17 @@ def _steady_solve(correlation: Array, target: Array, ridge: float, start: Array)
     """Solves for weights where the matrix may be singular, up to the rounding of its sums."""
     while True:
         try:
-            factor = linalg.cho_factor(correlation + ridge * np.eye(len(correlation)))
+            steadied = correlation.copy(order="F")
+            steadied[np.diag_indices_from(steadied)] += ridge
+            factor = linalg.cho_factor(steadied, overwrite_a=True)
             break
         except linalg.LinAlgError:
             ridge *= 10
     weights = start
     for _ in range(1 + REFINEMENTS):
-        weights = weights + linalg.cho_solve(factor, target - correlation @ weights)
+        error = correlation @ weights
+        np.subtract(target, error, out=error)
+        weights += linalg.cho_solve(factor, error)
     return weights
 
 
@@ -190,8 +200,8 @@ def absorb(kernel: Array, index: npt.NDArray[np.intp], fold: Fold) -> tuple[Arra
     """
     rows = kernel[index]
     folded = kernel.copy()
-    folded[index[:, fold.kept]] = np.einsum("ku,puo->pko", fold.matrix, rows)
-    return folded, np.einsum("u,puo->o", fold.shift, rows)
+    folded[index[:, fold.kept]] = fold.matrix @ rows
+    return folded, fold.shift @ rows.sum(axis=0)
 
 
 @dataclass(frozen=True)
