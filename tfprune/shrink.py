@@ -145,10 +145,10 @@ class _Change:
         for part, keep in keeps.items():
             folds = [(r, fold) for r, fold in self._folds.get(path, []) if r.part == part]
             stays = _depthwise(layer, made, keep)
+            if intake is not None:
+                _make(made, kernel_of(layer, part), intake)
             if type(layer) not in DEPTHWISE:
                 _read(made, kernel_of(layer, part), folds, stays)
-        if intake is not None:
-            _make(made, kernel_of(layer, ""), intake)
         return [made[name] for name in weights_of(copy)]
 
 
@@ -157,7 +157,9 @@ def _read(
 ) -> None:
     """Multiplies folds into the weights that read an input, and cuts what it lost."""
     kernel = np.moveaxis(made[where.name], where.axis, 0)
-    flat = kernel.reshape(len(kernel), -1).astype(np.float64)
+    flat = kernel.reshape(len(kernel), -1)
+    if folds:
+        flat = flat.astype(np.float64)
     for read, fold in folds:
         flat, moved = absorb(flat, read.index, fold)
         if where.bias in made:
@@ -178,9 +180,16 @@ def _read(
 def _make(made: dict[str, Array], where: Kernel, intake: Array) -> None:
     """Merges or cuts the units that a layer makes."""
     inputs_first = np.moveaxis(made[where.name], where.axis, 0)
-    made[where.name] = np.moveaxis(inputs_first @ intake, 0, where.axis)
+    made[where.name] = np.moveaxis(_taken_in(inputs_first, intake), 0, where.axis)
     if where.bias in made:
-        made[where.bias] = made[where.bias] @ intake
+        made[where.bias] = _taken_in(made[where.bias], intake)
+
+
+def _taken_in(weights: Array, intake: Array) -> Array:
+    """Survivors' incoming weights; where nothing is merged they are only picked."""
+    if (intake.sum(axis=0) == 1).all():
+        return np.asarray(weights[..., intake.argmax(axis=0)])
+    return np.asarray(weights.astype(np.float64) @ intake)
 
 
 def _depthwise(layer: Any, made: dict[str, Array], keep: Array | None) -> Array | None:
