@@ -258,7 +258,7 @@ def _evidence(
     different as can be.
     """
     size = len(group.roots)
-    between = np.full((size, size), np.nan)
+    between = None
     constant = np.ones(size, bool)
     alive = np.zeros(size, bool)
     for read, moments, centre in seen:
@@ -268,15 +268,21 @@ def _evidence(
             # Only nothing can go where a constant has no bias to go into.
             still &= moments.mean == 0
         constant[read.units] &= still
-        mine = angles(moments.gram(at))
-        alive[read.units] |= ~np.isnan(mine.diagonal())
-        whole = np.full((size, size), np.nan)
-        whole[np.ix_(read.units, read.units)] = mine
+        whole = angles(moments.gram(at))
         only = np.zeros(size, bool)
-        only[read.units] = ~np.isnan(mine.diagonal())
-        whole[only[:, None] != only] = 90.0
+        only[read.units] = ~np.isnan(whole.diagonal())
+        alive |= only
+        if len(read.units) < size:
+            mine, whole = whole, np.full((size, size), np.nan)
+            whole[np.ix_(read.units, read.units)] = mine
+        if not only.all():
+            whole[only[:, None] != only] = 90.0
+        if between is None:
+            between = whole
+            continue
         nearer = np.isnan(between) | (np.abs(whole - 90) < np.abs(between - 90))
-        between = np.where(nearer & ~np.isnan(whole), whole, between)
+        np.copyto(between, whole, where=nearer & ~np.isnan(whole))
+    assert between is not None, "a group that can be pruned has a reader"
     between[np.diag_indices(size)] = np.where(alive, 0.0, np.nan)
     return between, constant
 
@@ -312,5 +318,6 @@ def _results(group: Group, selection: Selection, between: Array, samples: int) -
 
 def _closest(between: Array) -> float:
     """Degrees between the pair of units that is nearest to similar or complementary."""
-    pairs = between[np.triu_indices(len(between), 1)]
-    return float(np.nanmin(np.minimum(pairs, 180 - pairs)))
+    pairs = np.minimum(between, 180 - between)
+    np.fill_diagonal(pairs, np.nan)
+    return float(np.nanmin(pairs))
