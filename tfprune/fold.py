@@ -24,6 +24,10 @@ RIDGE = 1e-7
 RIDGE_PER_SAMPLE = 1e-3
 REFINEMENTS = 2
 
+# Share of a unit's variance that rounding may seem to leave to no partner, at most.
+SAME = 1e-5
+TINY = np.finfo(float).tiny
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -107,9 +111,10 @@ def least_squares(
     deviation = np.sqrt(np.maximum(products.diagonal()[kept], 0))
     if not shiftless:
         deviation[moments.constant()[kept]] = 0
+    fold.shift[removed] = mean[removed]
+    removed = np.setdiff1d(removed, _same(fold, selection, products, mean, moments.rounding))
     informative = deviation > 0
     kept, deviation = kept[informative], deviation[informative]
-    fold.shift[removed] = mean[removed]
     if not len(removed) or not len(kept):
         return fold
     correlation = products[np.ix_(kept, kept)]
@@ -129,6 +134,27 @@ def least_squares(
     fold.matrix[np.ix_(np.flatnonzero(informative), removed)] = weights
     fold.shift[removed] -= mean[kept] @ weights
     return fold
+
+
+def _same(
+    fold: Fold, selection: Selection, products: Array, mean: Array, rounding: float
+) -> list[int]:
+    """Folds units that are their partner but for rounding; returns them.
+
+    Solving for them with all survivors would spread the rounding over all of these.
+    """
+    row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
+    done = []
+    for unit, partner in (selection.similar | selection.complementary).items():
+        pair = [unit, partner]
+        size, cross = products[pair, pair], products[unit, partner]
+        # Taking the mean out of products leaves their rounding in.
+        noise = rounding * (1 + np.sum(mean[pair] ** 2 / np.maximum(size, TINY)))
+        if partner in row_of and cross**2 > (1 - min(noise, SAME)) * size.prod() > 0:
+            fold.matrix[row_of[partner], unit] = cross / size[1]
+            fold.shift[unit] = mean[unit] - cross / size[1] * mean[partner]
+            done.append(unit)
+    return done
 
 
 def _steady_solve(correlation: Array, target: Array, ridge: float, start: Array) -> Array:
