@@ -36,6 +36,25 @@ def check_threshold(threshold: object) -> float:
     return degrees
 
 
+def check_share(share: object) -> float:
+    """Returns a share of units as a float.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not a number in the open interval (0, 1).
+    """
+    try:
+        value = float(share)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        value = math.nan
+    if isinstance(share, bool) or not 0 < value < 1:
+        raise TfpruneError(
+            f"remove: expected a share between 0 and 1, such as 0.5, received {share!r}"
+        )
+    return value
+
+
 def check_choice(what: str, choice: str, known: Iterable[str]) -> str:
     """Returns a choice that is among the known ones, else raises :class:`TfpruneError`."""
     if choice not in list(known):

@@ -10,15 +10,16 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.choices import KINDS, check_centre, check_choice, check_threshold
+from tfprune.choices import KINDS, check_centre, check_choice, check_share, check_threshold
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
+from tfprune.evidence import by_effect, evidence, nowhere_empty, view
 from tfprune.fold import FOLDS, intake
-from tfprune.groups import Group, Read, groups_of
+from tfprune.groups import Group, groups_of
 from tfprune.inputs import Samples, packed
 from tfprune.layers import CONVOLUTIONS, SEPARABLE, describe
 from tfprune.measure import measure
-from tfprune.moments import Array, Moments, angles
+from tfprune.moments import Array
 from tfprune.readings import Trace
 from tfprune.records import LayerResult, Skipped
 from tfprune.report import layer_table
@@ -45,6 +46,8 @@ class PruneResult:
     threshold : float
         Degrees.
     centre, fold : str
+    remove : float or None
+        The share of units that was asked for, in place of the threshold.
     """
 
     model: keras.Model
@@ -53,6 +56,7 @@ class PruneResult:
     threshold: float
     centre: str
     fold: str
+    remove: float | None = None
 
     def __str__(self) -> str:
         return layer_table(self.layers, self.skipped)
@@ -63,6 +67,7 @@ def prune(
     x: Any,
     threshold: float = 30,
     *,
+    remove: float | None = None,
     centre: str | float = "auto",
     fold: str = "least-squares",
     layers: str | Sequence[str] | None = None,
@@ -81,6 +86,9 @@ def prune(
         needed. A memory-mapped array or a data set is never held whole.
     threshold : float
         Degrees in (0, 90). Units are similar below it and complementary above 180 minus it.
+    remove : float, optional
+        In place of a threshold: the share of units, in (0, 1), that goes from every layer. Those
+        go whose loss, with the survivors refitted, changes least what their readers receive.
     centre : {"auto", "none", "mean"} or float
         The point about which angles are measured. ``auto``: 0.5 after a sigmoid, else 0.
     fold : {"least-squares", "scaled", "outgoing", "incoming", "drop"}
@@ -109,8 +117,11 @@ def prune(
     Gedeon, Harris (1991), "Network reduction techniques", for the angles.
     """
     degrees = check_threshold(threshold)
+    share = 0.0 if remove is None else check_share(remove)
     point = check_centre(centre)
     scheme = FOLDS[check_choice("fold", fold, FOLDS)]
+    if remove is not None:
+        check_choice("fold, with remove", fold, ("least-squares", "drop"))
     check_weights(model)
     traced = trace(model)
     data = Samples(model, x)
@@ -124,29 +135,39 @@ def prune(
     results: list[LayerResult] = []
     cuts: list[Cut] = []
     for group in chosen:
-        seen = [(read, moment, _centre(point, read, moment)) for read, moment in zip(
-            group.reads, moments, strict=False
-        )]  # fmt: skip
-        between, constant = _evidence(group, seen)
-        samples = min(moment.count for _, moment, _ in seen)
+        views = [view(read, next(moments), point) for read in group.reads]
+        between, constant = evidence(group, views)
+        samples = min(seen.moments.count for seen in views)
         if samples < LEAST_SAMPLES:
             raise TfpruneError(
                 f"data: expected at least {LEAST_SAMPLES} samples to measure angles on, "
                 f"received {samples}"
             )
-        selection = _nowhere_empty(group, scheme.rule(between, constant, degrees))
+        if remove is None:
+            selection = scheme.rule(between, constant, degrees)
+        else:
+            selection = by_effect(group, views, constant, traced, share)
+        selection = nowhere_empty(group, selection)
         results += _results(group, selection, between, samples)
         if len(selection.kept) < selection.units:
             folds = [
-                (read, scheme.fold(selection.within(read.units), moment, at, read.shiftless))
-                for read, moment, at in seen
+                (
+                    seen.read,
+                    scheme.fold(
+                        selection.within(seen.read.units),
+                        seen.moments,
+                        seen.centre,
+                        seen.read.shiftless,
+                    ),
+                )
+                for seen in views
             ]
             taken = intake(selection, scheme.merge_incoming)
             cuts.append(Cut(group, selection.kept, taken, folds))
     if layers is None or isinstance(layers, str):
         skipped += tuple(_nested(model, KINDS[layers or "dense"]))
     smaller = shrink(model, traced, cuts)
-    return PruneResult(smaller, tuple(results), skipped, degrees, str(centre), fold)
+    return PruneResult(smaller, tuple(results), skipped, degrees, str(centre), fold, remove)
 
 
 def check_weights(model: Any) -> None:
@@ -230,63 +251,6 @@ def _choose(
     return chosen, tuple(skipped)
 
 
-def _nowhere_empty(group: Group, selection: Selection) -> Selection:
-    """Keeps a unit in every layer of the group."""
-    for units in group.makers.values():
-        if not np.isin(units, selection.kept).any():
-            selection = selection.rescue(int(units[-1]))
-    return selection
-
-
-def _centre(point: str | float, read: Read, moments: Moments) -> Array:
-    if point == "auto":
-        return read.centre
-    if point == "mean":
-        return moments.mean
-    value = 0.0 if point == "none" else float(point)
-    return np.full(moments.units, value)
-
-
-def _evidence(
-    group: Group, seen: Sequence[tuple[Read, Moments, Array]]
-) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Angles between a group's units, and which of them never change.
-
-    Every reader gets a fold of its own, so a pair may go where it is similar (or opposite) to
-    each reader, by whatever factor: the angle that counts is that of the reader to whom the two
-    look least alike. Where one reader sees only one of them, or sees one as nothing, they are as
-    different as can be.
-    """
-    size = len(group.roots)
-    between = None
-    constant = np.ones(size, bool)
-    alive = np.zeros(size, bool)
-    for read, moments, centre in seen:
-        at = np.zeros_like(centre) if read.shiftless else centre
-        still = moments.constant()
-        if read.shiftless:
-            # Only nothing can go where a constant has no bias to go into.
-            still &= moments.mean == 0
-        constant[read.units] &= still
-        whole = angles(moments.gram(at))
-        only = np.zeros(size, bool)
-        only[read.units] = ~np.isnan(whole.diagonal())
-        alive |= only
-        if len(read.units) < size:
-            mine, whole = whole, np.full((size, size), np.nan)
-            whole[np.ix_(read.units, read.units)] = mine
-        if not only.all():
-            whole[only[:, None] != only] = 90.0
-        if between is None:
-            between = whole
-            continue
-        nearer = np.isnan(between) | (np.abs(whole - 90) < np.abs(between - 90))
-        np.copyto(between, whole, where=nearer & ~np.isnan(whole))
-    assert between is not None, "a group that can be pruned has a reader"
-    between[np.diag_indices(size)] = np.where(alive, 0.0, np.nan)
-    return between, constant
-
-
 def _results(group: Group, selection: Selection, between: Array, samples: int) -> list[LayerResult]:
     made = []
     shown = between.astype(np.float32)
@@ -297,6 +261,8 @@ def _results(group: Group, selection: Selection, between: Array, samples: int) -
             note = "one unit kept: a layer needs one"
         elif samples <= selection.units:
             note = f"WARNING: only {samples} samples for {selection.units} units"
+        elif selection.least:
+            note = f"{len(selection.least)} of least effect"
         elif len(selection.kept) == selection.units > 1:
             note = f"closest pair at {_closest(between):.1f} degrees"
         made.append(

@@ -23,6 +23,8 @@ class Selection:
         Removed unit -> the unit it is the complement of.
     constant : tuple
         Removed units that never change.
+    least : tuple
+        Removed units that matter least to their readers.
     rescued : tuple
         Units that stay only because a layer cannot be empty.
     """
@@ -31,12 +33,14 @@ class Selection:
     similar: dict[int, int] = field(default_factory=dict)
     complementary: dict[int, int] = field(default_factory=dict)
     constant: tuple[int, ...] = ()
+    least: tuple[int, ...] = ()
     rescued: tuple[int, ...] = ()
 
     @property
     def units(self) -> int:
         """Units of the layer before the removal."""
-        return len(self.kept) + len(self.similar) + len(self.complementary) + len(self.constant)
+        gone = (self.similar, self.complementary, self.constant, self.least)
+        return len(self.kept) + sum(map(len, gone))
 
     def rescue(self, unit: int) -> Selection:
         """The same, but for a unit that stays after all."""
@@ -45,6 +49,7 @@ class Selection:
             similar={key: value for key, value in self.similar.items() if key != unit},
             complementary={k: value for k, value in self.complementary.items() if k != unit},
             constant=tuple(key for key in self.constant if key != unit),
+            least=tuple(key for key in self.least if key != unit),
             rescued=(*self.rescued, unit),
         )
 
@@ -56,6 +61,7 @@ class Selection:
             similar=_renumbered(self.similar, place),
             complementary=_renumbered(self.complementary, place),
             constant=tuple(place[unit] for unit in self.constant if unit in place),
+            least=tuple(place[unit] for unit in self.least if unit in place),
         )
 
 
