@@ -91,6 +91,20 @@ def test_a_constant_filter_goes_only_where_no_padding_shows_it(rng):
         assert changed(model, result, images) < 1e-5
 
 
+@pytest.mark.parametrize("strides", [1, 2])
+def test_a_kernel_of_one_pixel_sees_no_padding(rng, strides):
+    """Found on MobileNet, whose pointwise convolutions are all padding="same"."""
+    data = keras.Input((9, 9, 3), name="data")
+    x = kl.Conv2D(8, 3, activation="relu", name="a")(data)
+    x = kl.Conv2D(6, 1, strides=strides, padding="same", use_bias=False, name="b")(x)
+    model = fill(keras.Model(data, kl.Dense(4, name="out")(kl.Flatten()(x))), rng)
+    set_unit(model, "a", 2, bias=0.8)
+    images = picture(rng, size=9)
+    result = tfprune.prune(model, images, 0.1, layers=["a"])
+    assert result.layers[0].units_after == 7
+    assert changed(model, result, images) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("first", "second", "shape"),
     [

@@ -172,7 +172,10 @@ class _Tracer(Ledger):
 
     def _convolution(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
         # Inside a transposed convolution outputs near the border sum over fewer inputs.
-        padded = layer.padding != "valid" or type(layer) in known.TRANSPOSED
+        padded = type(layer) in known.TRANSPOSED or (
+            # A kernel of one pixel never reaches beyond the border.
+            layer.padding != "valid" and set(layer.kernel_size) != {1}
+        )
         grouped = getattr(layer, "groups", 1) > 1
         if grouped:
             self.refuse(layer, given[0].labels, "reads its channels in groups")
