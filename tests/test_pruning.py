@@ -468,3 +468,13 @@ def test_activations_that_are_layers(rng, x):
     assert largest_change(model, result, x) < 1e-5
     reason = tfprune.prune(chain(rng, activation=kl.Softmax()), x).skipped[0].reason
     assert reason == "softmax of hidden (Dense) mixes the units"
+
+
+def test_nan_in_bfloat16_weights_is_refused(rng, x):
+    dtype = keras.DTypePolicy("bfloat16")
+    model = fill(keras.Sequential([keras.Input((6,)), kl.Dense(4, dtype=dtype), kl.Dense(2)]), rng)
+    kernel, bias = model.layers[0].get_weights()
+    kernel[0, 0] = np.nan
+    model.layers[0].set_weights([kernel, bias])
+    with pytest.raises(TfpruneError, match="expected finite weights"):
+        tfprune.prune(model, x)

@@ -207,7 +207,7 @@ def _checked(model: keras.Model, arrays: Sequence[Array]) -> list[Array]:
         with np.errstate(over="ignore"):
             taken = np.asarray(data).astype(tensor.dtype, copy=False)
         # Looked at as the model takes it: a large float64 may be no float32.
-        if np.issubdtype(taken.dtype, np.floating) and not np.isfinite(taken).all():
+        if taken.dtype.kind not in "iub" and not np.isfinite(taken).all():
             raise TfpruneError(
                 f"data: expected finite numbers, received NaN or infinity (as {tensor.dtype})"
             )

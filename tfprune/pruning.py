@@ -174,7 +174,7 @@ def check_weights(model: Any) -> None:
     """Raises :class:`TfpruneError` if a weight of the model is NaN or infinite."""
     for path, layer in walk(model) if isinstance(model, keras.Model) else ():
         for weight in layer.get_weights():
-            if np.issubdtype(weight.dtype, np.floating) and not np.isfinite(weight).all():
+            if weight.dtype.kind not in "iub" and not np.isfinite(weight).all():
                 raise TfpruneError(
                     f"layer {path}: expected finite weights, received NaN or infinity; "
                     "was the training stable?"
