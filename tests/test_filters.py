@@ -222,7 +222,7 @@ def test_real_architectures_survive_with_dead_filters_planted(rng, family):
     model = getattr(keras.applications, family)(
         weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None
     )
-    x = rng.random((4, size, size, 3)).astype("float32")
+    x = rng.random((8, size, size, 3)).astype("float32")
     result = tfprune.prune(model, x, 0.01, layers="all", batch_size=4)
     assert sum(layer.units_before for layer in result.layers) > 100
     assert changed(model, result, x) < 1e-4
