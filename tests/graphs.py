@@ -30,6 +30,7 @@ KINDS = [
     "normalise", "dropout", "relu", "leaky", "prelu", "tanh", "softmax", "flatten", "reshape",
     "permute", "concatenate", "add", "multiply", "pool", "pad", "crop", "upsample", "depthwise",
     "separable", "transposed", "again", "scale", "global", "gru", "lstm", "rnn", "attention",
+    "plus", "scalars",
 ]  # fmt: skip
 # Layers with units are what this is about, so they come more often, mostly one after another.
 steps = st.fixed_dictionaries(
@@ -132,6 +133,11 @@ def _step(step: dict, x, tensors: list, layers: list):  # noqa: PLR0911
     }
     if kind in plain:
         return plain[kind]()(x)
+    if kind == "scalars":
+        return keras.ops.relu(0.5 * x + 0.3) - x / 4
+    if kind == "plus":
+        fitting = [t for t in tensors if t.shape[1:] == x.shape[1:] and t is not x]
+        return x + fitting[-1] if fitting else x
     if kind in ("concatenate", "add", "multiply"):
         rule = {"concatenate": kl.Concatenate, "add": kl.Add, "multiply": kl.Multiply}[kind]
         alike = slice(1, -1) if kind == "concatenate" else slice(1, None)

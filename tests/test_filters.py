@@ -226,3 +226,40 @@ def test_real_architectures_survive_with_dead_filters_planted(rng, family):
     result = tfprune.prune(model, x, 0.01, layers="all", batch_size=4)
     assert sum(layer.units_before for layer in result.layers) > 100
     assert changed(model, result, x) < 1e-4
+
+
+def test_operations_on_tensors_are_followed(rng):
+    """The gates of MobileNetV3 are written so, and so are many residuals."""
+    data = keras.Input((8, 8, 3), name="data")
+    stem = kl.Conv2D(6, 3, padding="same", name="stem")(data)
+    branch = keras.ops.relu(kl.Conv2D(6, 3, padding="same", name="branch")(stem))
+    both = stem + 0.5 * branch
+    gate = kl.Conv2D(6, 1, name="gate")(kl.GlobalAveragePooling2D(keepdims=True)(both))
+    gated = both * (kl.ReLU(6.0)(gate + 3.0) * (1.0 / 6.0))
+    model = keras.Model(data, kl.Dense(3, name="out")(kl.Flatten()(gated)))
+    fill(model, rng)
+    for name in ("stem", "branch", "gate"):
+        set_unit(model, name, 0, 4)
+    images = picture(rng, size=8)
+    result = tfprune.prune(model, images, 0.2, layers="all")
+    assert {layer.name: layer.units_after for layer in result.layers} == {
+        "stem": 5, "branch": 5, "gate": 5,
+    }  # fmt: skip
+    assert changed(model, result, images) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: x + np.arange(4, dtype="float32"),
+        lambda x: keras.ops.flip(x, axis=-1),
+        lambda x: keras.ops.softmax(x),
+        lambda x: keras.ops.concatenate([x, x], axis=-1),
+    ],
+)
+def test_other_operations_are_walls(rng, build):
+    data = keras.Input((6, 6, 2), name="data")
+    x = build(kl.Conv2D(4, 3, name="a")(data))
+    model = fill(keras.Model(data, kl.Dense(2, name="out")(kl.Flatten()(x))), rng)
+    result = tfprune.prune(model, picture(rng, 2, 6), 80, layers="all")
+    assert "which is not handled" in {s.name: s.reason for s in result.skipped}["a"]

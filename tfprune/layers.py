@@ -45,6 +45,20 @@ RESIZING = (
 )  # fmt: skip
 # Layers that compute one value of several that lie over each other.
 MEETING = (kl.Add, kl.Subtract, kl.Multiply, kl.Average, kl.Maximum, kl.Minimum)
+# Operations on tensors, ``x + y`` or ``keras.ops.relu(x)``, by the names of their classes: these
+# stand nowhere in the public API. What arithmetic does with two tensors MEETING layers do.
+ARITHMETIC = {
+    "Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power",
+}  # fmt: skip
+UNITWISE_OPERATIONS = {
+    **dict.fromkeys(("Sigmoid", "HardSigmoid", "SparseSigmoid"), 0.5),
+    **dict.fromkeys(("Relu", "ReLU", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu"), 0.0),
+    **dict.fromkeys(("Silu", "HardSilu", "Softplus", "Squareplus", "SparsePlus"), 0.0),
+    **dict.fromkeys(("Tanh", "HardTanh", "TanhShrink", "Softsign", "LogSigmoid"), 0.0),
+    **dict.fromkeys(("HardShrink", "SoftShrink", "Threshold", "Clip", "Cast"), 0.0),
+    **dict.fromkeys(("Exp", "Square", "Sqrt", "Absolute", "Negative"), 0.0),
+}
+
 # Layers that mix units but keep their order, so that the way to an output stays visible.
 MIXING = (kl.Softmax, kl.LayerNormalization)
 TRANSPOSED = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
@@ -119,6 +133,11 @@ def activation_name(activation: Any) -> str:
     if getattr(keras.activations, name, None) is activation:
         return name
     return f"{name} (not Keras' own)"
+
+
+def is_operation(layer: Any) -> bool:
+    """Whether it is one of Keras' operations, not a layer."""
+    return not isinstance(layer, keras.Layer) and type(layer).__module__.startswith("keras.")
 
 
 def describe(layer: Any) -> str:

@@ -142,6 +142,8 @@ class _Tracer(Ledger):
             **dict.fromkeys(known.RECURRENT, self._recurrent),
             kl.MultiHeadAttention: self._attend,
         }
+        if known.is_operation(layer):
+            return self._operation
         return handlers.get(type(layer), self._unknown)
 
     def _dense(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> Features:
@@ -272,6 +274,23 @@ class _Tracer(Ledger):
         together = self.lay_over(self.describe(layer), rows)
         wide = [features.rows()[1] for features in given if features.labels.shape[-1] == size]
         return Features.spread(together, self.next_views(*wide), 0.0, shape_of(out))
+
+    def _operation(
+        self, layer: Any, inputs: Any, given: list[Features], out: Any
+    ) -> Features | None:
+        """``x + y``, ``0.5 * x``, ``keras.ops.relu(x)``: what treats every unit alone."""
+        name = type(layer).__name__
+        others = [a for a in keras.tree.flatten((self.args, self.kwargs)) if a is not inputs[0]]
+        if len(given) == 1 and all(np.ndim(other) == 0 for other in others):
+            if name in known.UNITWISE_OPERATIONS:
+                return self.after(given[0], known.UNITWISE_OPERATIONS[name])
+            if name in known.ARITHMETIC:
+                return self.after(given[0])
+        ranks = {len(tensor.shape) for tensor in inputs}
+        if len(given) == 2 and name in known.ARITHMETIC and len(ranks) == 1:
+            return self._meet(layer, inputs, given, out)
+        self._unknown(layer, inputs, given, out)
+        return None
 
     def _per_unit_weights(self, layer: Any, given: Features, whole: bool) -> bool:
         """Notes that a layer has weights per feature, which go with their units."""
