@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.gates import manifest
 from tfprune.quiet import quiet
+from tools.compare import main
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -38,3 +40,19 @@ def mnist() -> Path:
     if not Path(name).is_file():
         pytest.skip("needs the real MNIST: set TFPRUNE_MNIST to an .npz file of it")
     return Path(name)
+
+
+@pytest.fixture
+def gate(tmp_path, capsys, monkeypatch):
+    """Compares two dicts of sizes (or paths): exit code, stdout, stderr."""
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+    def call(old, new, *flags, about_old=None, about_new=None):
+        if isinstance(old, dict):
+            old = manifest(tmp_path / "old.json", old, **(about_old or {}))
+        if isinstance(new, dict):
+            new = manifest(tmp_path / "new.json", new, **(about_new or {}))
+        code = main(["--baseline", str(old), "--candidate", str(new), *map(str, flags)])
+        return (code, *capsys.readouterr())
+
+    return call

@@ -213,3 +213,30 @@ def plant_constant(model: keras.Model, name: str, target: int, bias: float) -> N
     kernel, biases = layer.get_weights()
     kernel[:, target], biases[target] = 0, bias
     layer.set_weights([kernel, biases])
+
+
+def chain(rng, *middle, activation="relu", units=12):
+    model = keras.Sequential(
+        [
+            keras.Input((6,), name="data"),
+            kl.Dense(units, activation=activation, name="hidden"),
+            *middle,
+            kl.Dense(3, name="out"),
+        ],
+        name="chain",
+    )
+    return positive(fill(model, rng))
+
+
+def positive(model):
+    """With a negative gamma a planted copy would be a complement, rightly."""
+    for layer in model.layers:
+        if isinstance(layer, kl.BatchNormalization):
+            gamma, *rest = layer.get_weights()
+            layer.set_weights([np.abs(gamma), *rest])
+    return model
+
+
+def largest_change(model, result, x):
+    pairs = zip(outputs(model, x), outputs(result.model, x), strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)

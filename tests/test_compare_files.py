@@ -1,0 +1,247 @@
+"""The size gate on files: what bytes are made of, folders, updates, history, bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+import tfprune
+from tests.gates import manifest
+from tests.graphs import fill
+from tfprune import budgets
+from tfprune.tflite import shares
+from tools.compare import main
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The same network with 40 and with 60 hidden units, as this package exports them."""
+    root = tmp_path_factory.mktemp("folders")
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (50, 30)).astype("float32")
+    for name, units in (("small", 40), ("large", 60)):
+        model = keras.Sequential(
+            [
+                keras.Input((30,), name="data"),
+                kl.Dense(units, activation="relu", name="hidden"),
+                kl.Dense(7, name="out"),
+            ],
+            name="net",
+        )
+        tfprune.export(fill(model, rng), root / name, ["float32", "int8"], x)
+    return root
+
+
+def test_bytes_of_a_file_by_hand(folders):
+    parts = shares(folders / "small" / "net_float32.tflite")
+    assert (
+        sum(share.bytes for share in parts)
+        == (folders / "small" / "net_float32.tflite").stat().st_size
+    )
+    weights = sorted(s.bytes for s in parts if s.kind == "weights" and s.bytes)
+    assert weights == sorted([4 * 30 * 40, 4 * 40 * 7, 4 * 40, 4 * 7])
+    assert {s.operator for s in parts if s.kind == "weights" and s.bytes} == {"FULLY_CONNECTED"}
+    assert not sum(s.bytes for s in parts if s.kind == "quantisation")
+    parts = shares(folders / "small" / "net_int8.tflite")
+    weights = sorted(s.bytes for s in parts if s.kind == "weights" and s.bytes)
+    assert weights == sorted([30 * 40, 40 * 7, 4 * 40, 4 * 7])
+    # Scale and zero point: per channel for two kernels and two biases, one for each activation.
+    expected = 12 * (2 * 40 + 2 * 7 + 3)
+    assert sum(s.bytes for s in parts if s.kind == "quantisation") == expected
+
+
+def test_names_and_shapes_are_those_that_the_interpreter_sees(folders):
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = folders / "large" / "net_int8.tflite"
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    theirs = {detail["name"] for detail in interpreter.get_tensor_details()}
+    ours = {share.name for share in shares(path) if share.kind == "names"}
+    assert ours <= theirs
+
+
+def test_folders_and_why(gate, folders):
+    code, out, _ = gate(folders / "small", folders / "large", "--why")
+    assert code == 1
+    grown = 4 * (30 * 20 + 20 * 7 + 20)
+    assert re.search(rf"net_float32.tflite.* \+{grown // 1000},\d\d\d B .*fail", out)
+    inside = out[out.index("net_float32.tflite: ") :]
+    assert re.search(rf"kind +weights .* \+{grown:,} B", inside)
+    assert re.search(r"operator +FULLY_CONNECTED .* \+\d", inside)
+    tensors = re.findall(r"tensor +(\S+) .* \+([\d,]+) B$", inside, re.M)
+    assert "hidden" in tensors[0][0]
+    assert tensors[0][1] == f"{4 * 30 * 20:,}"
+    assert gate(folders / "large", folders / "small")[0] == 0
+    assert gate(folders / "small", folders / "small", "--why")[0] == 0
+    made = gate(folders / "small.json", folders / "small", "--update")
+    (folders / "small" / "sizes.json").write_bytes((folders / "small.json").read_bytes())
+    code, inside, _ = gate(folders / "small" / "sizes.json", folders / "large", "--why")
+    assert (made[0], code) == (0, 1)
+    assert inside == out
+    code, out, _ = gate({"net": 1}, {"net": 1}, "--why")
+    assert "only its size is known" in out
+
+
+def test_accuracy_in_a_folder_is_that_of_the_very_file(gate, folders, tmp_path):
+    from tfprune.digest import file_digest
+
+    file = folders / "small" / "net_int8.tflite"
+    (tmp_path / "new").mkdir()
+    copy = tmp_path / "new" / file.name
+    copy.write_bytes(file.read_bytes())
+    entry = {"file": file.name, "bytes": 1, "accuracy": 0.5}
+    content = {"schema": 1, "artifacts": [{**entry, "sha256": file_digest(copy)}]}
+    (tmp_path / "new" / "manifest.json").write_text(json.dumps(content))
+    old = {file.name: copy.stat().st_size}
+    code, out, _ = gate(old, tmp_path / "new", "--all")
+    assert (code, "50.00 %" in out) == (0, True)
+    content["artifacts"][0]["sha256"] = "0" * 64
+    (tmp_path / "new" / "manifest.json").write_text(json.dumps(content))
+    code, out, err = gate(old, tmp_path / "new", "--all")
+    assert (code, "50.00 %" in out) == (0, False)
+    assert "not the file that the manifest measured" in err
+
+
+@pytest.mark.parametrize("name", ["base", "base.json"])
+def test_update_makes_a_baseline_where_there_is_none(gate, folders, tmp_path, name):
+    assert gate(tmp_path / name, folders / "small")[0] == 2
+    assert gate(tmp_path / name, folders / "small", "--update")[0] == 0
+    assert gate(tmp_path / name, folders / "small", "--slack", 0, "--max-increase", "0%")[0] == 0
+    assert gate(tmp_path / name, folders / "large")[0] == 1
+    assert gate(tmp_path / name, folders / "large", "--update")[0] == 0
+    assert gate(tmp_path / name, folders / "large", "--slack", 0, "--max-increase", "0%")[0] == 0
+
+
+def test_history_and_its_plot(gate, folders, tmp_path, capsys):
+    history = tmp_path / "history.jsonl"
+    for side in ("small", "large"):
+        gate(folders / "small", folders / side, "--history", history)
+    first, second = (json.loads(line) for line in history.read_text().splitlines())
+    assert set(first) == {"commit", "date", "models"}
+    assert {m["model"] for m in second["models"]} == {"net_float32.tflite", "net_int8.tflite"}
+    size = (folders / "large" / "net_int8.tflite").stat().st_size
+    assert {"model": "net_int8.tflite", "bytes": size, "accuracy": None} in second["models"]
+    picture = tmp_path / "sizes.png"
+    assert main(["--plot", "--history", str(history), "--output", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    history.write_text('{"commit": 1}\n')
+    assert main(["--plot", "--history", str(history), "--output", str(picture)]) == 2
+    assert "line 1: expected a run" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line_and_exit_code_2(gate, tmp_path, folders, capsys):
+    good = manifest(tmp_path / "good.json", {"a": 1})
+    (tmp_path / "text.json").write_text("no json")
+    (tmp_path / "foreign.json").write_text('{"name": "package", "version": 1}')
+    (tmp_path / "list.json").write_text("[1, 2]")
+    manifest(tmp_path / "later.json", {"a": 1}, schema=2)
+    manifest(tmp_path / "none.json", {})
+    (tmp_path / "odd.json").write_text('{"schema": 1, "artifacts": [{"file": "a", "bytes": "1"}]}')
+    twice = [{"file": "a", "bytes": 1}, {"file": "a", "bytes": 2}]
+    (tmp_path / "twice.json").write_text(json.dumps({"schema": 1, "artifacts": twice}))
+    (tmp_path / "empty").mkdir()
+    whole = (folders / "small" / "net_int8.tflite").read_bytes()
+    for name, content in (("cut", whole[: len(whole) // 2]), ("png", b"\x89PNG" * 9), ("no", b"")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "m.tflite").write_bytes(content)
+    cases = {
+        "text.json": "expected JSON",
+        "foreign.json": "expected a manifest of tfprune",
+        "list.json": "expected a manifest of tfprune",
+        "later.json": "expected schema 1, received 2",
+        "none.json": "at least one model",
+        "odd.json": "expected artifacts with file and bytes",
+        "twice.json": "two models named a",
+        "empty": "expected .tflite files, the folder has none",
+        "cut": "is it truncated?",
+        "png": "expected a TFLite file",
+        "no": "expected a TFLite file",
+        "missing.json": "no such file or folder",
+    }
+    for name, message in cases.items():
+        for sides in ((tmp_path / name, good), (good, tmp_path / name)):
+            code, out, err = gate(*sides)
+            assert (code, out) == (2, ""), name
+            assert message in err
+            assert len(err.splitlines()) == 1
+    code, _, err = gate(tmp_path / "missing.json", good)
+    assert "make one with --update" in err
+    flags = {
+        ("--max-increase", "2"): "--max-increase: expected a percentage with its sign",
+        ("--slack", "many"): "--slack: expected bytes",
+        ("--slack=-1",): "--slack: expected bytes",
+        ("--max-drop", "-1"): "--max-drop: expected points",
+        ("--format", "xml"): "invalid choice: 'xml'",
+        ("--colour",): "unrecognized arguments: --colour",
+        ("stray",): "unrecognized arguments: stray",
+        ("--plot",): "--plot: expected --history",
+        ("--why", "--format", "json"): "--why: expected --format table or markdown",
+    }
+    for words, message in flags.items():
+        code, out, err = gate(good, good, *words)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert len(err.splitlines()) == 1
+    assert main([]) == 2
+    assert "--baseline: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slack = \n", r"line 1"),
+        ("slack = 1\nbuget = 5\n", r"line 2: buget: unknown key, expected one of .*budget"),
+        ('# c\n\nmax-increase = "2"\n', r"line 3: max-increase: expected a percentage"),
+        ("max-increase = 2\n", r"line 1: max-increase: expected a percentage with its sign"),
+        ('[[models]]\nmatch = "a"\nbudget = "9 parsecs"\n', r"line 3: budget: expected bytes"),
+        ('[[models]]\nmatch = "a"\nbudget = -4\n', r"line 3: budget: expected bytes"),
+        ('[[models]]\nmatch = "a"\n[[models]]\nbudget = 3\n', r"line 3: match: expected the glob"),
+        ('[[models]]\nmatch = "a"\nsize = 3\n', r"line 3: size: unknown key"),
+        ('allow-removed = "yes"\n', r"line 1: allow-removed: expected true or false"),
+        ("max-drop = true\n", r"line 1: max-drop: expected points"),
+        ("models = 3\n", r"models: expected \[\[models\]\] tables"),
+    ],
+)
+def test_errors_in_sizes_toml_name_line_and_key(gate, tmp_path, text, message):
+    config = tmp_path / "sizes.toml"
+    config.write_text(text)
+    code, out, err = gate({"a": 1}, {"a": 1}, "--config", config)
+    assert (code, out) == (2, "")
+    assert re.search(message, err)
+    assert len(err.splitlines()) == 1
+
+
+def test_amounts():
+    assert budgets.amount("24 KiB") == 24 * 1024
+    assert budgets.amount("1.5MiB") == 1.5 * 1024**2
+    assert budgets.amount("2 MB") == 2_000_000
+    assert budgets.amount(7) == budgets.amount("7") == budgets.amount("7 B") == 7
+    assert budgets.percent("2.5 %") == 2.5
+
+
+def test_it_starts_at_once_with_nothing_but_the_standard_library(tmp_path):
+    good = manifest(tmp_path / "good.json", {"a": 1})
+    words = ["--baseline", good, "--candidate", good]
+    # -S leaves every installed package out; as a script, as a pre-commit hook runs it.
+    for start in ([str(ROOT / "tools" / "compare.py")], ["-m", "tools.compare"]):
+        done = subprocess.run(
+            [sys.executable, "-S", *start, *map(str, words)],
+            capture_output=True, text=True, cwd=ROOT, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    code = "import sys, tools.compare; print(len([m for m in sys.modules if 'numpy' in m]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "0"
