@@ -204,6 +204,13 @@ def test_attention_reads_what_is_left(rng, use_bias, key):
     assert 4 not in kept["value"] and 3 not in kept["query"]
 
 
+def test_units_that_are_repeated(rng):
+    data = keras.Input((3,))
+    x = kl.RepeatVector(4)(kl.Dense(8, activation="relu", name="once")(data))
+    model = keras.Model(data, kl.Dense(2)(kl.GRU(5)(x)))
+    check(filled(model, rng), rng.normal(0, 1, (60, 3)).astype("float32"), ["once"])
+
+
 def test_a_state_and_a_mask_made_of_units_stay(rng):
     data = keras.Input((9, 3))
     state = kl.Dense(4, name="state")(kl.Flatten()(data))

@@ -41,7 +41,7 @@ RESIZING = (
     kl.GlobalAveragePooling1D, kl.GlobalAveragePooling2D, kl.GlobalAveragePooling3D,
     kl.ZeroPadding1D, kl.ZeroPadding2D, kl.ZeroPadding3D,
     kl.Cropping1D, kl.Cropping2D, kl.Cropping3D,
-    kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D,
+    kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D, kl.RepeatVector,
 )  # fmt: skip
 # Layers that compute one value of several that lie over each other.
 MEETING = (kl.Add, kl.Subtract, kl.Multiply, kl.Average, kl.Maximum, kl.Minimum)
