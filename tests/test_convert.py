@@ -384,3 +384,14 @@ def test_models_of_float32_are_not_copied(model):
     assert in_float32(model) is model
     data = keras.Input((4,), dtype="float16")
     assert in_float32(keras.Model(data, kl.Dense(2)(data))).inputs[0].dtype == "float32"
+
+
+def test_an_open_axis_has_the_size_of_the_samples(rng, tmp_path):
+    data = keras.Input((None, None, 3), name="image")
+    maps = kl.Conv2D(4, 3, activation="relu")(data)
+    model = keras.Model(data, kl.Dense(2)(kl.GlobalAveragePooling2D()(maps)))
+    x = rng.random((40, 12, 10, 3)).astype("float32")
+    for batch in (1, None):
+        paths = tfprune.export(model, tmp_path, ["float32", "int8"], x, batch=batch)
+        received = LiteModel(paths["float32"].read_bytes()).predict([x])[0]
+        np.testing.assert_allclose(received, model.predict(x, verbose=0), atol=1e-5)

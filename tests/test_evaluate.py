@@ -66,7 +66,7 @@ def test_an_output_as_large_as_the_input_reconstructs_it():
     x = np.arange(128.0).reshape(4, 32)
     for labels in (None, np.array([1, 0, 2, 9]), np.array([[1.0], [0.0], [2.0], [9.0]])):
         measure = yardstick([x + 2], Part(x, labels))
-        assert measure.scores([x + 2]) == {"mse": 4.0, "output_error": 0.0}
+        assert measure.scores([x + 2]) == {"mse": 4.0, "agreement": 1.0, "output_error": 0.0}
 
 
 def test_an_output_as_large_as_one_of_several_inputs_is_no_copy_of_it():
@@ -111,3 +111,24 @@ def test_a_single_unit_decides_at_the_middle_of_the_references_range():
     assert decisions(logits, logits).tolist() == [0, 1]
     # Rounding may take the one negative value away; the boundary stays.
     assert decisions(np.array([[0.0], [0.3]]), logits).tolist() == [0, 1]
+
+
+def test_labels_belong_to_the_output_that_decides(rng):
+    """A single unit that could be held against anything stands first."""
+    values, five, three = rng.normal(0, 1, (60, 1)), rng.random((60, 5)), rng.random((60, 3))
+    y = rng.permutation(np.repeat(np.arange(3), 20))
+    found = yardstick([values, five, three], Part(np.zeros((60, 4)), y))
+    assert (found.metric, found.output) == ("accuracy", 2)
+    assert yardstick([values, five], Part(np.zeros((60, 4)), y)).output == 1
+    assert yardstick([values, five], Part(np.zeros((60, 4)), values[:, 0])).output == 0
+
+
+def test_agreement_of_values_is_the_share_of_their_variance(rng):
+    reference = rng.normal(3, 2, (5000, 1))
+    made = yardstick([reference], Part(np.zeros((5000, 4)), reference[:, 0] + 1))
+    noisy = reference + rng.normal(0, 1, reference.shape)
+    assert made.scores([reference])["agreement"] == 1
+    assert made.scores([noisy])["agreement"] == pytest.approx(
+        1 - np.mean((noisy - reference) ** 2) / reference.var()
+    )
+    assert made.scores([-reference])["agreement"] == 0

@@ -36,6 +36,8 @@ def files(tmp_path_factory):
     images = rng.integers(0, 256, (300, 8, 8), np.uint8)
     np.savez(folder / "own.npz", x=images, y=rng.integers(0, 3, 300))
     np.savez(folder / "unlabelled.npz", x=images)
+    np.savez(folder / "few.npz", x=images[:6])
+    np.save(folder / "one.npy", images)
     np.savez(folder / "other.npz", x=images[:, :7])
     np.savez(folder / "empty.npz", x=images[:0])
     np.savez(folder / "nan.npz", x=np.where(images > 0, images, np.nan))
@@ -173,8 +175,17 @@ BAD = {
     "centre": ([*OWN, "--centre", "middle"], "centre: expected auto"),
     "dataset": (["--dataset", "imagenet"], "--dataset: expected one of auto, mnist, digits"),
     "scale": ([*OWN, "--scale", "big"], "--scale: expected one of auto, none"),
-    "batch": ([*OWN, "--batch", "0"], "--batch: expected a whole number from 1 or dynamic"),
+    "batch": (
+        [*OWN, "--batch", "0"],
+        "--batch: expected a whole number from 1 to 4096, or dynamic",
+    ),
+    "large batch": ([*OWN, "--batch", "100000"], "--batch: expected a whole number from 1 to 4096"),
     "model": (["--model", "resnet"], "--model: expected cnn, mlp, autoencoder or the path"),
+    "layer of another kind": (
+        ["--dataset", "digits", "--layers", "flatten"],
+        "'flatten' is not a Dense or convolution layer of the model; these are: conv1, conv2",
+    ),
+    "a single array": (["--model", "{}/own.keras", "--data", "{}/one.npy"], "a single array"),
     "no data": (["--model", "{}/own.keras"], "expected data for a model of your own; add --data"),
     "missing model": (["--model", "{}/no.keras", *OWN[2:]], "no.keras: no such file"),
     "truncated model": (["--model", "{}/truncated.keras", *OWN[2:]], "is it truncated?"),
@@ -205,14 +216,13 @@ def test_bad_input_is_one_line_and_changes_nothing(case, files, tmp_path, capfd)
     code, out, err = run(argv, capfd)
     assert code == 2
     assert out == ""
-    said = [line for line in err.splitlines() if not line.startswith("tfprune: data: ")]
     # Progress bars may stand before the message, on lines of their own.
-    last = said[-1]
+    last = err.splitlines()[-1]
     assert last.startswith("tools.export: ")
     assert re.search(message, last)
     assert "Traceback" not in err
     if "activations" not in err:
-        assert len(said) == 1
+        assert len(err.splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["manifest.json"]
     assert (tmp_path / "manifest.json").read_text() == "before"
 

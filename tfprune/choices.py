@@ -15,6 +15,7 @@ FOLD_NAMES = ("least-squares", "scaled", "outgoing", "incoming", "drop")
 CENTRES = ("auto", "none", "mean")
 SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")
 DEFAULT_SCHEMES = SCHEMES[:4]
+MOST_BATCH = 4096
 
 
 def check_threshold(threshold: object) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfprune.choices import DEFAULT_SCHEMES, check_schemes
+from tfprune.choices import DEFAULT_SCHEMES, MOST_BATCH, check_schemes
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
@@ -37,7 +37,6 @@ Representative = Callable[[], Iterator[dict[str, Array]]]
 
 # Samples whose ranges set the scales of quantised activations.
 REPRESENTATIVE = 500
-MOST_BATCH = 4096
 
 
 def _float32(converter: Converter, samples: Representative) -> None:
@@ -101,7 +100,8 @@ def convert(
     schemes : sequence of str
     representative : sequence of arrays of shape (samples, ...)
         One for each of ``model.inputs``. Sets the scales of quantised activations (at most 500
-        samples are used), and is what every file is compared on with Keras.
+        samples are used), and is what every file is compared on with Keras; an axis that the
+        model leaves open has its size in the file.
     batch : int or None
         Fixed batch size; None leaves it open, at the cost of a few operators.
 
@@ -127,8 +127,9 @@ def convert(
     _check_recurrent(model, schemes)
     with tempfile.TemporaryDirectory() as folder:
         specs = [
-            keras.InputSpec(shape=(batch, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
-            for name, tensor in zip(names, model.inputs, strict=True)
+            # An axis that the model leaves open takes the size that it has in the samples.
+            keras.InputSpec(shape=(batch, *data.shape[1:]), dtype=tensor.dtype, name=name)
+            for name, tensor, data in zip(names, model.inputs, samples, strict=True)
         ]
         try:
             with quiet():
@@ -219,7 +220,8 @@ def outputs_of(model: keras.Model, x: Sequence[Array]) -> list[Array]:
     try:
         outputs = keras.tree.flatten(model.predict(packed(model, x), verbose=0))
     except Exception as error:  # An index outside an Embedding, say: TensorFlow's own kinds.
-        line = next((text for text in str(error).splitlines() if text.strip()), "")
+        lines = [text.strip() for text in str(error).splitlines() if text.strip()]
+        line = " ".join(lines[:2])
         raise TfpruneError(f"model {model.name}: it cannot compute the data: {line}") from None
     made = [np.asarray(out) for out in outputs]
     made = [out.astype(np.float32) if out.dtype.name in HALF else out for out in made]
@@ -267,7 +269,8 @@ def verify(
         if not off <= TOLERANCE[scheme]:
             raise TfpruneError(
                 f"the {scheme} file disagrees with Keras: output {out} is off by {off:.1%} of "
-                f"its spread, at most {TOLERANCE[scheme]:.1%} is accepted; it was not written"
+                f"its spread, at most {TOLERANCE[scheme]:.1%} is accepted; it was not written "
+                "(other --schemes may do)"
             )
 
 

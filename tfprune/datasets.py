@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -64,6 +64,8 @@ def load(
                 "use --dataset auto for data of your own"
             )
         return raw
+    if dataset == "mnist":
+        say = _nothing  # What fails says in one line where it looked.
     looked = []
     for where, path in _mnist_files():
         if path.is_file():
@@ -86,6 +88,10 @@ def load(
         )
     say("MNIST could not be had: FALLING BACK to scikit-learn's 1,797 handwritten digits")
     return replace(digits(seed), fallback_from="mnist")
+
+
+def _nothing(line: str) -> None:
+    pass
 
 
 def _mnist_files() -> Iterator[tuple[str, Path]]:
@@ -115,7 +121,8 @@ def _download() -> Path | None:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        # Keras' own progress would stand among the lines of a command.
+        with contextlib.redirect_stdout(io.StringIO()):
             thread = threading.Thread(target=fetch, daemon=True)
             thread.start()
             size, since = -1, time.monotonic()
@@ -164,9 +171,11 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
     """
     try:
         # Opened here: np.load leaves the file open when it fails.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file, contextlib.ExitStack() as stack:
+            archive = np.load(file, allow_pickle=False)
             if not hasattr(archive, "files"):
                 raise ValueError("a single array, not an archive")
+            stack.enter_context(archive)
             found = archive.files
             wanted = {"y_train", "y_test", "y", *STEMS}
             wanted |= {f"{stem}_{name}" for stem in STEMS for name in inputs}

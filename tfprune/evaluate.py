@@ -46,9 +46,10 @@ class Yardstick:
         Returns
         -------
         dict
-            ``accuracy`` (0 to 1) or ``mse`` where there are labels; ``agreement``, the share of
-            samples whose classes are the reference's in every output; ``output_error``, the
-            root mean square difference to the reference relative to its spread.
+            ``accuracy`` (0 to 1) or ``mse`` where there are labels; ``output_error``, the root
+            mean square difference to the reference relative to its spread; ``agreement``, the
+            share of samples whose classes are the reference's in every output, or, with ``mse``,
+            the share of the reference's variance that is there (1 - output_error^2, at least 0).
         """
         made: dict[str, float] = {}
         if self.metric == "accuracy":
@@ -58,7 +59,12 @@ class Yardstick:
         elif self.metric == "mse":
             difference = outputs[self.output].astype(float) - self.target
             made["mse"] = float(np.mean(difference**2))
-        if self.metric != "mse":
+        error = max(
+            disagreement(ours, theirs) for ours, theirs in zip(outputs, self.reference, strict=True)
+        )
+        if self.metric == "mse":
+            made["agreement"] = max(0.0, 1 - error**2)
+        else:
             same = [
                 (decisions(ours, theirs) == decisions(theirs, theirs))
                 .reshape(len(ours), -1)
@@ -66,18 +72,16 @@ class Yardstick:
                 for ours, theirs in zip(outputs, self.reference, strict=True)
             ]
             made["agreement"] = float(np.mean(np.logical_and.reduce(same)))
-        made["output_error"] = max(
-            disagreement(ours, theirs) for ours, theirs in zip(outputs, self.reference, strict=True)
-        )
+        made["output_error"] = error
         return made
 
 
 def yardstick(reference: Sequence[Array], test: Part) -> Yardstick:
     """Finds out from the shapes what the labels mean.
 
-    Whole numbers, floats too, are classes of the output that has room for them (a single output
-    unit decides between two), rows of one 1 likewise; other labels are values, scored by mean
-    squared error.
+    Whole numbers, floats too, are classes of the output that has room for them, rather of as many
+    units as there are classes (a single output unit decides between two), rows of one 1 likewise;
+    other labels are values, scored by mean squared error.
     An output as large as the only input, and no probabilities, reconstructs it.
 
     Parameters
@@ -97,10 +101,17 @@ def yardstick(reference: Sequence[Array], test: Part) -> Yardstick:
         return Yardstick(reference, "mse", copies[0], x[0].reshape(reference[copies[0]].shape))
     if test.y is None:
         return Yardstick(reference)
-    for position, output in enumerate(reference):
-        found = _goal(output, test.y)
-        if found is not None:
-            return Yardstick(reference, found[0], position, found[1])
+    found = [(n, goal) for n, out in enumerate(reference) if (goal := _goal(out, test.y))]
+    if found:
+        # Classes of several units first, and best of as many as there are; else the first output.
+        most = int(test.y.max()) + 1
+        sizes = [reference[n].shape[-1] for n, _ in found]
+        fit = [
+            (goal[0] == "accuracy", size > 1, size == most)
+            for (_, goal), size in zip(found, sizes, strict=True)
+        ]
+        position, (metric, target) = found[fit.index(max(fit))]
+        return Yardstick(reference, metric, position, target)
     shapes = ", ".join(str(output.shape[1:]) for output in reference)
     raise TfpruneError(
         f"data: labels of shape {test.y.shape[1:]} and values from {test.y.min()} to "

@@ -11,17 +11,18 @@ import keras
 
 from tfprune import datasets, manifest, plots, training
 from tfprune.convert import convert, outputs_of, signature_names
-from tfprune.copies import functional
+from tfprune.copies import functional, walk
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
 from tfprune.git import git_state
 from tfprune.inputs import Array, check_inputs, input_shapes
+from tfprune.layers import MAKERS
 from tfprune.litert import LiteModel, latencies
 from tfprune.models import BUILT_IN, load_model
 from tfprune.parts import Dataset, Wanted, prepare
 from tfprune.progress import meter
-from tfprune.pruning import PruneResult, check_weights, prune
+from tfprune.pruning import PruneResult, check_enough, check_weights, prune
 from tfprune.records import Artifact
 from tfprune.request import Request
 from tfprune.staging import staging
@@ -58,12 +59,19 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
     with staging(Path(request.output), last=MANIFEST) as stage:
         keras.utils.set_random_seed(request.seed)
         model, data, about = _model_and_data(request, say)
+        _check_names(request, model)
+        check_weights(model)
+        # Early, so that what does not fit is told alone, and before the long work.
+        x = check_inputs(model, data.test.x)
+        check_enough(len(data.calibration))
+        measure = yardstick(outputs_of(model, x), data.test)
         for note in data.notes:
             say(f"data: {note}")
-        check_weights(model)
-        # Early, so that labels that fit no output are told before the long work.
-        x = check_inputs(model, data.test.x)
-        measure = yardstick(outputs_of(model, x), data.test)
+        if measure.metric and len(measure.reference) > 1:
+            say(
+                f"data: labels are held against output {measure.output + 1} of the model's "
+                f"{len(measure.reference)}"
+            )
         result = prune(
             model,
             data.calibration.x,
@@ -133,13 +141,14 @@ def _model_and_data(
 
 
 def _check_names(request: Request, model: keras.Model) -> None:
-    """Tells layers that do not exist before the training, not after."""
-    names = {layer.name for layer in model.layers}
+    """Tells layers that do not exist before the work, not after."""
+    names = [path for path, layer in walk(model) if type(layer) in MAKERS]
     asked = () if isinstance(request.layers_to_prune, str) else request.layers or ()
     for name in (*asked, *request.skip):
         if name not in names:
             raise TfpruneError(
-                f"layer {name!r} is not a layer of the model; these are: {', '.join(sorted(names))}"
+                f"layer {name!r} is not a Dense or convolution layer of the model; "
+                f"these are: {', '.join(names)}"
             )
 
 

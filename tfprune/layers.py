@@ -66,6 +66,8 @@ CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D, *TRANSPOSED)
 DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)
 SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
 RECURRENT = (kl.SimpleRNN, kl.GRU, kl.LSTM)
+# What has units or filters that could go.
+MAKERS = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
 READERS = (kl.Dense, *CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *RECURRENT, kl.MultiHeadAttention)
 # What multi-head attention multiplies with weights of its own.
 ATTENDED = ("query", "key", "value")

@@ -25,7 +25,10 @@ COLOURS = {"original": "#7f7f7f", "pruned": "#d95f02"}
 def angle_histogram(layer: LayerResult, threshold: float, path: Path) -> None:
     """How many pairs of units have which angle, with the two thresholds."""
     figure, axes = _figure(7, 4)
-    pairs = layer.angles[np.triu_indices(len(layer.angles), 1)]
+    # A dead unit has no angle to any other.
+    alive = ~np.isnan(layer.angles.diagonal())
+    angles = layer.angles[np.ix_(alive, alive)]
+    pairs = angles[np.triu_indices(len(angles), 1)]
     # Many ReLU pairs stand at 90 exactly: they belong to the bin that ends there.
     pairs = np.nextafter(pairs[np.isfinite(pairs)], np.float32(0))
     axes.hist(pairs, bins=np.arange(0, 181, 3), color="#1b9e77")

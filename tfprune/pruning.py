@@ -138,11 +138,7 @@ def prune(
         views = [view(read, next(moments), point) for read in group.reads]
         between, constant = evidence(group, views)
         samples = min(seen.moments.count for seen in views)
-        if samples < LEAST_SAMPLES:
-            raise TfpruneError(
-                f"data: expected at least {LEAST_SAMPLES} samples to measure angles on, "
-                f"received {samples}"
-            )
+        check_enough(samples)
         if remove is None:
             selection = scheme.rule(between, constant, degrees)
         else:
@@ -168,6 +164,15 @@ def prune(
         skipped += tuple(_nested(model, KINDS[layers or "dense"]))
     smaller = shrink(model, traced, cuts)
     return PruneResult(smaller, tuple(results), skipped, degrees, str(centre), fold, remove)
+
+
+def check_enough(samples: int) -> None:
+    """Raises :class:`TfpruneError` if so many samples are too few to measure angles on."""
+    if samples < LEAST_SAMPLES:
+        raise TfpruneError(
+            f"data: expected at least {LEAST_SAMPLES} samples to measure angles on, "
+            f"received {samples}"
+        )
 
 
 def check_weights(model: Any) -> None:

@@ -8,6 +8,7 @@ from tfprune.choices import (
     DEFAULT_SCHEMES,
     FOLD_NAMES,
     KINDS,
+    MOST_BATCH,
     check_centre,
     check_choice,
     check_schemes,
@@ -116,8 +117,9 @@ def checked(request: Request, prune: str, batch: str) -> Request:
 def _batch(batch: str) -> int | None:
     if batch == "dynamic":
         return None
-    if not batch.isascii() or not batch.isdigit() or not int(batch):
+    if not batch.isascii() or not batch.isdigit() or not 1 <= int(batch) <= MOST_BATCH:
         raise TfpruneError(
-            f"--batch: expected a whole number from 1 or dynamic, received {batch!r}"
+            f"--batch: expected a whole number from 1 to {MOST_BATCH}, or dynamic, "
+            f"received {batch!r}"
         )
     return int(batch)

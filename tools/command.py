@@ -7,6 +7,7 @@ should a command's module.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -53,6 +54,10 @@ def main(work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
         # A native import that is cut short raises something of its own.
         if arrived:
             return _interrupted(name)
+        if isinstance(error, BrokenPipeError):
+            # Whoever reads stdout has seen enough; what Python still holds for it goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         if isinstance(error, (TfpruneError, OSError, MemoryError)):
             return _fail(name, error)
         raise

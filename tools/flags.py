@@ -109,6 +109,9 @@ def _help(spoken: str, name: str) -> str:
     """Fire's help without what it says of its own workings."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", spoken)
     text = text[max(text.find("NAME"), 0) :].split("\nGROUPS")[0]
+    # Short forms are refused, so they are not offered.
+    text = re.sub(r"(?m)^( +)-\w, (?=--)", r"\1", text)
+    text = re.sub(r"(?m)^ +Type: Optional\[\]\n", "", text)
     return text.replace(f"{name} GROUP |", f"python -m {name}").rstrip()
 
 
