@@ -83,7 +83,7 @@ class _Tracer(Ledger):
         if is_nested(layer):
             given = args[0] if args else kwargs["inputs"]
             return self._enter(layer, keras.tree.flatten(given))
-        self.args, self.kwargs = args, kwargs
+        self.args, self.kwargs = args, kwargs  # For the few that ask what is what.
         outputs = layer(*args, **kwargs)
         self.alive += [inputs, outputs]
         given = [self.features_of(tensor) for tensor in inputs]
@@ -98,6 +98,7 @@ class _Tracer(Ledger):
         for number, tensor in enumerate(inputs):
             self._through_door(nested, number, self.features_of(tensor))
         if id(nested) not in self.marked:
+            # Where the marks are called, its outputs are known as tensors outside.
             source = functional(nested)
             marks = [kl.Identity() for _ in source.outputs]
             ends = [mark(out) for mark, out in zip(marks, source.outputs, strict=True)]
@@ -106,10 +107,7 @@ class _Tracer(Ledger):
         self.ends.update((id(mark), None) for mark in marks)
         outside, self.prefix = self.prefix, f"{self.prefix}{nested.name}/"
         keras.models.clone_model(
-            model,
-            inputs,
-            clone_function=self._copied,
-            call_function=self._call,
+            model, inputs, clone_function=self._copied, call_function=self._call
         )
         self.prefix = outside
         outputs = [self.ends[id(mark)] for mark in marks]
