@@ -208,7 +208,7 @@ def skipped_because(middle, rng, x, **more):
         (lambda: [kl.LayerNormalization(name="norm")], r"norm \(LayerNormalization\) mixes"),
         (lambda: [Custom(name="own")], r"feeds own \(Custom\), which is not handled"),
         (lambda: [kl.Reshape((3, 4), name="split"), kl.Flatten()], "split .* splits the units"),
-        (lambda: [kl.RepeatVector(2, name="again")], r"feeds again \(RepeatVector\)"),
+        (lambda: [kl.UnitNormalization(name="again")], r"feeds again \(UnitNormalization\)"),
         (lambda: [kl.Activation(backwards, name="own")], r"backwards \(not Keras' own\) of own"),
         (lambda: [kl.Lambda(backwards, name="own")], r"feeds own \(Lambda\), which is not handled"),
     ],
