@@ -283,3 +283,14 @@ def test_files_that_are_none_are_told(tmp_path, like_mnist):
             datasets.read_npz(tmp_path / name, 0)
     with pytest.raises(TfpruneError, match="expected a readable .npz"):
         datasets.read_npz(tmp_path, 0)
+
+
+def test_a_file_that_is_no_mnist_is_named_as_that(tmp_path, monkeypatch):
+    (tmp_path / "text.npz").write_text("no archive")
+    monkeypatch.setenv("TFPRUNE_MNIST", str(tmp_path / "text.npz"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(datasets, "_download", lambda: None)
+    said = []
+    with pytest.raises(TfpruneError, match=r"TFPRUNE_MNIST \(no MNIST: .*cache \(no such file\)"):
+        datasets.load("mnist", None, 0, said.append)
+    assert not said

@@ -18,6 +18,14 @@ DEFAULT_SCHEMES = SCHEMES[:4]
 MOST_BATCH = 4096
 
 
+def _number(value: object) -> float:
+    """A value as a float, NaN where it is none."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def check_threshold(threshold: object) -> float:
     """Returns a threshold as a float.
 
@@ -26,11 +34,8 @@ def check_threshold(threshold: object) -> float:
     TfpruneError
         If it is not a number of degrees in the open interval (0, 90).
     """
-    try:
-        degrees = float(threshold)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        degrees = math.nan
-    if isinstance(threshold, bool) or not 0 < degrees < 90:
+    degrees = _number(threshold)
+    if not 0 < degrees < 90:
         raise TfpruneError(
             f"threshold: expected a number of degrees between 0 and 90, received {threshold!r}"
         )
@@ -45,11 +50,8 @@ def check_share(share: object) -> float:
     TfpruneError
         If it is not a number in the open interval (0, 1).
     """
-    try:
-        value = float(share)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        value = math.nan
-    if isinstance(share, bool) or not 0 < value < 1:
+    value = _number(share)
+    if not 0 < value < 1:
         raise TfpruneError(
             f"remove: expected a share between 0 and 1, such as 0.5, received {share!r}"
         )
@@ -73,10 +75,7 @@ def check_centre(centre: object) -> str | float:
     """
     if isinstance(centre, str) and centre in CENTRES:
         return centre
-    try:
-        value = float(centre)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        value = math.nan
+    value = _number(centre)
     if not abs(value) <= FARTHEST_CENTRE:
         raise TfpruneError(
             f"centre: expected {', '.join(CENTRES)} or a number, received {centre!r}"

@@ -68,14 +68,15 @@ def load(
         say = _nothing  # What fails says in one line where it looked.
     looked = []
     for where, path in _mnist_files():
+        found = "not set" if path == Path() else "no such file"
         if path.is_file():
             try:
                 return read_npz(path, seed, "mnist")
             except TfpruneError as error:
-                say(f"{where} is no MNIST: {error}")
-        elif path != Path() and where != "Keras' cache":
-            say(f"{where}: no such file {path}")
-        looked.append(f"{where} ({'not set' if path == Path() else 'no such file'})")
+                found = f"no MNIST: {error}"
+        if found != "not set" and (path.is_file() or where != "Keras' cache"):
+            say(f"{where}: {found} ({path})")
+        looked.append(f"{where} ({found})")
     say("MNIST is not on this machine; trying Keras' download")
     fetched = _download()
     if fetched is not None:

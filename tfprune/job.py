@@ -59,7 +59,6 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
     with staging(Path(request.output), last=MANIFEST) as stage:
         keras.utils.set_random_seed(request.seed)
         model, data, about = _model_and_data(request, say)
-        _check_names(request, model)
         check_weights(model)
         # Early, so that what does not fit is told alone, and before the long work.
         x = check_inputs(model, data.test.x)
@@ -130,6 +129,7 @@ def _model_and_data(
         model = load_model(path, request.unsafe)
         name = path.stem
         functional(model)  # A model without known shapes is told here.
+        _check_names(request, model)
         wanted = [
             Wanted(name, shape, "float" in tensor.dtype)
             for (name, shape), tensor in zip(input_shapes(model).items(), model.inputs, strict=True)

@@ -135,7 +135,7 @@ class _Change:
         intake = self._intakes.get(path)
         if intake is None and all(keep is None or keep.all() for keep in keeps.values()):
             return None
-        if not hasattr(layer, "kernel") and type(layer) not in READERS:
+        if type(layer) not in READERS:
             return [weight[..., keeps[""]] for weight in layer.get_weights()]
         made = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
         for name, variable in weights_of(copy).items():

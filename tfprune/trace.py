@@ -53,7 +53,9 @@ class _Tracer(Ledger):
             part.set_weights(self.result.layers[path].get_weights()[:1])
         self.result.model = clone
         for name, reason in self.refused.items():
-            self.block(self.result.slices.get(name, np.zeros(1, np.intp)), reason)
+            for key, labels in self.result.slices.items():
+                if key == name or key.startswith(f"{name}:"):  # All inputs of attention.
+                    self.block(labels, reason)
         for tensor in clone.outputs:
             self.block(self.features_of(tensor).labels, "output layer")
 
