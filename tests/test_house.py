@@ -17,9 +17,9 @@ ROOMS = [
     "errors", "choices", "digest", "files", "git", "quiet", "progress", "records", "tflite",
     "sizes", "budgets", "compare", "verdicts", "baseline", "history", "moments", "select",
     "fold", "effect", "request", "report", "inputs", "labels", "features", "readings", "layers",
-    "copies", "ledger", "trace", "groups", "measure", "shrink", "evidence", "pruning",
-    "precision", "litert", "convert", "parts", "datasets", "evaluate", "models", "versions",
-    "training", "staging", "plots", "manifest", "job",
+    "copies", "ledger", "trace", "groups", "measure", "shrink", "precision",
+    "refit", "evidence", "pruning", "litert", "convert", "parts", "datasets", "evaluate",
+    "models", "versions", "training", "staging", "plots", "manifest", "job",
 ]  # fmt: skip
 
 

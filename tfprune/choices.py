@@ -16,6 +16,8 @@ CENTRES = ("auto", "none", "mean")
 SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")
 DEFAULT_SCHEMES = SCHEMES[:4]
 MOST_BATCH = 4096
+# Steps of least squares where survivors are refitted.
+REFIT = 100
 
 
 def _number(value: object) -> float:
@@ -56,6 +58,21 @@ def check_share(share: object) -> float:
             f"remove: expected a share between 0 and 1, such as 0.5, received {share!r}"
         )
     return value
+
+
+def check_refit(steps: object, wanted: bool) -> int:
+    """Returns how many steps to refit, the default if wanted where nothing was said.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not a whole number from 0.
+    """
+    if steps is None:
+        return REFIT if wanted else 0
+    if type(steps) is not int or steps < 0:
+        raise TfpruneError(f"refit: expected a whole number from 0, received {steps!r}")
+    return steps
 
 
 def check_choice(what: str, choice: str, known: Iterable[str]) -> str:

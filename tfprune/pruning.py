@@ -10,7 +10,14 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.choices import KINDS, check_centre, check_choice, check_share, check_threshold
+from tfprune.choices import (
+    KINDS,
+    check_centre,
+    check_choice,
+    check_refit,
+    check_share,
+    check_threshold,
+)
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
 from tfprune.evidence import by_effect, evidence, nowhere_empty, view
@@ -22,6 +29,7 @@ from tfprune.measure import measure
 from tfprune.moments import Array
 from tfprune.readings import Trace
 from tfprune.records import LayerResult, Skipped
+from tfprune.refit import refit as refit_survivors
 from tfprune.report import layer_table
 from tfprune.select import Selection
 from tfprune.shrink import Cut, shrink
@@ -48,6 +56,8 @@ class PruneResult:
     centre, fold : str
     remove : float or None
         The share of units that was asked for, in place of the threshold.
+    refit : int
+        Steps of least squares that survivors were given, at most.
     """
 
     model: keras.Model
@@ -57,6 +67,7 @@ class PruneResult:
     centre: str
     fold: str
     remove: float | None = None
+    refit: int = 0
 
     def __str__(self) -> str:
         return layer_table(self.layers, self.skipped)
@@ -72,6 +83,7 @@ def prune(
     fold: str = "least-squares",
     layers: str | Sequence[str] | None = None,
     skip: Sequence[str] = (),
+    refit: int | None = None,
     batch_size: int = 256,
     progress: bool = False,
 ) -> PruneResult:
@@ -98,6 +110,10 @@ def prune(
         together, or not at all.
     skip : sequence of str
         Leave these alone.
+    refit : int, optional
+        How many steps of least squares may fit the survivors' incoming weights, together with the
+        weights that read them, to what the readers computed in the whole model. 0 leaves the
+        survivors as they are. 100 by default with ``remove``, else 0.
     batch_size : int
     progress : bool
         Whether to draw a progress bar on stderr.
@@ -122,6 +138,7 @@ def prune(
     scheme = FOLDS[check_choice("fold", fold, FOLDS)]
     if remove is not None:
         check_choice("fold, with remove", fold, ("least-squares", "drop"))
+    steps = check_refit(refit, remove is not None and fold == "least-squares")
     check_weights(model)
     traced = trace(model)
     data = Samples(model, x)
@@ -163,7 +180,13 @@ def prune(
     if layers is None or isinstance(layers, str):
         skipped += tuple(_nested(model, KINDS[layers or "dense"]))
     smaller = shrink(model, traced, cuts)
-    return PruneResult(smaller, tuple(results), skipped, degrees, str(centre), fold, remove)
+    if steps and cuts:
+        kept = {layer.name: layer.kept for layer in results}
+        groups = [cut.group for cut in cuts]
+        refit_survivors(
+            smaller, model, groups, kept, samples=data, iterations=steps, progress=progress
+        )
+    return PruneResult(smaller, tuple(results), skipped, degrees, str(centre), fold, remove, steps)
 
 
 def check_enough(samples: int) -> None:

@@ -82,6 +82,10 @@ class Trace:
         By :func:`slot`, labels on the last axis of what reaches a layer that changes with it.
     blocked : list of (array, str)
         Labels of units that cannot go, and the reason; the later entry is the better reason.
+    copies : dict of str to layer
+        The layers of ``model`` by the same paths.
+    given : dict of str to list of list of KerasTensor
+        What each layer takes, once for every call.
     """
 
     model: keras.Model
@@ -92,3 +96,5 @@ class Trace:
     tensors: list[Any] = field(default_factory=list)
     slices: dict[str, Index] = field(default_factory=dict)
     blocked: list[tuple[Index, str]] = field(default_factory=list)
+    copies: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, list[list[Any]]] = field(default_factory=dict)

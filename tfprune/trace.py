@@ -75,6 +75,7 @@ class _Tracer(Ledger):
         self.copies[id(layer)] = copy
         self.paths[id(copy)] = path
         self.result.layers[path] = layer
+        self.result.copies[path] = copy
         return copy
 
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -88,6 +89,7 @@ class _Tracer(Ledger):
         self.args, self.kwargs = args, kwargs  # For the few that ask what is what.
         outputs = layer(*args, **kwargs)
         self.alive += [inputs, outputs]
+        self.result.given.setdefault(self.path(layer), []).append(inputs)
         given = [self.features_of(tensor) for tensor in inputs]
         made = self._handler(layer)(layer, inputs, given, outputs)
         if made is not None:
