@@ -12,6 +12,9 @@ KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv"}}
 FARTHEST_CENTRE = 1e6
 # The keys of fold.FOLDS, whose room needs numpy.
 FOLD_NAMES = ("least-squares", "scaled", "outgoing", "incoming", "drop")
+# By which units are chosen, the default first: with a threshold, and with a share.
+SELECTIONS = ("angle", "span")
+SHARE_SELECTIONS = ("effect", "span", "angle", "magnitude", "random")
 CENTRES = ("auto", "none", "mean")
 SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")
 DEFAULT_SCHEMES = SCHEMES[:4]
@@ -58,6 +61,20 @@ def check_share(share: object) -> float:
             f"remove: expected a share between 0 and 1, such as 0.5, received {share!r}"
         )
     return value
+
+
+def check_select(select: str | None, with_share: bool) -> str:
+    """Returns a way to choose units, the default where nothing was said.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not known, or needs a share in place of a threshold.
+    """
+    known = SHARE_SELECTIONS if with_share else SELECTIONS
+    if select in set(SHARE_SELECTIONS) - set(known):
+        raise TfpruneError(f"select {select}: needs a share to remove, in place of degrees")
+    return known[0] if select is None else check_choice("select", select, known)
 
 
 def check_refit(steps: object, wanted: bool) -> int:

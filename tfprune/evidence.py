@@ -13,7 +13,7 @@ from tfprune.groups import Group, Read
 from tfprune.layers import kernel_of, weights_of
 from tfprune.moments import Array, Moments, angles
 from tfprune.readings import Trace
-from tfprune.select import Selection
+from tfprune.select import Selection, by_nearest, by_span, without
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,32 +80,86 @@ def evidence(group: Group, views: Sequence[View]) -> tuple[Array, npt.NDArray[np
     return between, constant
 
 
-def by_effect(
+def chosen(
     group: Group,
     views: Sequence[View],
-    constant: npt.NDArray[np.bool_],
+    evidence: tuple[Array, npt.NDArray[np.bool_]],
     trace: Trace,
+    *,
+    select: str,
     share: float,
+    seed: int = 0,
 ) -> Selection:
-    """Takes out a share of a group's units, those that matter least to its readers.
+    """Takes out a share of a group's units.
 
     Parameters
     ----------
+    evidence : tuple
+        Of :func:`evidence`.
+    select : {"effect", "span", "angle", "magnitude", "random"}
     share : float
         In (0, 1); rounded to whole units, and at least one stays.
+    seed : int
+        Of ``random``.
     """
+    between, constant = evidence
     size = len(group.roots)
     count = min(round(share * size), size - 1)
-    sights = [
-        Sight(seen.read.units, seen.moments, _rows(trace, seen.read), seen.read.shiftless)
-        for seen in views
-    ]
-    taken = least_effect(size, sights, constant, count)
-    return Selection(
-        kept=np.setdiff1d(np.arange(size), taken),
-        constant=tuple(int(unit) for unit in taken if constant[unit]),
-        least=tuple(int(unit) for unit in taken if not constant[unit]),
-    )
+    if select == "angle":
+        return by_nearest(between, constant, count)
+    if select == "span":
+        return by_span(_spread(group, views), constant, count=count)
+    if select == "random":
+        taken = np.random.default_rng(seed).permutation(size)[:count]
+    elif select == "magnitude":
+        taken = np.argsort(_magnitudes(group, trace), kind="stable")[:count]
+    else:
+        sights = [
+            Sight(seen.read.units, seen.moments, _rows(trace, seen.read), seen.read.shiftless)
+            for seen in views
+        ]
+        taken = least_effect(size, sights, constant, count)
+    return without(taken, constant)
+
+
+def in_span(
+    group: Group, views: Sequence[View], constant: npt.NDArray[np.bool_], threshold: float
+) -> Selection:
+    """Takes out units within so many degrees of the span of those that stay."""
+    return by_span(_spread(group, views), constant, threshold)
+
+
+def _spread(group: Group, views: Sequence[View]) -> Array:
+    """Products of the units' activation vectors without their constants, in units of their length.
+
+    Where several layers read them, their vectors are laid end to end, each reader's of one length.
+    """
+    size = len(group.roots)
+    total, seen_by = np.zeros((size, size)), np.zeros(size)
+    for seen in views:
+        mean = np.zeros(seen.moments.units) if seen.read.shiftless else seen.moments.mean
+        centre = np.zeros_like(mean) if seen.read.shiftless else seen.centre
+        lengths = np.sqrt(np.maximum(seen.moments.gram(centre).diagonal(), 0))
+        lengths[lengths == 0] = np.inf
+        total[np.ix_(seen.read.units, seen.read.units)] += seen.moments.gram(mean) / np.outer(
+            lengths, lengths
+        )
+        seen_by[seen.read.units] += 1
+    places = np.sqrt(np.maximum(seen_by, 1))
+    return total / np.outer(places, places)
+
+
+def _magnitudes(group: Group, trace: Trace) -> Array:
+    """Length of each unit's incoming weights, all makers together, shape (units,)."""
+    squares = np.zeros(len(group.roots))
+    for path, units in group.makers.items():
+        layer = trace.layers[path]
+        where = kernel_of(layer, "")
+        kernel = dict(zip(weights_of(layer), layer.get_weights(), strict=True))[where.name]
+        # Of the last two axes one counts inputs, the other units.
+        made = np.moveaxis(kernel, where.axis, 0).astype(np.float64)
+        np.add.at(squares, units, (made**2).sum(axis=tuple(range(made.ndim - 1))))
+    return np.sqrt(squares)
 
 
 def _rows(trace: Trace, read: Read) -> Array:

@@ -15,12 +15,13 @@ from tfprune.choices import (
     check_centre,
     check_choice,
     check_refit,
+    check_select,
     check_share,
     check_threshold,
 )
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
-from tfprune.evidence import by_effect, evidence, nowhere_empty, view
+from tfprune.evidence import chosen, evidence, in_span, nowhere_empty, view
 from tfprune.fold import FOLDS, intake
 from tfprune.groups import Group, groups_of
 from tfprune.inputs import Samples, packed
@@ -58,6 +59,8 @@ class PruneResult:
         The share of units that was asked for, in place of the threshold.
     refit : int
         Steps of least squares that survivors were given, at most.
+    select : str
+        By what units were chosen.
     """
 
     model: keras.Model
@@ -68,6 +71,7 @@ class PruneResult:
     fold: str
     remove: float | None = None
     refit: int = 0
+    select: str = "angle"
 
     def __str__(self) -> str:
         return layer_table(self.layers, self.skipped)
@@ -79,11 +83,13 @@ def prune(
     threshold: float = 30,
     *,
     remove: float | None = None,
+    select: str | None = None,
     centre: str | float = "auto",
     fold: str = "least-squares",
     layers: str | Sequence[str] | None = None,
     skip: Sequence[str] = (),
     refit: int | None = None,
+    seed: int = 0,
     batch_size: int = 256,
     progress: bool = False,
 ) -> PruneResult:
@@ -99,8 +105,14 @@ def prune(
     threshold : float
         Degrees in (0, 90). Units are similar below it and complementary above 180 minus it.
     remove : float, optional
-        In place of a threshold: the share of units, in (0, 1), that goes from every layer. Those
-        go whose loss, with the survivors refitted, changes least what their readers receive.
+        In place of a threshold: the share of units, in (0, 1), that goes from every layer.
+    select : {"angle", "span", "effect", "magnitude", "random"}, optional
+        By what units are chosen. ``angle``, the default with a threshold: pairs that do the same
+        work. ``span``: the threshold holds for the angle between a unit and the span of all
+        survivors. ``effect``, the default with ``remove``: those go whose loss, with the
+        survivors refitted, changes least what their readers receive. ``magnitude`` (length of the
+        incoming weights) and ``random`` are there to compare with. The last three need
+        ``remove``.
     centre : {"auto", "none", "mean"} or float
         The point about which angles are measured. ``auto``: 0.5 after a sigmoid, else 0.
     fold : {"least-squares", "scaled", "outgoing", "incoming", "drop"}
@@ -114,6 +126,8 @@ def prune(
         How many steps of least squares may fit the survivors' incoming weights, together with the
         weights that read them, to what the readers computed in the whole model. 0 leaves the
         survivors as they are. 100 by default with ``remove``, else 0.
+    seed : int
+        Of ``random``.
     batch_size : int
     progress : bool
         Whether to draw a progress bar on stderr.
@@ -136,8 +150,9 @@ def prune(
     share = 0.0 if remove is None else check_share(remove)
     point = check_centre(centre)
     scheme = FOLDS[check_choice("fold", fold, FOLDS)]
-    if remove is not None:
-        check_choice("fold, with remove", fold, ("least-squares", "drop"))
+    by = check_select(select, remove is not None)
+    if by != "angle" or remove is not None:
+        check_choice(f"fold, with {by}", fold, ("least-squares", "drop"))
     steps = check_refit(refit, remove is not None and fold == "least-squares")
     check_weights(model)
     traced = trace(model)
@@ -145,23 +160,28 @@ def prune(
     if batch_size < 1:
         raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
     _check_copy(model, traced, data.head)
-    chosen, skipped = _choose(groups_of(traced), layers, skip)
-    reads = [read for group in chosen for read in group.reads]
+    groups, skipped = _choose(groups_of(traced), layers, skip)
+    reads = [read for group in groups for read in group.reads]
     moments = iter(measure(traced, reads, data, batch_size, progress) if reads else [])
 
     results: list[LayerResult] = []
     cuts: list[Cut] = []
-    for group in chosen:
+    for group in groups:
         views = [view(read, next(moments), point) for read in group.reads]
         between, constant = evidence(group, views)
         samples = min(seen.moments.count for seen in views)
         check_enough(samples)
-        if remove is None:
-            selection = scheme.rule(between, constant, degrees)
+        if remove is not None:
+            found = (between, constant)
+            selection = chosen(
+                group, views, found, traced, select=by, share=share, seed=seed + len(cuts)
+            )
+        elif by == "span":
+            selection = in_span(group, views, constant, degrees)
         else:
-            selection = by_effect(group, views, constant, traced, share)
+            selection = scheme.rule(between, constant, degrees)
         selection = nowhere_empty(group, selection)
-        results += _results(group, selection, between, samples)
+        results += _results(group, selection, between, samples, by)
         if len(selection.kept) < selection.units:
             folds = [
                 (
@@ -182,11 +202,13 @@ def prune(
     smaller = shrink(model, traced, cuts)
     if steps and cuts:
         kept = {layer.name: layer.kept for layer in results}
-        groups = [cut.group for cut in cuts]
+        shrunk = [cut.group for cut in cuts]
         refit_survivors(
-            smaller, model, groups, kept, samples=data, iterations=steps, progress=progress
+            smaller, model, shrunk, kept, samples=data, iterations=steps, progress=progress
         )
-    return PruneResult(smaller, tuple(results), skipped, degrees, str(centre), fold, remove, steps)
+    return PruneResult(
+        smaller, tuple(results), skipped, degrees, str(centre), fold, remove, steps, by
+    )
 
 
 def check_enough(samples: int) -> None:
@@ -279,7 +301,18 @@ def _choose(
     return chosen, tuple(skipped)
 
 
-def _results(group: Group, selection: Selection, between: Array, samples: int) -> list[LayerResult]:
+_WHY = {
+    "effect": "of least effect",
+    "span": "in the span of the others",
+    "angle": "of the closest pairs",
+    "magnitude": "of least magnitude",
+    "random": "at random",
+}
+
+
+def _results(
+    group: Group, selection: Selection, between: Array, samples: int, by: str
+) -> list[LayerResult]:
     made = []
     shown = between.astype(np.float32)
     together = len(group.makers) > 1
@@ -290,7 +323,7 @@ def _results(group: Group, selection: Selection, between: Array, samples: int) -
         elif samples <= selection.units:
             note = f"WARNING: only {samples} samples for {selection.units} units"
         elif selection.least:
-            note = f"{len(selection.least)} of least effect"
+            note = f"{len(selection.least)} {_WHY[by]}"
         elif len(selection.kept) == selection.units > 1:
             note = f"closest pair at {_closest(between):.1f} degrees"
         made.append(

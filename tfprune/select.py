@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import lapack
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Selection:
     constant : tuple
         Removed units that never change.
     least : tuple
-        Removed units that matter least to their readers.
+        Removed units that go for another reason, such as mattering least to their readers.
     rescued : tuple
         Units that stay only because a layer cannot be empty.
     """
@@ -138,6 +139,81 @@ def by_pairs(
             alive[other] = False
             complementary[unit], complementary[other] = other, unit
     return _selection(alive, similar, complementary, constant)
+
+
+def by_span(
+    products: npt.NDArray[np.float64],
+    constant: npt.NDArray[np.bool_],
+    threshold: float = 0.0,
+    count: int | None = None,
+) -> Selection:
+    """Removes units that are nearly a linear function of the survivors, all of them together.
+
+    A pivoted Cholesky decomposition takes in the unit that is farthest from the span of those
+    that it has, until no other is farther than the threshold, or enough stay [1]_.
+
+    Parameters
+    ----------
+    products : array of shape (units, units)
+        Inner products of what is left of the activation vectors without their constant part, in
+        units of the whole vectors' lengths: the diagonal is the squared sine of the angle
+        between a unit and the constants.
+    constant : array of shape (units,)
+        Which units never change; they go in any case.
+    threshold : float
+        Degrees in [0, 90): the angle between a unit that goes and the span of those that stay.
+    count : int, optional
+        How many go, in place of a threshold; fewer than there are units.
+
+    References
+    ----------
+    .. [1] Higham (1990), "Analysis of the Cholesky decomposition of a semi-definite matrix".
+    """
+    living = np.flatnonzero(~constant)
+    order, rank = np.array([], np.intp), 0
+    if len(living):
+        least = np.sin(np.radians(threshold)) ** 2 if count is None else 0.0
+        # LAPACK reads a tolerance below 0 as its own.
+        tolerance = max(least, np.finfo(float).tiny)
+        _, order, rank, _ = lapack.dpstrf(products[np.ix_(living, living)], tolerance, lower=1)
+    ranked = np.concatenate([living[order - 1], np.flatnonzero(constant)]).astype(np.intp)
+    stay = len(ranked) - count if count is not None else max(rank, 1)
+    return without(ranked[stay:], constant)
+
+
+def by_nearest(
+    degrees: npt.NDArray[np.float64], constant: npt.NDArray[np.bool_], count: int
+) -> Selection:
+    """Removes so many units, of the closest pair that is left the one with the smaller index.
+
+    Parameters
+    ----------
+    degrees, constant
+        As :func:`by_survivors`; constant units go first.
+    count : int
+        Fewer than there are units.
+    """
+    gone = list(np.flatnonzero(constant)[:count])
+    apart = np.minimum(degrees, 180 - degrees)
+    apart[np.tril_indices_from(apart)] = np.inf
+    apart[np.isnan(apart)] = np.inf
+    apart[gone] = apart[:, gone] = np.inf
+    while len(gone) < count:
+        unit = int(np.unravel_index(apart.argmin(), apart.shape)[0])
+        if not np.isfinite(apart.min()):
+            unit = next(one for one in range(len(degrees)) if one not in gone)
+        gone.append(unit)
+        apart[unit] = apart[:, unit] = np.inf
+    return without(np.array(gone, np.intp), constant)
+
+
+def without(gone: npt.NDArray[np.intp], constant: npt.NDArray[np.bool_]) -> Selection:
+    """The selection that takes these units out."""
+    return Selection(
+        kept=np.setdiff1d(np.arange(len(constant)), gone),
+        constant=tuple(int(unit) for unit in gone if constant[unit]),
+        least=tuple(int(unit) for unit in gone if not constant[unit]),
+    )
 
 
 def _selection(
