@@ -18,8 +18,9 @@ ROOMS = [
     "sizes", "budgets", "compare", "verdicts", "baseline", "history", "moments", "select",
     "fold", "effect", "request", "report", "inputs", "labels", "features", "readings", "layers",
     "copies", "ledger", "trace", "groups", "measure", "shrink", "precision",
-    "refit", "evidence", "pruning", "litert", "convert", "parts", "datasets", "evaluate",
-    "models", "versions", "training", "staging", "plots", "manifest", "job",
+    "refit", "evidence", "pruning", "litert", "convert", "translate", "bridge", "distil",
+    "compression", "qat", "parts", "datasets", "evaluate", "models", "versions", "training",
+    "staging", "plots", "manifest", "job",
 ]  # fmt: skip
 
 

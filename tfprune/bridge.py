@@ -12,7 +12,7 @@ from keras import layers as kl
 from tfprune.convert import disagreement, outputs_of
 from tfprune.copies import copied, copy_weights, functional, is_nested, rebuild, walk
 from tfprune.errors import TfpruneError
-from tfprune.inputs import Array
+from tfprune.inputs import Array, input_shapes
 from tfprune.layers import IDENTITY
 from tfprune.precision import in_float32
 from tfprune.quiet import quiet
@@ -58,7 +58,10 @@ def to_tf_keras(model: keras.Model, x: Sequence[Array]) -> Any:
     twin = _Twin(tf_keras, names).of(model)
     for _, layer in walk(model):
         _give(layer, twin, names[id(layer)])
-    _compare(model, twin, [data[:COMPARED] for data in x])
+    samples = [
+        data[:COMPARED].astype(tensor.dtype) for data, tensor in zip(x, model.inputs, strict=True)
+    ]
+    _compare(model, twin, samples)
     return twin
 
 
@@ -163,7 +166,10 @@ class _Twin:
                 alive.append(tensor)
             return made
 
-        fresh = [keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in model.inputs]
+        fresh = [
+            keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+            for name, tensor in zip(input_shapes(model), model.inputs, strict=True)
+        ]
         tensors |= {id(tensor): given for tensor, given in zip(fresh, inputs, strict=True)}
         structure = keras.tree.pack_sequence_as(model.input, fresh)
         clone = keras.models.clone_model(
