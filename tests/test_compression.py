@@ -1,0 +1,198 @@
+"""Zeros, shared weights and 8-bit training: what is in the models and files that come out."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from keras import layers as kl
+from sklearn.datasets import load_digits
+
+from tests.graphs import fill
+from tfprune.compression import compress
+from tfprune.convert import convert, outputs_of
+from tfprune.errors import TfpruneError
+from tfprune.litert import LiteModel
+from tfprune.qat import check_quantisable, quantisation_aware
+from tfprune.quiet import quiet
+
+FIT = 1200
+
+
+@pytest.fixture(scope="module")
+def digits():
+    pictures = load_digits()
+    return (pictures.images / 16).astype("float32")[..., None], pictures.target
+
+
+@pytest.fixture(scope="module")
+def model(digits):
+    keras.utils.set_random_seed(3)
+    x, y = digits
+    made = keras.Sequential(
+        [
+            keras.Input((8, 8, 1), name="image"),
+            kl.Conv2D(6, 3, name="conv"),
+            kl.BatchNormalization(),
+            kl.ReLU(),
+            kl.Flatten(),
+            kl.Dropout(0.2),
+            kl.Dense(24, activation="relu", name="hidden"),
+            kl.Dense(10, activation="softmax", name="out"),
+        ],
+        name="digits",
+    )
+    made.compile(keras.optimizers.Adam(5e-3), "sparse_categorical_crossentropy")
+    made.fit(x[:FIT], y[:FIT], epochs=8, verbose=0)
+    return made
+
+
+@pytest.fixture(scope="module")
+def lesson(model, digits):
+    """Unlabelled samples and what the original makes of them."""
+    x = [digits[0][:FIT]]
+    return {"targets": outputs_of(model, x), "x": x}
+
+
+def kernels(model):
+    return {name: model.get_layer(name).get_weights()[0] for name in ("conv", "hidden", "out")}
+
+
+def accuracy(outputs, digits):
+    return np.mean(outputs.argmax(axis=1) == digits[1][FIT:])
+
+
+def in_keras(model, digits):
+    return accuracy(model.predict(digits[0][FIT:], verbose=0), digits)
+
+
+def in_litert(content, digits):
+    (made,) = LiteModel(content).predict([digits[0][FIT:]])
+    return accuracy(made, digits)
+
+
+def tensors(content):
+    """The constant matrices and filters of a file, by the interpreter alone."""
+    with quiet():
+        interpreter = Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+    details = interpreter.get_tensor_details()
+    assert all(detail["dtype"] != np.float32 for detail in details)
+    shapes = {(6, 3, 3, 1): "conv", (24, 216): "hidden", (10, 24): "out"}
+    return {
+        shapes[tuple(detail["shape"])]: interpreter.get_tensor(detail["index"])
+        for detail in details
+        if tuple(detail["shape"]) in shapes
+    }
+
+
+@pytest.mark.parametrize(
+    "asked", [{"sparsity": 0.7}, {"clusters": 8}, {"sparsity": 0.6, "clusters": 8}]
+)
+def test_kernels_hold_what_was_asked(model, lesson, digits, asked):
+    made = compress(model, **lesson, **asked)
+    for name, kernel in kernels(made).items():
+        if "sparsity" in asked:
+            zeros = np.mean(kernel == 0)
+            assert abs(zeros - asked["sparsity"]) <= 1 / kernel.size, (name, zeros)
+        if "clusters" in asked:
+            assert 2 <= len(np.unique(kernel)) <= asked["clusters"], name
+    assert in_keras(made, digits) >= in_keras(model, digits) - 0.03
+    assert not np.isin(0, kernels(model)["hidden"])
+
+
+def test_the_same_seed_gives_the_same_weights_and_bytes(model, lesson):
+    first, second = (compress(model, **lesson, clusters=8, epochs=1, seed=4) for _ in range(2))
+    for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    files = [quantisation_aware(model, **lesson, epochs=1, seed=seed) for seed in (4, 4, 5)]
+    assert files[0] == files[1] != files[2]
+
+
+def test_the_file_is_int8_and_computes_what_the_model_does(model, lesson, digits):
+    content = quantisation_aware(model, **lesson, epochs=2)
+    with quiet():
+        interpreter = Interpreter(model_content=content)
+    (inside,), (outside,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert inside["dtype"] == outside["dtype"] == np.int8
+    assert tuple(inside["shape"]) == (1, 8, 8, 1)
+    signatures = interpreter.get_signature_list()
+    assert signatures == {"serving_default": {"inputs": ["image"], "outputs": ["output_0"]}}
+    assert set(tensors(content)) == {"conv", "hidden", "out"}
+    (made,) = LiteModel(content).predict([digits[0][FIT:]])
+    expected = model.predict(digits[0][FIT:], verbose=0)
+    assert np.mean(made.argmax(axis=1) == expected.argmax(axis=1)) >= 0.97
+
+
+def test_zeros_and_shared_weights_live_through_the_training(model, lesson, digits):
+    made = compress(model, **lesson, sparsity=0.6, clusters=8, epochs=2)
+    content = quantisation_aware(made, **lesson, epochs=1, sparse=True, clustered=True)
+    for name, kernel in tensors(content).items():
+        assert np.mean(kernel == 0) >= 0.6 - 1 / kernel.size, name
+        # Filters have a scale each, so their shared weights are other numbers in the file.
+        for channel in [kernel] if kernel.ndim == 2 else kernel:
+            assert len(np.unique(channel)) <= 8, name
+    plain = quantisation_aware(made, **lesson, epochs=1)
+    assert np.mean(tensors(plain)["hidden"] == 0) < 0.4
+    assert in_litert(content, digits) >= in_keras(model, digits) - 0.04
+
+
+def test_the_original_is_learnt_not_the_model_that_is_trained(model, lesson, digits, rng):
+    spoilt = keras.models.clone_model(model)
+    spoilt.set_weights(
+        [w + rng.normal(0, 0.5 * w.std(), w.shape).astype("float32") for w in model.get_weights()]
+    )
+    before = in_litert(dict(convert(spoilt, ["int8"], lesson["x"]))["int8"], digits)
+    after = in_litert(quantisation_aware(spoilt, **lesson, epochs=8), digits)
+    assert after >= before + 0.5 * (in_keras(model, digits) - before)
+
+
+def test_large_activations_are_in_range_from_the_start(rng):
+    """The ranges of tfmot start at 6 whatever the model computes."""
+    data = keras.Input((4,), name="data")
+    hidden = kl.Dense(16, activation="relu")
+    both = kl.Add()([hidden(data), hidden(kl.Dense(4)(data))])
+    model = fill(keras.Model(data, kl.Dense(3)(both)), rng)
+    model.set_weights([3 * weight for weight in model.get_weights()])
+    x = [rng.normal(0, 2, (200, 4)).astype("float32")]
+    (expected,) = targets = outputs_of(model, x)
+    assert np.abs(expected).max() > 60
+    content = quantisation_aware(model, targets, x, epochs=1)
+    (received,) = LiteModel(content).predict(x)
+    assert np.sqrt(np.mean((received - expected) ** 2)) < 0.05 * expected.std()
+
+
+def late(layer):
+    data = keras.Input((6, 6, 2), name="data")
+    x = layer(kl.Conv2D(3, 3, activation="relu")(data))
+    return keras.Model(data, kl.Dense(2)(kl.Flatten()(x)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (kl.BatchNormalization(name="odd"), r"layer odd \(BatchNormalization\)"),
+        (kl.Conv2D(2, 1, activation="elu", name="odd"), "activation elu of layer odd"),
+        (kl.Rescaling(2.0, name="odd"), r"layer odd \(Rescaling\)"),
+    ],
+)
+def test_what_cannot_be_quantised_is_named(layer, says):
+    with pytest.raises(TfpruneError, match=f"^--qat: .*cannot quantise {says}"):
+        check_quantisable(late(layer), [np.zeros((4, 6, 6, 2), "float32")])
+
+
+def test_a_file_that_keeps_floats_is_refused(rng):
+    data = keras.Input((4,), name="data")
+    x = kl.ReLU()(kl.BatchNormalization(name="odd")(kl.Dense(5)(data)))
+    model = fill(keras.Model(data, kl.Dense(2)(x)), rng)
+    samples = [rng.normal(0, 1, (50, 4)).astype("float32")]
+    with pytest.raises(TfpruneError, match=r"^--qat: .*floats stay in .*odd"):
+        quantisation_aware(model, outputs_of(model, samples), samples, epochs=1)
+
+
+def test_inputs_of_whole_numbers_are_refused():
+    data = keras.Input((4,), name="index", dtype="int32")
+    model = keras.Model(data, kl.Dense(2)(kl.Embedding(5, 3)(data)))
+    with pytest.raises(TfpruneError, match="input index takes whole numbers"):
+        check_quantisable(model, [np.zeros((4, 4), "int32")])
