@@ -47,18 +47,21 @@ def check_threshold(threshold: object) -> float:
     return degrees
 
 
-def check_share(share: object) -> float:
-    """Returns a share of units as a float.
+def check_share(share: object, what: str = "remove") -> float:
+    """Returns a share as a float.
 
     Raises
     ------
     TfpruneError
-        If it is not a number in the open interval (0, 1).
+        If it is neither a number in the open interval (0, 1), ``0.5``, nor a percentage as text
+        between 0 and 100, ``50%``.
     """
-    value = _number(share)
+    text = share.strip() if isinstance(share, str) else share
+    percent = isinstance(text, str) and text.endswith("%")
+    value = _number(text[:-1]) / 100 if isinstance(text, str) and percent else _number(text)
     if not 0 < value < 1:
         raise TfpruneError(
-            f"remove: expected a share between 0 and 1, such as 0.5, received {share!r}"
+            f"{what}: expected a share between 0 and 1, such as 0.5 or 50%, received {share!r}"
         )
     return value
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gzip
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import keras
 
 from tfprune import datasets, manifest, plots, training
+from tfprune.bridge import to_tf_keras
+from tfprune.compression import compress
 from tfprune.convert import convert, outputs_of, signature_names
 from tfprune.copies import functional, walk
 from tfprune.digest import file_digest
@@ -23,6 +26,7 @@ from tfprune.models import BUILT_IN, load_model
 from tfprune.parts import Dataset, Wanted, prepare
 from tfprune.progress import meter
 from tfprune.pruning import PruneResult, check_enough, check_weights, prune
+from tfprune.qat import check_quantisable, quantisation_aware
 from tfprune.records import Artifact
 from tfprune.request import Request
 from tfprune.staging import staging
@@ -63,6 +67,10 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         # Early, so that what does not fit is told alone, and before the long work.
         x = check_inputs(model, data.test.x)
         check_enough(len(data.calibration))
+        if request.qat:
+            check_quantisable(model, x)
+        elif request.sparsity or request.cluster:
+            to_tf_keras(model, x)
         measure = yardstick(outputs_of(model, x), data.test)
         for note in data.notes:
             say(f"data: {note}")
@@ -83,11 +91,12 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         )
         if not result.layers:
             say(f"{about['name']}: nothing to prune; the pruned files are the original ones")
+        small, trained = _compressed(request, model, result.model, data, say)
         pruned_name = f"{about['name']}_prune{request.prune:g}"
-        result.model.save(stage / f"{pruned_name}.keras")
+        small.save(stage / f"{pruned_name}.keras")
         files = _exported(
-            [("original", about["name"], model), ("pruned", pruned_name, result.model)],
-            request, check_inputs(model, data.calibration.x), stage,
+            [("original", about["name"], model), ("pruned", pruned_name, small)],
+            request, check_inputs(model, data.calibration.x), stage, trained,
         )  # fmt: skip
         artifacts = _measured(files, x, measure)
         _draw(result, artifacts, stage / "plots")
@@ -99,6 +108,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             model=about,
             result=result,
             artifacts=artifacts,
+            compression=_asked(request),
         )
         manifest.write(made, stage / MANIFEST)
     return Outcome(result, tuple(artifacts), made)
@@ -152,18 +162,87 @@ def _check_names(request: Request, model: keras.Model) -> None:
             )
 
 
+def _compressed(
+    request: Request,
+    model: keras.Model,
+    pruned: keras.Model,
+    data: Dataset,
+    say: Callable[[str], None],
+) -> tuple[keras.Model, bytes | None]:
+    """The pruned model with the zeros and shared weights asked for, and its int8 file if trained.
+
+    All of it learns what the original computes, so it needs no labels.
+    """
+    asked = _asked(request)
+    if not asked:
+        return pruned, None
+    x = check_inputs(model, data.train.x)
+    targets = outputs_of(model, x)
+    options: dict[str, Any] = {"seed": request.seed, "progress": True}
+    sparse, clustered = request.sparsity is not None, request.cluster is not None
+    if sparse or clustered:
+        say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
+        pruned = compress(
+            pruned, targets, x, sparsity=request.sparsity, clusters=request.cluster, **options
+        )
+    if request.qat is None:
+        return pruned, None
+    options |= {"sparse": sparse, "clustered": clustered, "batch": request.batch}
+    return pruned, quantisation_aware(pruned, targets, x, epochs=request.qat, **options)
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """What is to be done to the pruned model beside converting it, for the manifest."""
+    asked = {
+        "sparsity": request.sparsity,
+        "clusters": request.cluster,
+        "qat_epochs": request.qat,
+    }
+    return asked if any(value is not None for value in asked.values()) else {}
+
+
+def _made_by(request: Request, variant: str, scheme: str) -> str:
+    """How a file was made, in words."""
+    steps = []
+    if variant == "pruned" and request.sparsity is not None:
+        steps.append(f"sparsity {100 * request.sparsity:g} %")
+    if variant == "pruned" and request.cluster is not None:
+        steps.append(f"{request.cluster} clusters")
+    if (variant, scheme) == ("pruned", "int8") and request.qat is not None:
+        steps.append(f"quantisation-aware training of {request.qat} epochs")
+    else:
+        steps.append("conversion after training")
+    return ", ".join(steps)
+
+
+def _contents(
+    model: keras.Model, request: Request, calibration: Sequence[Array], trained: bytes | None
+) -> Iterator[tuple[str, bytes]]:
+    """The files of all schemes in their order, the int8 one as it was trained if it was."""
+    rest = [scheme for scheme in request.schemes if trained is None or scheme != "int8"]
+    converted = convert(model, rest, calibration, request.batch)
+    for scheme in request.schemes:
+        if trained is not None and scheme == "int8":
+            yield scheme, trained
+        else:
+            yield next(converted)
+
+
 def _exported(
     variants: Sequence[tuple[str, str, keras.Model]],
     request: Request,
     calibration: Sequence[Array],
     folder: Path,
+    trained: bytes | None,
 ) -> list[tuple[Artifact, LiteModel]]:
     """Converts and writes the files of all variants; nothing is measured on them yet."""
+    zipped = request.sparsity is not None or request.cluster is not None
     files: list[tuple[Artifact, LiteModel]] = []
     with meter("converting", len(variants) * len(request.schemes), unit="file") as drawn:
         for variant, name, model in variants:
             inputs = signature_names(model)
-            for scheme, content in convert(model, request.schemes, calibration, request.batch):
+            given = trained if variant == "pruned" else None
+            for scheme, content in _contents(model, request, calibration, given):
                 path = folder / f"{name}_{scheme}.tflite"
                 path.write_bytes(content)
                 artifact = Artifact(
@@ -173,6 +252,8 @@ def _exported(
                     bytes=len(content),
                     sha256=file_digest(path),
                     parameters=model.count_params(),
+                    made_by=_made_by(request, variant, scheme),
+                    gzip_bytes=len(gzip.compress(content)) if zipped else None,
                 )
                 files.append((artifact, LiteModel(content, inputs)))
                 drawn.update()

@@ -26,8 +26,9 @@ def manifest(
     model: dict[str, Any],
     result: PruneResult,
     artifacts: Sequence[Artifact],
+    compression: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything as plain data, schema 1."""
+    """Everything as plain data, schema 1; ``compression`` is what was asked for beside pruning."""
     return {
         "schema": SCHEMA,
         "command": list(command),
@@ -64,6 +65,7 @@ def manifest(
             ],
             "skipped": [asdict(skipped) for skipped in result.skipped],
         },
+        **({"compression": compression} if compression else {}),
         "artifacts": [artifact_entry(artifact) for artifact in artifacts],
     }
 
@@ -72,6 +74,8 @@ def artifact_entry(artifact: Artifact) -> dict[str, Any]:
     """One artifact as plain data, its scores beside its bytes."""
     entry = asdict(artifact)
     scores, latency = entry.pop("scores"), entry.pop("latency_us")
+    if entry["gzip_bytes"] is None:
+        del entry["gzip_bytes"]
     return {**entry, **scores, "latency_us": latency}
 
 

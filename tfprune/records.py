@@ -69,6 +69,10 @@ class Artifact:
         unpruned float model where outputs are classes, ``output_error`` relative to its outputs.
     latency_us : dict
         ``p10`` and ``median`` microseconds of one invocation, one thread.
+    made_by : str
+        How, in words.
+    gzip_bytes : int, optional
+        Where zeros or shared weights were asked for: they show in compressed files alone.
     """
 
     file: str
@@ -79,3 +83,5 @@ class Artifact:
     parameters: int
     scores: dict[str, Any] = field(default_factory=dict)
     latency_us: dict[str, float] = field(default_factory=dict)
+    made_by: str = "conversion after training"
+    gzip_bytes: int | None = None

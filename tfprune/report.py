@@ -46,7 +46,8 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
     ]  # fmt: skip
     if "accuracy" in metrics:
         metrics = [name for name in metrics if name != "output_error"]
-    head = ["file", "variant", "scheme", "bytes", "times smaller"]
+    zipped = any(artifact.gzip_bytes is not None for artifact in artifacts)
+    head = ["file", "variant", "scheme", "bytes", *["gzip"] * zipped, "times smaller"]
     head += [_HEADINGS[name] for name in metrics] + ["p10 us"]
     rows: list[list[Any]] = []
     for artifact in artifacts:
@@ -54,8 +55,9 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
         scores = [_FORMATS[name](artifact.scores.get(name)) for name in metrics]
         p10 = artifact.latency_us.get("p10")
         rows.append(
-            [artifact.file, artifact.variant, artifact.scheme, f"{artifact.bytes:,}", smaller,
-             *scores, None if p10 is None else f"{p10:.1f}"]
+            [artifact.file, artifact.variant, artifact.scheme, f"{artifact.bytes:,}",
+             *([f"{artifact.gzip_bytes:,}"] if zipped else []), smaller, *scores,
+             None if p10 is None else f"{p10:.1f}"]
         )  # fmt: skip
     for variant in ("original", "pruned"):
         sizes = [artifact.bytes for artifact in artifacts if artifact.variant == variant]

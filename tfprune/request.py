@@ -12,6 +12,7 @@ from tfprune.choices import (
     check_centre,
     check_choice,
     check_schemes,
+    check_share,
     check_threshold,
 )
 from tfprune.errors import TfpruneError
@@ -30,6 +31,12 @@ class Request:
         Degrees in (0, 90).
     batch : int or None
         None leaves the batch size of the files open.
+    qat : int, optional
+        Epochs of quantisation-aware training.
+    cluster : int, optional
+        Distinct weights of a kernel.
+    sparsity : float, optional
+        Share in (0, 1) of a kernel's weights that become zero.
     """
 
     prune: float = 30.0
@@ -49,6 +56,9 @@ class Request:
     batch: int | None = 1
     seed: int = 0
     output: str = "exported"
+    qat: int | None = None
+    cluster: int | None = None
+    sparsity: float | None = None
 
     @property
     def layers_to_prune(self) -> str | tuple[str, ...] | None:
@@ -63,8 +73,8 @@ class Request:
         return self.model in BUILT_IN
 
 
-def checked(request: Request, prune: str, batch: str) -> Request:
-    """Returns a request with every field checked, and these two read from text.
+def checked(request: Request, prune: str, batch: str, sparsity: str | None = None) -> Request:
+    """Returns a request with every field checked, and these three read from text.
 
     Raises
     ------
@@ -79,6 +89,8 @@ def checked(request: Request, prune: str, batch: str) -> Request:
         ("epochs", 1, 2**20),
         ("calibration", 1, 2**40),
         ("seed", 0, 2**32),
+        ("qat", 1, 2**20),
+        ("cluster", 2, 257),
     )
     for flag, least, end in limits:
         value = getattr(request, flag)
@@ -105,12 +117,18 @@ def checked(request: Request, prune: str, batch: str) -> Request:
     both = set(request.layers or ()) & set(request.skip)
     if both:
         raise TfpruneError(f"--layers and --skip both name {', '.join(sorted(both))}")
+    schemes = check_schemes(request.schemes)
+    if request.qat is not None and "int8" not in schemes:
+        raise TfpruneError(
+            f"--qat: it makes the int8 file, and --schemes has none: {', '.join(schemes)}"
+        )
     return replace(
         request,
         prune=check_threshold(prune),
         centre=check_centre(request.centre),
-        schemes=check_schemes(request.schemes),
+        schemes=schemes,
         batch=_batch(batch),
+        sparsity=None if sparsity is None else check_share(sparsity, "--sparsity"),
     )
 
 

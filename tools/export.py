@@ -26,6 +26,9 @@ def export(
     calibration: int = 10_000,
     seed: int = 0,
     output: str = "exported",
+    qat: int | None = None,
+    cluster: int | None = None,
+    sparsity: str | None = None,
     unsafe: bool = False,
     json: bool = False,
 ) -> None:
@@ -52,6 +55,9 @@ def export(
         calibration: How many training samples to measure activations on.
         seed: Of splitting and training.
         output: The folder to write to.
+        qat: Epochs of quantisation-aware training, without labels, for the pruned int8 file.
+        cluster: Distinct weights that a kernel of the pruned model may have, 2 to 256.
+        sparsity: Share of the pruned model's weights to set to zero, such as 50%.
         unsafe: Load a model file although it can run code.
         json: Print the manifest in place of the tables.
     """
@@ -63,9 +69,11 @@ def export(
             dataset=dataset, data=data, scale=scale, model=model, units=units, epochs=epochs,
             unsafe=unsafe, centre=centre, fold=fold, layers=layers, skip=skip,
             calibration=calibration, schemes=schemes, seed=seed, output=output,
+            qat=qat, cluster=cluster,
         ),
         prune,
         batch,
+        sparsity,
     )  # fmt: skip
     with quiet():
         from tfprune.job import run
