@@ -1,8 +1,8 @@
 """``python -m benchmarks.compression``: what training for 8 bits, zeros and shared weights add.
 
-The cnn of MNIST (or of the digits) is pruned at 30 degrees; each row makes an int8 file of it. All
-rows but the first two are trained without labels on what the unpruned model computes; the second
-one is the pruned model given the epochs that QAT is given, for the same comparison.
+The cnn of MNIST (or of the digits), or a model file, is pruned; each row makes an int8 file of it.
+Rows with a plus are trained without labels on what the unpruned model computes; the first of them
+is the same training in floats, so that the rounding in QAT is seen apart from the epochs.
 """
 
 from __future__ import annotations
