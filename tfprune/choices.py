@@ -19,6 +19,9 @@ CENTRES = ("auto", "none", "mean")
 SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")
 DEFAULT_SCHEMES = SCHEMES[:4]
 MOST_BATCH = 4096
+DEGREES = 30.0
+# What readers can get where units are not chosen in pairs.
+SHARE_FOLDS = ("least-squares", "drop")
 # Steps of least squares where survivors are refitted.
 REFIT = 100
 
@@ -56,9 +59,8 @@ def check_share(share: object, what: str = "remove") -> float:
         If it is neither a number in the open interval (0, 1), ``0.5``, nor a percentage as text
         between 0 and 100, ``50%``.
     """
-    text = share.strip() if isinstance(share, str) else share
-    percent = isinstance(text, str) and text.endswith("%")
-    value = _number(text[:-1]) / 100 if isinstance(text, str) and percent else _number(text)
+    text = str(share).strip()
+    value = _number(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     if not 0 < value < 1:
         raise TfpruneError(
             f"{what}: expected a share between 0 and 1, such as 0.5 or 50%, received {share!r}"

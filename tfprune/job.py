@@ -83,6 +83,10 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             model,
             data.calibration.x,
             request.prune,
+            remove=request.remove,
+            select=request.select,
+            refit=request.refit,
+            seed=request.seed,
             centre=request.centre,
             fold=request.fold,
             layers=request.layers_to_prune,
@@ -92,7 +96,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         if not result.layers:
             say(f"{about['name']}: nothing to prune; the pruned files are the original ones")
         small, trained = _compressed(request, model, result.model, data, say)
-        pruned_name = f"{about['name']}_prune{request.prune:g}"
+        pruned_name = about["name"] + request.suffix
         small.save(stage / f"{pruned_name}.keras")
         files = _exported(
             [("original", about["name"], model), ("pruned", pruned_name, small)],
@@ -279,6 +283,7 @@ def _draw(result: PruneResult, artifacts: Sequence[Artifact], folder: Path) -> N
     first = {layer.group or layer.name: layer for layer in reversed(result.layers)}
     for layer in reversed(first.values()):
         stem = layer.name.replace("/", "_")
-        plots.angle_histogram(layer, result.threshold, folder / f"{stem}_angles.png")
+        threshold = result.threshold if result.remove is None else None
+        plots.angle_histogram(layer, threshold, folder / f"{stem}_angles.png")
         plots.angle_map(layer, folder / f"{stem}_angle_map.png")
     plots.bytes_against_score(artifacts, folder / "bytes_against_score.png")

@@ -48,7 +48,10 @@ def manifest(
         },
         "model": model,
         "prune": {
-            "threshold_degrees": result.threshold,
+            "threshold_degrees": result.threshold if result.remove is None else None,
+            "remove": result.remove,
+            "select": result.select,
+            "refit": result.refit,
             "centre": result.centre,
             "fold": result.fold,
             "layers": [

@@ -22,8 +22,8 @@ MARKERS = {"float32": "o", "float16": "s", "dynamic": "^", "int8": "D", "int16x8
 COLOURS = {"original": "#7f7f7f", "pruned": "#d95f02"}
 
 
-def angle_histogram(layer: LayerResult, threshold: float, path: Path) -> None:
-    """How many pairs of units have which angle, with the two thresholds."""
+def angle_histogram(layer: LayerResult, threshold: float | None, path: Path) -> None:
+    """How many pairs of units have which angle, with the two thresholds if there are any."""
     figure, axes = _figure(7, 4)
     # A dead unit has no angle to any other.
     alive = ~np.isnan(layer.angles.diagonal())
@@ -32,8 +32,10 @@ def angle_histogram(layer: LayerResult, threshold: float, path: Path) -> None:
     # Many ReLU pairs stand at 90 exactly: they belong to the bin that ends there.
     pairs = np.nextafter(pairs[np.isfinite(pairs)], np.float32(0))
     axes.hist(pairs, bins=np.arange(0, 181, 3), color="#1b9e77")
-    for at, label in ((threshold, "similar below"), (180 - threshold, "complementary above")):
-        axes.axvline(at, color="#d95f02", linestyle="--", label=f"{label} {at:g}°")
+    if threshold is not None:
+        for at, label in ((threshold, "similar below"), (180 - threshold, "complementary above")):
+            axes.axvline(at, color="#d95f02", linestyle="--", label=f"{label} {at:g}°")
+        figure.legend(frameon=False, ncols=2, loc="outside lower center")
     axes.set(
         title=f"{layer.name}: {layer.units_before} units, {layer.units_after} kept "
         f"({layer.constant} constant)",
@@ -42,7 +44,6 @@ def angle_histogram(layer: LayerResult, threshold: float, path: Path) -> None:
         xlim=(0, 180),
         xticks=range(0, 181, 30),
     )
-    figure.legend(frameon=False, ncols=2, loc="outside lower center")
     figure.savefig(path, dpi=120)
 
 

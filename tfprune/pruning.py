@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tfprune.choices import (
     KINDS,
+    SHARE_FOLDS,
     check_centre,
     check_choice,
     check_refit,
@@ -152,7 +153,7 @@ def prune(
     scheme = FOLDS[check_choice("fold", fold, FOLDS)]
     by = check_select(select, remove is not None)
     if by != "angle" or remove is not None:
-        check_choice(f"fold, with {by}", fold, ("least-squares", "drop"))
+        check_choice(f"fold, with {by}", fold, SHARE_FOLDS)
     steps = check_refit(refit, remove is not None and fold == "least-squares")
     check_weights(model)
     traced = trace(model)

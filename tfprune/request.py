@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 
 from tfprune.choices import (
     DEFAULT_SCHEMES,
+    DEGREES,
     FOLD_NAMES,
     KINDS,
     MOST_BATCH,
+    SHARE_FOLDS,
     check_centre,
     check_choice,
     check_schemes,
+    check_select,
     check_share,
     check_threshold,
 )
@@ -29,6 +32,12 @@ class Request:
     ----------
     prune : float
         Degrees in (0, 90).
+    remove : float, optional
+        In place of degrees the share of units in (0, 1) that goes.
+    select : str, optional
+        By what units are chosen.
+    refit : int, optional
+        Steps of least squares for the survivors.
     batch : int or None
         None leaves the batch size of the files open.
     qat : int, optional
@@ -39,7 +48,10 @@ class Request:
         Share in (0, 1) of a kernel's weights that become zero.
     """
 
-    prune: float = 30.0
+    prune: float = DEGREES
+    remove: float | None = None
+    select: str | None = None
+    refit: int | None = None
     dataset: str = "auto"
     data: str | None = None
     scale: str = "auto"
@@ -61,6 +73,13 @@ class Request:
     sparsity: float | None = None
 
     @property
+    def suffix(self) -> str:
+        """What the names of pruned files have behind the model's name."""
+        if self.remove is not None:
+            return f"_remove{100 * self.remove:g}"
+        return f"_prune{self.prune:g}"
+
+    @property
     def layers_to_prune(self) -> str | tuple[str, ...] | None:
         """A kind of layers by its name, or layers by theirs."""
         if self.layers is not None and len(self.layers) == 1 and self.layers[0] in KINDS:
@@ -73,8 +92,15 @@ class Request:
         return self.model in BUILT_IN
 
 
-def checked(request: Request, prune: str, batch: str, sparsity: str | None = None) -> Request:
-    """Returns a request with every field checked, and these three read from text.
+def checked(
+    request: Request,
+    *,
+    prune: str | None = None,
+    batch: str = "1",
+    remove: str | None = None,
+    sparsity: str | None = None,
+) -> Request:
+    """Returns a request with every field checked, and these read from text.
 
     Raises
     ------
@@ -91,6 +117,7 @@ def checked(request: Request, prune: str, batch: str, sparsity: str | None = Non
         ("seed", 0, 2**32),
         ("qat", 1, 2**20),
         ("cluster", 2, 257),
+        ("refit", 0, 2**20),
     )
     for flag, least, end in limits:
         value = getattr(request, flag)
@@ -117,6 +144,13 @@ def checked(request: Request, prune: str, batch: str, sparsity: str | None = Non
     both = set(request.layers or ()) & set(request.skip)
     if both:
         raise TfpruneError(f"--layers and --skip both name {', '.join(sorted(both))}")
+    if prune is not None and remove is not None:
+        raise TfpruneError("--prune and --remove: degrees or a share of units, not both")
+    if remove is not None and request.fold not in SHARE_FOLDS:
+        raise TfpruneError(
+            f"--fold: expected {' or '.join(SHARE_FOLDS)} with --remove, received {request.fold!r}"
+        )
+    check_select(request.select, remove is not None)
     schemes = check_schemes(request.schemes)
     if request.qat is not None and "int8" not in schemes:
         raise TfpruneError(
@@ -124,7 +158,8 @@ def checked(request: Request, prune: str, batch: str, sparsity: str | None = Non
         )
     return replace(
         request,
-        prune=check_threshold(prune),
+        prune=DEGREES if prune is None else check_threshold(prune),
+        remove=None if remove is None else check_share(remove, "--remove"),
         centre=check_centre(request.centre),
         schemes=schemes,
         batch=_batch(batch),

@@ -10,7 +10,10 @@ from tools.command import main
 
 def export(
     *,
-    prune: str = "30",
+    prune: str | None = None,
+    remove: str | None = None,
+    select: str | None = None,
+    refit: int | None = None,
     dataset: str = "auto",
     data: str | None = None,
     scale: str = "auto",
@@ -35,10 +38,15 @@ def export(
     """Prunes units that do the same work, and exports TFLite files with measured figures.
 
     Writes NAME_SCHEME.tflite, NAME_pruneDEGREES_SCHEME.tflite, NAME_pruneDEGREES.keras,
-    manifest.json and plots/.
+    manifest.json and plots/ (with --remove NAME_removePERCENT in place of NAME_pruneDEGREES).
 
     Args:
         prune: Degrees in (0, 90): two units whose activation vectors are closer do the same work.
+            30 if nothing else is asked for.
+        remove: In place of degrees the share of units that goes from every layer, such as 50%.
+        select: By what units are chosen: angle (the default) or span with degrees; effect (the
+            default), span, angle, magnitude or random with --remove.
+        refit: Steps of least squares for the survivors' own weights; 100 with --remove, else 0.
         dataset: auto (MNIST, else the bundled digits), mnist or digits.
         data: FILE.npz with x_train, y_train, x_test, y_test, or x, y; labels may lack.
             For a model of several inputs x_train_NAME, x_test_NAME, or x_NAME, for every input.
@@ -69,11 +77,9 @@ def export(
             dataset=dataset, data=data, scale=scale, model=model, units=units, epochs=epochs,
             unsafe=unsafe, centre=centre, fold=fold, layers=layers, skip=skip,
             calibration=calibration, schemes=schemes, seed=seed, output=output,
-            qat=qat, cluster=cluster,
+            qat=qat, cluster=cluster, select=select, refit=refit,
         ),
-        prune,
-        batch,
-        sparsity,
+        prune=prune, batch=batch, remove=remove, sparsity=sparsity,
     )  # fmt: skip
     with quiet():
         from tfprune.job import run
