@@ -22,8 +22,9 @@ MOST_BATCH = 4096
 DEGREES = 30.0
 # What readers can get where units are not chosen in pairs.
 SHARE_FOLDS = ("least-squares", "drop")
-# Steps of least squares where survivors are refitted.
+# Steps of least squares where survivors are refitted: for each group, and for all together.
 REFIT = 100
+REFIT_IN_ALL = 1000
 
 
 def _number(value: object) -> float:
@@ -82,8 +83,8 @@ def check_select(select: str | None, with_share: bool) -> str:
     return known[0] if select is None else check_choice("select", select, known)
 
 
-def check_refit(steps: object, wanted: bool) -> int:
-    """Returns how many steps to refit, the default if wanted where nothing was said.
+def check_refit(steps: object, wanted: bool, groups: int) -> int:
+    """Returns how many steps to refit each group, the default if wanted where nothing was said.
 
     Raises
     ------
@@ -91,7 +92,7 @@ def check_refit(steps: object, wanted: bool) -> int:
         If it is not a whole number from 0.
     """
     if steps is None:
-        return REFIT if wanted else 0
+        return min(REFIT, REFIT_IN_ALL // max(groups, 1)) if wanted else 0
     if type(steps) is not int or steps < 0:
         raise TfpruneError(f"refit: expected a whole number from 0, received {steps!r}")
     return steps

@@ -126,7 +126,8 @@ def prune(
     refit : int, optional
         How many steps of least squares may fit the survivors' incoming weights, together with the
         weights that read them, to what the readers computed in the whole model. 0 leaves the
-        survivors as they are. 100 by default with ``remove``, else 0.
+        survivors as they are. By default 100 with ``remove`` (fewer where over ten groups lose
+        units: 1,000 in all), else 0.
     seed : int
         Of ``random``.
     batch_size : int
@@ -154,7 +155,7 @@ def prune(
     by = check_select(select, remove is not None)
     if by != "angle" or remove is not None:
         check_choice(f"fold, with {by}", fold, SHARE_FOLDS)
-    steps = check_refit(refit, remove is not None and fold == "least-squares")
+    check_refit(refit, wanted=False, groups=0)
     check_weights(model)
     traced = trace(model)
     data = Samples(model, x)
@@ -201,6 +202,7 @@ def prune(
     if layers is None or isinstance(layers, str):
         skipped += tuple(_nested(model, KINDS[layers or "dense"]))
     smaller = shrink(model, traced, cuts)
+    steps = check_refit(refit, remove is not None and fold == "least-squares", len(cuts))
     if steps and cuts:
         kept = {layer.name: layer.kept for layer in results}
         shrunk = [cut.group for cut in cuts]

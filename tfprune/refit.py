@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 
 # Samples that a block is fitted on, at most; fewer where they hold more numbers than this.
 SAMPLES = 4096
-NUMBERS = 2**25
+NUMBERS = 2**24
 # Samples in a batch, which bounds the memory of the gradients.
 BATCH = 512
 # One sample in so many is held back to see where fitting stops to help.
