@@ -80,6 +80,39 @@ def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> 
             layer.finalize_state()  # Normalization computes with values made from its weights.
 
 
+def twin(model: keras.Model) -> keras.Model:
+    """A model of the same layers, weights and compile settings that shares nothing with it.
+
+    Raises
+    ------
+    TfpruneError
+        If a layer cannot be copied.
+    """
+    pairs: list[tuple[Any, Any]] = []
+
+    def paired(layer: Any) -> Any:
+        pairs.append((layer, copied(layer)))
+        return pairs[-1][1]
+
+    copy = rebuild(model, paired)
+    for layer, other in pairs:
+        if getattr(layer, "weights", None):
+            copy_weights(layer, other)
+    if model.compiled:
+        compile_as(model, copy)
+    return copy
+
+
+def compile_as(model: keras.Model, other: keras.Model) -> None:
+    """Compiles another model with the settings of a compiled one; its optimizer starts anew."""
+    try:
+        other.compile_from_config(model.get_compile_config())
+    except (TypeError, ValueError):
+        # Losses of the user's own do not go through a config; the object itself does.
+        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        other.compile(optimizer, loss=model.loss)
+
+
 def is_nested(layer: Any) -> bool:
     """Whether a layer is a Sequential or Functional model, which can be looked into."""
     # Exactly Keras' own: a subclass may do anything.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers as kl
 
-from tfprune.copies import copied, copy_weights, rebuild
+from tfprune.copies import compile_as, copied, copy_weights, rebuild
 from tfprune.fold import Fold, absorb
 from tfprune.groups import Group, Read
 from tfprune.layers import ATTENDED, DEPTHWISE, READERS, SEPARABLE, Kernel, kernel_of, weights_of
@@ -75,17 +75,8 @@ def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model
         if getattr(layer, "weights", None):
             copy_weights(layer, copy, change.weights(layer, copy))
     if model.compiled:
-        _compile_as(model, smaller)
+        compile_as(model, smaller)
     return smaller
-
-
-def _compile_as(model: keras.Model, smaller: keras.Model) -> None:
-    try:
-        smaller.compile_from_config(model.get_compile_config())
-    except (TypeError, ValueError):
-        # Losses of the user's own do not go through a config; the object itself does.
-        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
-        smaller.compile(optimizer, loss=model.loss)
 
 
 def _keep(trace: Trace, labels: npt.NDArray[np.intp], cuts: Sequence[Cut]) -> npt.NDArray[np.bool_]:
