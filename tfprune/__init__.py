@@ -15,13 +15,14 @@ from tfprune.errors import TfpruneError
 
 if TYPE_CHECKING:
     from tfprune.convert import export
+    from tfprune.healing import heal
     from tfprune.pruning import PruneResult, prune
 
 __version__ = "0.1.0"
-__all__ = ["PruneResult", "TfpruneError", "export", "prune"]
+__all__ = ["PruneResult", "TfpruneError", "export", "heal", "prune"]
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.
-_ROOMS = {"PruneResult": "pruning", "prune": "pruning", "export": "convert"}
+_ROOMS = {"PruneResult": "pruning", "prune": "pruning", "export": "convert", "heal": "healing"}
 
 
 def __getattr__(name: str) -> Any:

@@ -98,6 +98,34 @@ def check_refit(steps: object, wanted: bool, groups: int) -> int:
     return steps
 
 
+def check_count(what: str, count: object) -> int:
+    """Returns a number of things, at least one.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not a whole number from 1.
+    """
+    value = _number(count)
+    if not (1 <= value < math.inf and value == int(value)):
+        raise TfpruneError(f"{what}: expected a whole number from 1, received {count!r}")
+    return int(value)
+
+
+def check_rate(rate: object) -> float:
+    """Returns a learning rate as a float.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not a number in the half-open interval (0, 1].
+    """
+    value = _number(rate)
+    if not 0 < value <= 1:
+        raise TfpruneError(f"learning_rate: expected a number in (0, 1], received {rate!r}")
+    return value
+
+
 def check_choice(what: str, choice: str, known: Iterable[str]) -> str:
     """Returns a choice that is among the known ones, else raises :class:`TfpruneError`."""
     if choice not in list(known):

@@ -121,6 +121,11 @@ class Samples:
             inputs = batch[0] if isinstance(batch, tuple) else batch
             yield _checked(self._model, _apart(self._model, inputs))
 
+    def at(self, index: Any) -> list[Array]:
+        """The checked samples at an index; of data whose ``total`` is known."""
+        assert self._arrays is not None, "a data set has no samples by number"
+        return _checked(self._model, [data[index] for data in self._arrays])
+
     def _batches_of_its_own(self) -> Iterator[Any]:
         if isinstance(self._source, tf.data.Dataset):
             yield from self._source.as_numpy_iterator()
