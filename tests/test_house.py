@@ -19,8 +19,8 @@ ROOMS = [
     "fold", "effect", "request", "report", "inputs", "labels", "features", "readings", "layers",
     "copies", "ledger", "trace", "groups", "measure", "shrink", "precision",
     "refit", "evidence", "pruning", "litert", "convert", "translate", "bridge", "distil",
-    "compression", "qat", "parts", "datasets", "evaluate", "models", "versions", "training",
-    "staging", "plots", "manifest", "job",
+    "compression", "qat", "distance", "fitting", "healing", "parts", "datasets", "evaluate",
+    "models", "versions", "training", "finetune", "staging", "plots", "manifest", "job",
 ]  # fmt: skip
 
 
