@@ -11,7 +11,7 @@ from keras import layers as kl
 import tfprune
 from tests.graphs import fill
 from tfprune.datasets import digits
-from tfprune.finetune import finetuned
+from tfprune.finetune import Lesson
 from tfprune.parts import Part, prepare
 
 
@@ -47,7 +47,7 @@ def error(model, teacher, x):
 def test_healing_comes_nearer_to_the_original_on_unseen_data(taught, data):
     model, pruned = taught
     before = [w.copy() for w in pruned.get_weights()]
-    healed = tfprune.heal(pruned, model, data.train.x, 8)
+    healed = tfprune.heal(pruned, model, data.train.x, 8, logits=False)
     (was,), (now,) = (error(m, model, data.test.x) for m in (pruned, healed))
     assert now < 0.6 * was
     accuracy = [
@@ -65,6 +65,18 @@ def test_healing_comes_nearer_to_the_original_on_unseen_data(taught, data):
     assert float(healed.optimizer.learning_rate) == pytest.approx(0.003)
     assert healed.loss.get_config()["from_logits"]
     assert healed.evaluate(data.test.x, data.test.y, verbose=0)[1] == pytest.approx(accuracy[1])
+
+
+def test_logits_learn_the_originals_probabilities(taught, data):
+    """The teacher was compiled with a loss of logits, so nothing needs to be said."""
+    model, pruned = taught
+    healed = tfprune.heal(pruned, model, data.train.x, 8)
+
+    def divergence(other):
+        p, q = (keras.ops.log_softmax(m.predict(data.test.x, verbose=0)) for m in (other, model))
+        return np.mean(np.sum(np.exp(q) * (np.asarray(q) - np.asarray(p)), axis=1))
+
+    assert divergence(healed) < 0.6 * divergence(pruned)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(taught, data):
@@ -87,7 +99,8 @@ def test_data_sets_and_files_heal_as_arrays_do(taught, data, tmp_path):
         from_file.get_weights(), tfprune.heal(pruned, model, x, 3).get_weights(), strict=True
     ):
         assert np.array_equal(one, two)
-    assert error(tfprune.heal(pruned, model, stream, 8), model, data.test.x)[0] < 0.6 * was
+    healed = tfprune.heal(pruned, model, stream, 8, logits=False)
+    assert error(healed, model, data.test.x)[0] < 0.6 * was
 
 
 def test_every_layer_learns_where_the_first_was_pruned(taught, data):
@@ -118,7 +131,7 @@ def test_two_inputs_and_three_outputs_of_several_kinds(rng):
 
     model = several(rng)
     kinds = dict(zip(sorted(model.output), kinds_of(model), strict=True))
-    assert kinds == {"classes": "softmax", "yes": "sigmoid", "values": "values"}
+    assert kinds == {"classes": "softmax", "yes": "sigmoid", "values": "linear"}
     x = {name: rng.standard_normal((600, n)).astype("float32") for name, n in
          (("one", 6), ("two", 5))}  # fmt: skip
     pruned = tfprune.prune(model, x, remove=0.5, layers=["hidden"]).model
@@ -152,6 +165,24 @@ def test_the_loss_of_probabilities_is_the_divergence_from_the_teacher(rng):
     divergence = np.mean(np.sum(q * np.log(q / p), axis=1))
     assert difference(made[0], made[1], [x]) == pytest.approx(divergence, rel=1e-3)
     assert difference(made[0], made[0], [x]) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_loss_of_logits_is_the_divergence_at_a_temperature_of_two(rng):
+    from tfprune.distance import difference
+
+    x = rng.standard_normal((50, 5)).astype("float32")
+    i = keras.Input((5,))
+    made = [fill(keras.Model(i, kl.Dense(4)(i)), rng) for _ in range(2)]
+    p, q = (np.exp(np.asarray(m.predict(x, verbose=0), float) / 2) for m in made)
+    p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
+    divergence = 4 * np.mean(np.sum(q * np.log(q / p), axis=1))
+    assert difference(*made, [x], logits=True) == pytest.approx(divergence, rel=1e-3)
+    # Not said otherwise, linear outputs are values; a compiled loss may say otherwise.
+    squared = np.mean((made[0].predict(x, verbose=0) - made[1].predict(x, verbose=0)) ** 2)
+    variance = np.mean(np.var(made[1].predict(x, verbose=0), axis=0))
+    assert difference(*made, [x]) == pytest.approx(squared / variance, rel=1e-3)
+    made[1].compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert difference(*made, [x]) == pytest.approx(divergence, rel=1e-3)
 
 
 def test_what_was_not_changed_is_not_trained(taught, data):
@@ -212,10 +243,10 @@ def test_fine_tuning_learns_the_labels(taught, data):
     model, pruned = taught
     train = data.train
     assert train.y is not None
-    tuned = finetuned(pruned, model, train, 3)
+    tuned = Lesson(model, train).taught(pruned, 3)
     losses = [m.evaluate(train.x, train.y, verbose=0)[0] for m in (pruned, tuned)]
     assert losses[1] < losses[0]
-    again = finetuned(pruned, model, train, 3)
+    again = Lesson(model, train).taught(pruned, 3)
     assert all(map(np.array_equal, tuned.get_weights(), again.get_weights()))
 
 
@@ -237,7 +268,7 @@ def test_fine_tuning_takes_the_loss_from_output_and_labels(rng, kind):
         decided = out.argmax(1) if units > 1 else out[:, 0] > (0.5 if activation else 0)
         return np.mean(decided == y)
 
-    tuned = finetuned(model, model, Part(x, y), 30)
+    tuned = Lesson(model, Part(x, y)).taught(model, 30)
     assert score(tuned) > (score(model) * 0.9 if kind == "values" else 0.8)
 
 
@@ -246,6 +277,6 @@ def test_outputs_without_labels_stay_as_the_teachers(rng):
     x = {name: rng.standard_normal((600, n)).astype("float32") for name, n in
          (("one", 6), ("two", 5))}  # fmt: skip
     y = rng.integers(0, 4, 600)
-    tuned = finetuned(model, model, Part(x, y), 3)
+    tuned = Lesson(model, Part(x, y)).taught(model, 3)
     spread = float(np.var(model.predict(x, verbose=0)["values"]))
     assert error(tuned, model, x)[sorted(model.output).index("values")] < 0.2 * spread

@@ -20,7 +20,8 @@ ROOMS = [
     "copies", "ledger", "trace", "groups", "measure", "shrink", "precision",
     "refit", "evidence", "pruning", "litert", "convert", "translate", "bridge", "distil",
     "compression", "qat", "distance", "fitting", "healing", "parts", "datasets", "evaluate",
-    "models", "versions", "training", "finetune", "staging", "plots", "manifest", "job",
+    "models", "versions", "training", "finetune", "retraining", "staging", "plots",
+    "manifest", "job",
 ]  # fmt: skip
 
 

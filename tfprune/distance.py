@@ -18,6 +18,8 @@ from tfprune.layers import IDENTITY, MAKERS, MOVING, activation_name, is_operati
 
 # Of an output's mean square: the least that counts as its variance.
 LEAST_SHARE = 1e-6
+# What logits are divided by before they are compared as probabilities.
+TEMPERATURE = 2.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Match:
 
     Attributes
     ----------
-    kind : {"softmax", "sigmoid", "values"}
+    kind : {"softmax", "sigmoid", "logits", "values"}
     weight : float
         Of its loss.
     """
@@ -38,12 +40,18 @@ class Match:
         """The loss of each sample: 0 where outputs are the same.
 
         Of probabilities the Kullback-Leibler divergence, which is the cross entropy less the
-        teacher's own entropy; of values the squared difference.
+        teacher's own entropy; of logits the same at a temperature of 2; of values the squared
+        difference.
 
         References
         ----------
         Hinton, Vinyals, Dean (2015), "Distilling the knowledge in a neural network".
         """
+        if self.kind == "logits":
+            soft, ours = wanted / TEMPERATURE, made / TEMPERATURE
+            soft = keras.ops.softmax(soft)
+            entropy = keras.losses.categorical_crossentropy
+            return TEMPERATURE**2 * (entropy(soft, ours, from_logits=True) - entropy(soft, soft))
         if self.kind == "values":
             return keras.losses.mean_squared_error(wanted, made)
         entropy = (
@@ -54,7 +62,9 @@ class Match:
         return entropy(wanted, made) - entropy(wanted, wanted)
 
 
-def difference(model: keras.Model, teacher: keras.Model, x: Sequence[Array]) -> float:
+def difference(
+    model: keras.Model, teacher: keras.Model, x: Sequence[Array], logits: bool | None = None
+) -> float:
     """The loss that :func:`heal` lessens, on given samples.
 
     Parameters
@@ -62,19 +72,26 @@ def difference(model: keras.Model, teacher: keras.Model, x: Sequence[Array]) -> 
     model, teacher : keras.Model
     x : sequence of arrays of shape (samples, ...)
         One for each of the model's inputs.
+    logits : bool, optional
+        See :func:`tfprune.heal`.
     """
     ours, theirs = ([np.asarray(out) for out in outputs_of(one, x)] for one in (model, teacher))
     spreads = [Spread() for _ in theirs]
     for spread, out in zip(spreads, theirs, strict=True):
         spread.add(out)
-    found = matches(model, teacher, [spread.variance for spread in spreads])
+    found = matches(model, teacher, [spread.variance for spread in spreads], logits)
     return sum(
         match.weight * float(np.mean(keras.ops.convert_to_numpy(match.loss(wanted, made))))
         for match, made, wanted in zip(found, ours, theirs, strict=True)
     )
 
 
-def matches(model: keras.Model, teacher: keras.Model, variances: Sequence[float]) -> list[Match]:
+def matches(
+    model: keras.Model,
+    teacher: keras.Model,
+    variances: Sequence[float],
+    logits: bool | None = None,
+) -> list[Match]:
     """How each output is held against the teacher's, by the activations that make both.
 
     Parameters
@@ -82,11 +99,18 @@ def matches(model: keras.Model, teacher: keras.Model, variances: Sequence[float]
     model, teacher : keras.Model
     variances : sequence of float
         Of the teacher's outputs.
+    logits : bool, optional
+        See :func:`tfprune.heal`.
     """
+    classes = _from_logits(teacher) if logits is None else logits
+    several = [tensor.shape[-1] != 1 for tensor in teacher.outputs]
     made = []
-    for ours, theirs, variance in zip(kinds_of(model), kinds_of(teacher), variances, strict=True):
+    kinds = zip(kinds_of(model), kinds_of(teacher), several, variances, strict=True)
+    for ours, theirs, units, variance in kinds:
         if ours == theirs and ours in ("softmax", "sigmoid"):
             made.append(Match(ours))
+        elif ours == theirs == "linear" and classes and units:
+            made.append(Match("logits"))
         else:
             made.append(Match("values", 1 / variance if variance > 0 else 1.0))
     return made
@@ -151,7 +175,7 @@ def _tensors(structure: Any) -> list[Any]:
 
 
 def kinds_of(model: keras.Model) -> list[str]:
-    """Which function makes each output: softmax, sigmoid, or another ("values")."""
+    """Which function makes each output: softmax, sigmoid, linear, or another ("values")."""
     graph, calls = graph_of(model)
     return [_kind(tensor, calls) for tensor in graph.outputs]
 
@@ -177,4 +201,11 @@ def _kind(tensor: Any, calls: Sequence[Call]) -> str:
         name = activation_name(layer.activation)
     else:
         name = activation_name(layer)
-    return name if name in ("softmax", "sigmoid") else "values"
+    return name if name in ("softmax", "sigmoid", "linear") else "values"
+
+
+def _from_logits(model: keras.Model) -> bool:
+    """Whether a model of one output was compiled with a loss that takes logits of classes."""
+    loss = getattr(model, "loss", None) if model.compiled else None
+    kinds = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)
+    return isinstance(loss, kinds) and bool(loss.get_config().get("from_logits"))

@@ -29,17 +29,8 @@ def check_labels(measure: Yardstick) -> None:
         )
 
 
-def finetuned(
-    model: keras.Model,
-    teacher: keras.Model,
-    train: Part,
-    epochs: int,
-    *,
-    settings: keras.Model | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> keras.Model:
-    """Trains a copy of a model on labels, as training goes: with Dropout, statistics moving.
+class Lesson:
+    """Samples and what each output is to learn of them.
 
     The output that the labels fit (see :func:`tfprune.evaluate.yardstick`) learns them; others
     learn to stay as the teacher's are. Classes are learnt by cross entropy, from logits or from
@@ -47,67 +38,96 @@ def finetuned(
 
     Parameters
     ----------
-    model, teacher : keras.Model
-        Of the same inputs and outputs; they stay as they are.
-    train : Part
+    teacher : keras.Model
+    part : Part
         Samples and labels; labels may lack where an output reconstructs the input.
-    epochs : int
-        At least 1.
     settings : keras.Model, optional
-        A compiled model of a single output whose optimizer and, where it takes these labels, loss
-        are used in place of Adam and what is said above.
-    seed : int
-        Of the order of the samples, and Keras' own seed.
-    progress : bool
-        Whether to draw a progress bar on stderr.
-
-    Returns
-    -------
-    keras.Model
-        A new one with the compile settings of the first.
+        A compiled model whose optimizer and, where there is one output and it takes these labels,
+        loss are used in place of Adam and what is said above.
 
     Raises
     ------
     TfpruneError
-        If there are no labels, they fit no output, or the training does not stay finite.
+        If there are no labels, or they fit no output.
     """
-    epochs = check_count("epochs", epochs)
-    x = check_inputs(model, train.x)
-    answers = [np.asarray(out) for out in outputs_of(teacher, x)]
-    measure = yardstick(answers, train)
-    check_labels(measure)
-    keras.utils.set_random_seed(seed)
-    student = twin(model)
-    flat = functional(student)
-    network = keras.Model(flat.inputs, flat.outputs)
-    targets = list(answers)
-    spreads = [Spread() for _ in answers]
-    for spread, out in zip(spreads, answers, strict=True):
-        spread.add(out)
-    found = matches(model, teacher, [spread.variance for spread in spreads])
-    losses: list[Any] = [match.loss for match in found]
-    weights = [match.weight for match in found]
-    at = measure.output
-    losses[at], targets[at] = _loss(kinds_of(model)[at], measure)
-    weights[at] = 1.0
-    optimizer: Any = keras.optimizers.Adam(LEARNING_RATE)
-    if settings is not None and settings.compiled and len(answers) == 1:
-        optimizer = settings.optimizer
-        if train.y is not None and _takes(settings.loss, train.y[:8], answers[0][:8]):
-            losses, targets = [settings.loss], [train.y]
-    size = batch_size_for(len(train))
-    steps = epochs * -(-len(train) // size)
-    network.compile(_restarted(optimizer, steps), loss=losses, loss_weights=weights)
-    rng = np.random.default_rng(seed)
 
-    def feed() -> Iterator[Batch]:
-        for index in shuffled(len(train), size, rng):
-            yield [data[index] for data in x], [target[index] for target in targets]
+    def __init__(
+        self, teacher: keras.Model, part: Part, settings: keras.Model | None = None
+    ) -> None:
+        self._x = check_inputs(teacher, part.x)
+        answers = [np.asarray(out) for out in outputs_of(teacher, self._x)]
+        measure = yardstick(answers, part)
+        check_labels(measure)
+        spreads = [Spread() for _ in answers]
+        for spread, out in zip(spreads, answers, strict=True):
+            spread.add(out)
+        found = matches(teacher, teacher, [spread.variance for spread in spreads])
+        self._targets = list(answers)
+        self._losses: list[Any] = [match.loss for match in found]
+        self._weights = [match.weight for match in found]
+        at = measure.output
+        self._losses[at], self._targets[at] = _loss(kinds_of(teacher)[at], measure)
+        self._weights[at] = 1.0
+        self._optimizer: Any = keras.optimizers.Adam(LEARNING_RATE)
+        if settings is not None and settings.compiled:
+            self._optimizer = settings.optimizer
+            y = part.y if len(answers) == 1 else None
+            if y is not None and _takes(settings.loss, y[:8], answers[0][:8]):
+                self._losses, self._targets = [keras.losses.get(settings.loss)], [y]
 
-    fit(network, feed, epochs, what="fine-tuning", samples=len(train), progress=progress)
-    made = twin(model)
-    made.set_weights(student.get_weights())
-    return made
+    def loss(self, model: keras.Model) -> float:
+        """A model's loss on these samples, as in inference."""
+        rows = zip(
+            self._losses, self._weights, self._targets, outputs_of(model, self._x), strict=True
+        )
+        return sum(
+            weight * float(np.mean(keras.ops.convert_to_numpy(loss(target, np.asarray(made)))))
+            for loss, weight, target, made in rows
+        )
+
+    def taught(
+        self, model: keras.Model, epochs: int, *, seed: int = 0, progress: bool = False
+    ) -> keras.Model:
+        """A copy of a model, trained as training goes: with Dropout, statistics moving.
+
+        Parameters
+        ----------
+        model : keras.Model
+            Of the teacher's inputs and outputs; it stays as it is.
+        epochs : int
+            At least 1.
+        seed : int
+            Of the order of the samples, and Keras' own seed.
+        progress : bool
+            Whether to draw a progress bar on stderr.
+
+        Raises
+        ------
+        TfpruneError
+            If the training does not stay finite.
+        """
+        epochs = check_count("epochs", epochs)
+        keras.utils.set_random_seed(seed)
+        student = twin(model)
+        flat = functional(student)
+        network = keras.Model(flat.inputs, flat.outputs)
+        samples = len(self._x[0])
+        size = batch_size_for(samples)
+        network.compile(
+            _restarted(self._optimizer, epochs * -(-samples // size)),
+            loss=self._losses,
+            loss_weights=self._weights,
+        )
+        rng = np.random.default_rng(seed)
+
+        def feed() -> Iterator[Batch]:
+            for index in shuffled(samples, size, rng):
+                yield [data[index] for data in self._x], [goal[index] for goal in self._targets]
+
+        fit(network, feed, epochs, what="fine-tuning", samples=samples, progress=progress)
+        made = twin(model)
+        made.set_weights(student.get_weights())
+        return made
 
 
 def _loss(kind: str, measure: Yardstick) -> tuple[Any, Any]:

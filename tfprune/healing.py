@@ -29,16 +29,17 @@ def heal(
     *,
     batch_size: int | None = None,
     learning_rate: float = LEARNING_RATE,
+    logits: bool | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> keras.Model:
     """Trains a pruned model to answer as the original does; no labels are needed.
 
-    Outputs of a softmax or a sigmoid learn by cross entropy, others by squared error in parts of
-    the teacher's variance; several outputs count alike. The layers in front of the first one that
-    pruning changed stay as they are, and what they compute is computed once where that is not more
-    than the samples themselves. Layers work as in inference, so Dropout is off and the statistics
-    of BatchNormalization stay. Adam, its rate along a cosine to 0.
+    Outputs of a softmax or a sigmoid, and logits, learn by cross entropy, others by squared error
+    in parts of the teacher's variance; several outputs count alike. The layers in front of the
+    first one that pruning changed stay as they are, and what they compute is computed once where
+    that is not more than the samples themselves. Layers work as in inference, so Dropout is off
+    and the statistics of BatchNormalization stay. Adam, its rate along a cosine to 0.
 
     Parameters
     ----------
@@ -56,6 +57,9 @@ def heal(
         Of arrays; 128 by default, less where an epoch would be fewer than 64 steps, at least 16.
     learning_rate : float
         In (0, 1], where Adam starts.
+    logits : bool, optional
+        Whether linear outputs of several units are the logits of classes, and so are compared as
+        probabilities, of temperature 2. By default if the teacher's compiled loss says so.
     seed : int
         Of the order of the samples.
     progress : bool
@@ -83,7 +87,7 @@ def heal(
     if tail is None or not tail.trainable_weights:
         return student
     lesson = _Lesson(head, teacher, samples, size, np.random.default_rng(seed))
-    found = matches(model, teacher, lesson.variances)
+    found = matches(model, teacher, lesson.variances, logits)
     network = _InInference(tail)
     network.compile(
         keras.optimizers.Adam(cosine(rate, epochs * lesson.steps)),

@@ -72,7 +72,7 @@ BUILT_IN: dict[str, Callable[[Shape, int, int | None], keras.Model]] = {
 }
 
 
-def load_model(path: Path, unsafe: bool = False) -> keras.Model:
+def load_model(path: Path, unsafe: bool = False, compiled: bool = False) -> keras.Model:
     """Reads a ``.keras`` or ``.h5`` file.
 
     Parameters
@@ -80,6 +80,8 @@ def load_model(path: Path, unsafe: bool = False) -> keras.Model:
     path : Path
     unsafe : bool
         Whether code in the file (a Lambda layer) may be loaded.
+    compiled : bool
+        Whether to load its compile settings too.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def load_model(path: Path, unsafe: bool = False) -> keras.Model:
             "received something else; is it truncated?"
         )
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=not unsafe)
+        model = keras.models.load_model(path, compile=compiled, safe_mode=not unsafe)
     except Exception as error:  # Keras, zipfile and h5py each raise their own for a bad file.
         text = str(error)
         if "lambda" in text.lower() and not unsafe:

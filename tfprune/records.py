@@ -50,6 +50,32 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """One training of one model.
+
+    Attributes
+    ----------
+    how : str
+        ``heal`` or ``finetune``.
+    variant : str
+        ``pruned`` or ``finetuned``.
+    epochs, samples : int
+    seconds : float
+    before, after : float
+        What the training lessens, on validation data: the distance to the original's outputs, or
+        the loss of the labels.
+    """
+
+    how: str
+    variant: str
+    epochs: int
+    samples: int
+    seconds: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One exported file and what was measured on it.
 
@@ -58,7 +84,7 @@ class Artifact:
     file : str
         Name within the output folder.
     variant : str
-        ``original`` or ``pruned``.
+        ``original``, ``finetuned`` (the original, trained as the pruned one was) or ``pruned``.
     scheme : str
     bytes : int
     sha256 : str

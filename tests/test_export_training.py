@@ -1,0 +1,104 @@
+"""``--heal`` and ``--finetune``: what is trained, measured and said of it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+from tests.test_export_own import run
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A model that was trained a little, compiled, and its data with noisy labels."""
+    keras.utils.set_random_seed(2)
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((1600, 12)).astype("float32")
+    y = (np.tanh(x @ rng.standard_normal((12, 8))) @ rng.standard_normal((8, 4))).argmax(1)
+    model = keras.Sequential(
+        [keras.Input((12,)), kl.Dense(32, activation="relu", name="hidden"), kl.Dense(4)]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.RMSprop(0.002), loss)
+    model.fit(x, y, epochs=6, verbose=0)
+    model.save(folder / "own.keras")
+    np.savez(folder / "own.npz", x=x, y=y)
+    np.savez(folder / "unlabelled.npz", x=x)
+    return folder
+
+
+def export(own, data, folder, capfd, *words):
+    argv = ["--model", own / "own.keras", "--data", own / data, "--schemes", "float32"]
+    code, out, err = run([*argv, "--prune", 70, "--output", folder, *words], capfd)
+    assert code == 0, err
+    return out, err, json.loads((folder / "manifest.json").read_text())
+
+
+def scores(manifest, what):
+    return {artifact["variant"]: artifact[what] for artifact in manifest["artifacts"]}
+
+
+def test_healing_needs_no_labels_and_adds_no_file(own, tmp_path, capfd):
+    _, _, before = export(own, "unlabelled.npz", tmp_path / "a", capfd)
+    out, err, healed = export(own, "unlabelled.npz", tmp_path / "b", capfd, "--heal", 12)
+    assert before["training"] == []
+    (entry,) = healed["training"]
+    assert (entry["how"], entry["variant"], entry["epochs"]) == ("heal", "pruned", 12)
+    assert entry["samples"] == healed["dataset"]["train"]
+    assert entry["after"] < 0.8 * entry["before"]
+    assert entry["seconds"] > 0
+    assert "healing: 100%" in err
+    assert re.search(r"^heal: pruned model, 12 epochs of [\d,]+ samples in ", out, re.M)
+    ours, theirs = (scores(manifest, "output_error") for manifest in (healed, before))
+    assert ours["pruned"] < 0.9 * theirs["pruned"]
+    assert ours["original"] == theirs["original"]
+    assert {a["file"] for a in healed["artifacts"]} == {a["file"] for a in before["artifacts"]}
+
+
+def test_fine_tuning_sets_the_unpruned_model_beside_it(own, tmp_path, capfd):
+    _, _, before = export(own, "own.npz", tmp_path / "a", capfd)
+    words = ("--heal", 3, "--finetune", 8)
+    out, err, made = export(own, "own.npz", tmp_path / "b", capfd, *words)
+    trained = [(entry["how"], entry["variant"], entry["epochs"]) for entry in made["training"]]
+    assert trained == [("heal", "pruned", 3), ("finetune", "finetuned", 8),
+                       ("finetune", "pruned", 8)]  # fmt: skip
+    files = {artifact["variant"]: artifact["file"] for artifact in made["artifacts"]}
+    assert files == {
+        "original": "own_float32.tflite",
+        "finetuned": "own_finetuned_float32.tflite",
+        "pruned": "own_prune70_float32.tflite",
+    }
+    for name in files.values():
+        assert (tmp_path / "b" / name).is_file()
+        assert re.search(rf"^{name} ", out, re.M)
+    assert re.search(r"^total, 1 files +finetuned", out, re.M)
+    assert "compile settings" not in err
+    was, now = scores(before, "accuracy"), scores(made, "accuracy")
+    assert now["original"] == was["original"]
+    assert now["finetuned"] > now["original"]
+    assert now["pruned"] > was["pruned"]
+    saved = keras.models.load_model(tmp_path / "b" / "own_prune70.keras", compile=False)
+    assert saved.get_layer("hidden").units < 32
+    _, _, again = export(own, "own.npz", tmp_path / "c", capfd, *words)
+    assert [a["sha256"] for a in again["artifacts"]] == [a["sha256"] for a in made["artifacts"]]
+
+
+def test_an_autoencoder_is_tuned_without_labels(tmp_path, capfd):
+    x = np.random.default_rng(5).random((400, 5, 5)).astype("float32")
+    np.savez(tmp_path / "x.npz", x=x)
+    argv = ["--model", "autoencoder", "--units", 20, "--data", tmp_path / "x.npz", "--epochs", 3]
+    code, _, err = run(
+        [*argv, "--schemes", "float32", "--finetune", 2, "--output", tmp_path / "made"], capfd
+    )
+    assert code == 0, err
+    manifest = json.loads((tmp_path / "made" / "manifest.json").read_text())
+    assert len(manifest["training"]) == 2
+    for entry in manifest["training"]:
+        assert entry["after"] < entry["before"]
+    assert scores(manifest, "mse")["finetuned"] < scores(manifest, "mse")["original"]
