@@ -202,6 +202,15 @@ BAD = {
     "number": (["--units", "many"], "--units: expected a whole number, received 'many'"),
     "size": (["--units", "0"], "--units: expected a whole number from 1 to 65535, received 0"),
     "units": ([*OWN, "--units", "3"], "--units: for built-in models only"),
+    "no epochs of healing": (["--heal", "0"], "--heal: expected a whole number from 1 .* 0"),
+    "healing backwards": ([*OWN, "--heal=-3"], "--heal: expected a whole number from 1 .* -3"),
+    "healing in part": ([*OWN, "--heal", "1.5"], "--heal: expected a whole number, received '1.5'"),
+    "no epochs of tuning": ([*OWN, "--finetune", "0"], "--finetune: expected a whole number from"),
+    "tuning backwards": (["--finetune=-1"], "--finetune: expected a whole number from 1 .* -1"),
+    "tuning without labels": (
+        [*OWN[:2], "--data", "{}/unlabelled.npz", "--finetune", "2"],
+        "--finetune: expected labels to train on, the data has none; --heal needs none",
+    ),
     "data and digits": (["--dataset", "digits", *OWN[2:]], "not used with --dataset digits"),
 }
 
@@ -241,6 +250,17 @@ def test_something_in_the_way_of_the_files_changes_nothing(files, tmp_path, capf
 def test_help_names_every_flag(capfd):
     code, out, _ = run(["--help"], capfd)
     assert code == 0
-    for flag in ("prune", "dataset", "data", "model", "fold", "layers", "schemes", "output"):
+    for flag in (
+        "prune",
+        "heal",
+        "finetune",
+        "dataset",
+        "data",
+        "model",
+        "fold",
+        "layers",
+        "schemes",
+        "output",
+    ):
         assert f"--{flag}=" in out
     assert "FIRE_METADATA" not in out

@@ -18,6 +18,7 @@ from tfprune.copies import functional, walk
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
+from tfprune.finetune import check_labels
 from tfprune.git import git_state
 from tfprune.inputs import Array, check_inputs, input_shapes
 from tfprune.layers import MAKERS
@@ -29,6 +30,7 @@ from tfprune.pruning import PruneResult, check_enough, check_weights, prune
 from tfprune.qat import check_quantisable, quantisation_aware
 from tfprune.records import Artifact
 from tfprune.request import Request
+from tfprune.retraining import retrained
 from tfprune.staging import staging
 
 MANIFEST = "manifest.json"
@@ -72,6 +74,8 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         elif request.sparsity or request.cluster:
             to_tf_keras(model, x)
         measure = yardstick(outputs_of(model, x), data.test)
+        if request.finetune:
+            check_labels(measure)
         for note in data.notes:
             say(f"data: {note}")
         if measure.metric and len(measure.reference) > 1:
@@ -95,11 +99,16 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         )
         if not result.layers:
             say(f"{about['name']}: nothing to prune; the pruned files are the original ones")
-        small, trained = _compressed(request, model, result.model, data, say)
+        models, learnt = retrained(request, model, result.model, data, measure, say=say)
+        models["pruned"], trained = _compressed(request, model, models["pruned"], data, say)
         pruned_name = about["name"] + request.suffix
-        small.save(stage / f"{pruned_name}.keras")
+        models["pruned"].save(stage / f"{pruned_name}.keras")
+        names = {"finetuned": f"{about['name']}_finetuned", "pruned": pruned_name}
         files = _exported(
-            [("original", about["name"], model), ("pruned", pruned_name, small)],
+            [
+                ("original", about["name"], model),
+                *((variant, names[variant], made) for variant, made in models.items()),
+            ],
             request, check_inputs(model, data.calibration.x), stage, trained,
         )  # fmt: skip
         artifacts = _measured(files, x, measure)
@@ -113,6 +122,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             result=result,
             artifacts=artifacts,
             compression=_asked(request),
+            training=learnt,
         )
         manifest.write(made, stage / MANIFEST)
     return Outcome(result, tuple(artifacts), made)

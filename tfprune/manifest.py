@@ -11,7 +11,7 @@ from typing import Any
 
 from tfprune.parts import Dataset
 from tfprune.pruning import PruneResult
-from tfprune.records import Artifact
+from tfprune.records import Artifact, Trained
 from tfprune.versions import versions
 
 SCHEMA = 1
@@ -27,6 +27,7 @@ def manifest(
     result: PruneResult,
     artifacts: Sequence[Artifact],
     compression: dict[str, Any] | None = None,
+    training: Sequence[Trained] = (),
 ) -> dict[str, Any]:
     """Everything as plain data, schema 1; ``compression`` is what was asked for beside pruning."""
     return {
@@ -69,6 +70,7 @@ def manifest(
             "skipped": [asdict(skipped) for skipped in result.skipped],
         },
         **({"compression": compression} if compression else {}),
+        "training": [asdict(trained) for trained in training],
         "artifacts": [artifact_entry(artifact) for artifact in artifacts],
     }
 

@@ -19,7 +19,7 @@ OPTIMAL_ORDER_UNITS = 400
 # Percent points that the score axis shows at least.
 LEAST_SPAN = 1.0
 MARKERS = {"float32": "o", "float16": "s", "dynamic": "^", "int8": "D", "int16x8": "v"}
-COLOURS = {"original": "#7f7f7f", "pruned": "#d95f02"}
+COLOURS = {"original": "#7f7f7f", "finetuned": "#7570b3", "pruned": "#d95f02"}
 
 
 def angle_histogram(layer: LayerResult, threshold: float | None, path: Path) -> None:

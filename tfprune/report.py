@@ -59,7 +59,7 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
              *([f"{artifact.gzip_bytes:,}"] if zipped else []), smaller, *scores,
              None if p10 is None else f"{p10:.1f}"]
         )  # fmt: skip
-    for variant in ("original", "pruned"):
+    for variant in ("original", "finetuned", "pruned"):
         sizes = [artifact.bytes for artifact in artifacts if artifact.variant == variant]
         if sizes:
             rows.append([f"total, {len(sizes)} files", variant, None, f"{sum(sizes):,}"])
@@ -72,6 +72,7 @@ def job_report(
     skipped: Sequence[Skipped],
     artifacts: Sequence[Artifact],
     dataset: dict[str, Any],
+    training: Sequence[dict[str, Any]] = (),
 ) -> str:
     """Both tables and the lines that say what they were measured on."""
     name = dataset["name"]
@@ -81,6 +82,12 @@ def job_report(
         f"{dataset[part]:,} {part}" for part in ("train", "calibration", "validation", "test")
     )
     lines = [f"data: {name}; {counts}", *(f"data: {note}" for note in dataset["notes"])]
+    lines += [
+        f"{entry['how']}: {entry['variant']} model, {entry['epochs']} epochs of "
+        f"{entry['samples']:,} samples in {entry['seconds']:.1f} s, loss on validation data "
+        f"{entry['before']:.4g} -> {entry['after']:.4g}"
+        for entry in training
+    ]
     tables = [layer_table(layers, skipped), file_table(artifacts)]
     return "\n\n".join(["\n".join(lines), *tables])
 

@@ -38,6 +38,8 @@ class Request:
         By what units are chosen.
     refit : int, optional
         Steps of least squares for the survivors.
+    heal, finetune : int or None
+        Epochs; None for none.
     batch : int or None
         None leaves the batch size of the files open.
     qat : int, optional
@@ -58,6 +60,8 @@ class Request:
     model: str = "cnn"
     units: int | None = None
     epochs: int | None = None
+    heal: int | None = None
+    finetune: int | None = None
     unsafe: bool = False
     centre: str | float = "auto"
     fold: str = "least-squares"
@@ -113,6 +117,8 @@ def checked(
     limits = (
         ("units", 1, 2**16),
         ("epochs", 1, 2**20),
+        ("heal", 1, 2**20),
+        ("finetune", 1, 2**20),
         ("calibration", 1, 2**40),
         ("seed", 0, 2**32),
         ("qat", 1, 2**20),

@@ -20,6 +20,8 @@ def export(
     model: str = "cnn",
     units: int | None = None,
     epochs: int | None = None,
+    heal: int | None = None,
+    finetune: int | None = None,
     centre: str = "auto",
     fold: str = "least-squares",
     layers: tuple[str, ...] = ("dense",),
@@ -54,6 +56,9 @@ def export(
         model: cnn, mlp, autoencoder, or the path of a .keras or .h5 file.
         units: Width of a built-in model's hidden layer.
         epochs: Of training a built-in model.
+        heal: Epochs in which the pruned model learns the original's outputs; needs no labels.
+        finetune: Epochs of training on labels, after healing; the unpruned model gets the same
+            and stands beside it as NAME_finetuned_SCHEME.tflite.
         centre: Where angles are measured from: auto, none, mean or a number such as 0.5.
         fold: least-squares, scaled, outgoing, incoming or drop.
         layers: Prune dense, conv or all layers, or only these, NAME,NAME.
@@ -75,6 +80,7 @@ def export(
     request = checked(
         Request(
             dataset=dataset, data=data, scale=scale, model=model, units=units, epochs=epochs,
+            heal=heal, finetune=finetune,
             unsafe=unsafe, centre=centre, fold=fold, layers=layers, skip=skip,
             calibration=calibration, schemes=schemes, seed=seed, output=output,
             qat=qat, cluster=cluster, select=select, refit=refit,
@@ -91,7 +97,12 @@ def export(
         print(to_json(outcome.manifest), end="")
         return
     result = outcome.result
-    print(job_report(result.layers, result.skipped, outcome.artifacts, outcome.manifest["dataset"]))
+    made = outcome.manifest
+    print(
+        job_report(
+            result.layers, result.skipped, outcome.artifacts, made["dataset"], made["training"]
+        )
+    )
 
 
 def _say(line: str) -> None:
