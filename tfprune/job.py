@@ -14,7 +14,7 @@ from tfprune import datasets, manifest, plots, training
 from tfprune.bridge import to_tf_keras
 from tfprune.compression import compress
 from tfprune.convert import convert, outputs_of, signature_names
-from tfprune.copies import functional, walk
+from tfprune.copies import compile_as, functional, walk
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
@@ -196,9 +196,12 @@ def _compressed(
     sparse, clustered = request.sparsity is not None, request.cluster is not None
     if sparse or clustered:
         say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
-        pruned = compress(
+        made = compress(
             pruned, targets, x, sparsity=request.sparsity, clusters=request.cluster, **options
         )
+        if pruned.compiled:
+            compile_as(pruned, made)
+        pruned = made
     if request.qat is None:
         return pruned, None
     options |= {"sparse": sparse, "clustered": clustered, "batch": request.batch}
