@@ -125,6 +125,7 @@ def test_the_file_is_int8_and_computes_what_the_model_does(model, lesson, digits
     assert np.mean(made.argmax(axis=1) == expected.argmax(axis=1)) >= 0.97
 
 
+@pytest.mark.slow
 def test_zeros_and_shared_weights_live_through_the_training(model, lesson, digits):
     made = compress(model, **lesson, sparsity=0.6, clusters=8, epochs=2)
     content = quantisation_aware(made, **lesson, epochs=1, sparse=True, clustered=True)

@@ -69,6 +69,7 @@ def test_all_three_at_once(own, tmp_path, capfd):
         assert detail["shape"][0] == 1
 
 
+@pytest.mark.slow
 def test_training_changes_the_int8_file_of_the_pruned_model_alone(own, tmp_path, capfd):
     contents = []
     for more in ([], ["--qat", 1], ["--qat", 1]):

@@ -145,7 +145,7 @@ def test_a_model_with_nothing_to_prune_says_so(files, tmp_path, capfd):
 OWN = ["--model", "{}/own.keras", "--data", "{}/own.npz"]
 BAD = {
     "unknown flag": (["--prun", "30"], "unknown flag --prun; did you mean --prune?"),
-    "unknown flag, last": ([*OWN, "--colour=red"], "unknown flag --colour=red; expected one of"),
+    "unknown flag, last": ([*OWN, "--xyz=red"], "unknown flag --xyz=red; expected one of"),
     "stray word": ([*OWN, "quickly"], "stray word 'quickly'"),
     "separator": ([*OWN, "--", "--prun", "30"], "stray word '--'"),
     "dunder": (["__class__"], "stray word '__class__'"),

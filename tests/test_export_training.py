@@ -89,6 +89,7 @@ def test_fine_tuning_sets_the_unpruned_model_beside_it(own, tmp_path, capfd):
     assert [a["sha256"] for a in again["artifacts"]] == [a["sha256"] for a in made["artifacts"]]
 
 
+@pytest.mark.slow
 def test_an_autoencoder_is_tuned_without_labels(tmp_path, capfd):
     x = np.random.default_rng(5).random((400, 5, 5)).astype("float32")
     np.savez(tmp_path / "x.npz", x=x)

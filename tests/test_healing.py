@@ -32,7 +32,7 @@ def taught(data):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.003), loss, metrics=["accuracy"])
     model.fit(data.train.x, data.train.y, batch_size=64, epochs=12, verbose=0)
-    return model, tfprune.prune(model, data.calibration.x, remove=0.85).model
+    return model, tfprune.prune(model, data.calibration.x, remove=0.85, refit=0).model
 
 
 def error(model, teacher, x):
@@ -106,7 +106,7 @@ def test_data_sets_and_files_heal_as_arrays_do(taught, data, tmp_path):
 def test_every_layer_learns_where_the_first_was_pruned(taught, data):
     """Filters too; the features in front of what changed are then the samples themselves."""
     model, _ = taught
-    pruned = tfprune.prune(model, data.calibration.x, remove=0.5, layers="all").model
+    pruned = tfprune.prune(model, data.calibration.x, remove=0.5, refit=0, layers="all").model
     healed = tfprune.heal(pruned, model, data.train.x, 6)
     assert error(healed, model, data.test.x)[0] < 0.6 * error(pruned, model, data.test.x)[0]
     first, second = (m.get_layer("seen").get_weights() for m in (pruned, healed))
@@ -134,7 +134,7 @@ def test_two_inputs_and_three_outputs_of_several_kinds(rng):
     assert kinds == {"classes": "softmax", "yes": "sigmoid", "values": "linear"}
     x = {name: rng.standard_normal((600, n)).astype("float32") for name, n in
          (("one", 6), ("two", 5))}  # fmt: skip
-    pruned = tfprune.prune(model, x, remove=0.5, layers=["hidden"]).model
+    pruned = tfprune.prune(model, x, remove=0.5, refit=0, layers=["hidden"]).model
     healed = tfprune.heal(pruned, model, x, 15)
     assert not healed.compiled
     new = {name: rng.standard_normal(a.shape).astype("float32") for name, a in x.items()}
@@ -198,7 +198,7 @@ def test_half_precision_heals(rng):
     x = kl.Dense(16, activation="relu", dtype=policy)(i)
     model = fill(keras.Model(i, kl.Dense(3, dtype=policy)(x)), rng)
     data = rng.standard_normal((400, 6)).astype("float32")
-    pruned = tfprune.prune(model, data, remove=0.6).model
+    pruned = tfprune.prune(model, data, remove=0.6, refit=0).model
     (was,), (now,) = (
         error(m, model, data) for m in (pruned, tfprune.heal(pruned, model, data, 10))
     )
@@ -234,7 +234,7 @@ def test_a_training_that_bursts_is_told(rng):
     x = kl.Dense(16, activation="exponential", name="hidden")(i)
     model = fill(keras.Model(i, kl.Dense(2)(x)), rng)
     data = (10 * rng.standard_normal((300, 4))).astype("float32")
-    pruned = tfprune.prune(model, data, remove=0.5).model
+    pruned = tfprune.prune(model, data, remove=0.5, refit=0).model
     with pytest.raises(tfprune.TfpruneError, match="healing: expected a finite loss.*smaller"):
         tfprune.heal(pruned, model, data, 50, learning_rate=1)
 
@@ -272,6 +272,7 @@ def test_fine_tuning_takes_the_loss_from_output_and_labels(rng, kind):
     assert score(tuned) > (score(model) * 0.9 if kind == "values" else 0.8)
 
 
+@pytest.mark.slow
 def test_outputs_without_labels_stay_as_the_teachers(rng):
     model = several(rng)
     x = {name: rng.standard_normal((600, n)).astype("float32") for name, n in
