@@ -87,6 +87,10 @@ class _Table:
         at += _unpack("<I", self._data, at)
         return at + 4, _unpack("<I", self._data, at)
 
+    def place(self, number: int) -> int:
+        """Where a vector is; files may share one."""
+        return self._vector(number)[0]
+
     def bytes_of(self, number: int, width: int = 1) -> bytes:
         start, count = self._vector(number)
         if start + count * width > len(self._data):
@@ -145,6 +149,17 @@ def shares(path: Path) -> list[Share]:
     return [*found, Share("structure, padding", "", "", rest)]
 
 
+def weight_bytes(path: Path) -> int:
+    """Bytes of a file that are weights; the rest is what the format adds to them.
+
+    Raises
+    ------
+    TfpruneError
+        As :func:`shares`.
+    """
+    return sum(share.bytes for share in shares(path) if share.kind == "weights")
+
+
 def read(path: Path) -> bytes:
     """A file's bytes, if it starts as a TFLite file does.
 
@@ -167,14 +182,18 @@ def _shares(data: bytes) -> Iterator[Share]:
     buffers = model.tables(4)
     codes = [_operator(code) for code in model.tables(1)]
     taken: set[int] = set()
+    # Where vectors are that were counted: several tensors may share one.
+    seen: set[int] = set()
     for graph in model.tables(2):
-        readers: dict[int, str] = {}
-        for operator in graph.tables(3):
+        readers: dict[int, tuple[str, str]] = {}
+        for place, operator in enumerate(graph.tables(3)):
             code = codes[_checked(operator.scalar(0, "<I"), codes)]
-            for read_tensor in operator.ints(1):
-                readers.setdefault(read_tensor, code)
+            for argument, read_tensor in enumerate(operator.ints(1)):
+                readers.setdefault(read_tensor, (code, f"{code} {place}, input {argument}"))
         for number, tensor in enumerate(graph.tables(0)):
-            name, reader = tensor.text(3), readers.get(number, "")
+            reader, role = readers.get(number, ("", ""))
+            # Compact files name inputs and outputs alone.
+            name = tensor.text(3) or role
             buffer = tensor.scalar(2, "<I")
             if buffer not in taken:
                 taken.add(buffer)
@@ -182,9 +201,9 @@ def _shares(data: bytes) -> Iterator[Share]:
             quantisation = tensor.table(4)
             if quantisation is not None:
                 widths = ((0, 4), (1, 4), (2, 4), (3, 8))
-                size = sum(len(quantisation.bytes_of(field, width)) for field, width in widths)
+                size = sum(_new_bytes(quantisation, field, width, seen) for field, width in widths)
                 yield Share("quantisation", name, reader, size)
-            yield Share("names", name, reader, len(tensor.bytes_of(3)))
+            yield Share("names", name, reader, _new_bytes(tensor, 3, 1, seen))
     for entry in model.tables(6):
         buffer = entry.scalar(1, "<I")
         size = len(entry.bytes_of(0))
@@ -193,6 +212,14 @@ def _shares(data: bytes) -> Iterator[Share]:
             size += _weight(buffers[_checked(buffer, buffers)])
         yield Share("metadata", entry.text(0), "", size)
     yield Share("metadata", "description", "", len(model.bytes_of(3)))
+
+
+def _new_bytes(table: _Table, field: int, width: int, seen: set[int]) -> int:
+    """Bytes of a vector, none if it was seen before."""
+    if table.place(field) in seen:
+        return 0
+    seen.add(table.place(field))
+    return len(table.bytes_of(field, width))
 
 
 def _weight(buffer: _Table) -> int:
