@@ -22,6 +22,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfprune.choices import DEFAULT_SCHEMES, MOST_BATCH, check_schemes
+from tfprune.compact import compact
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
@@ -193,7 +194,7 @@ def _convert_one(
         with quiet(), warnings.catch_warnings():
             # The converter calls TensorFlow's old interpreter, and TensorFlow warns of it.
             warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
-            return bytes(converter.convert())
+            return compact(bytes(converter.convert()))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         whole = any(data.dtype.kind in "iu" for data in samples.values())
