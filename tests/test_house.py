@@ -18,8 +18,8 @@ ROOMS = [
     "sizes", "budgets", "compare", "verdicts", "baseline", "history", "moments", "select",
     "fold", "effect", "request", "report", "inputs", "labels", "features", "readings", "layers",
     "copies", "ledger", "trace", "groups", "measure", "shrink", "precision",
-    "refit", "evidence", "pruning", "litert", "flatbuffer", "compact", "convert", "translate", "bridge", "distil",
-    "compression", "qat", "distance", "fitting", "healing", "parts", "datasets", "evaluate",
+    "refit", "evidence", "pruning", "litert", "flatbuffer", "compact", "int4", "convert", "translate",
+    "bridge", "distil", "compression", "qat", "distance", "fitting", "healing", "parts", "datasets", "evaluate",
     "models", "versions", "training", "finetune", "retraining", "staging", "plots",
     "manifest", "job",
 ]  # fmt: skip

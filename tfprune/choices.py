@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 
 from tfprune.errors import TfpruneError
 
@@ -16,7 +17,7 @@ FOLD_NAMES = ("least-squares", "scaled", "outgoing", "incoming", "drop")
 SELECTIONS = ("angle", "span")
 SHARE_SELECTIONS = ("effect", "span", "angle", "magnitude", "random")
 CENTRES = ("auto", "none", "mean")
-SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")
+SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 DEFAULT_SCHEMES = SCHEMES[:4]
 MOST_BATCH = 4096
 DEGREES = 30.0
@@ -157,7 +158,7 @@ def check_schemes(schemes: Sequence[str]) -> tuple[str, ...]:
     Raises
     ------
     TfpruneError
-        If there is none, or an unknown one.
+        If there is none, or an unknown one, or one that needs a package that is not there.
     """
     if isinstance(schemes, str):
         schemes = schemes.split(",")
@@ -166,4 +167,9 @@ def check_schemes(schemes: Sequence[str]) -> tuple[str, ...]:
             raise TfpruneError(
                 f"schemes: expected some of {', '.join(SCHEMES)}, received {scheme!r}"
             )
+    if "int4" in schemes and find_spec("ai_edge_quantizer") is None:
+        raise TfpruneError(
+            "schemes: int4 needs ai-edge-quantizer, which is not installed; "
+            "pip install -r requirements-int4.txt"
+        )
     return tuple(dict.fromkeys(schemes))

@@ -2,7 +2,7 @@
 
 Schemes: ``float32``; ``float16`` (weights of 16 bits); ``dynamic`` (weights of 8 bits, computed
 from float inputs); ``int8`` (weights, activations, input and output of 8 bits); ``int16x8``
-(activations of 16 bits, weights of 8).
+(activations of 16 bits, weights of 8); ``int4`` (as int8, Dense weights of 4 bits).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tfprune.copies import walk
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
 from tfprune.inputs import check_inputs, input_shapes, packed
+from tfprune.int4 import quantised
 from tfprune.litert import LiteModel
 from tfprune.precision import HALF, in_float32
 from tfprune.progress import meter
@@ -75,11 +76,16 @@ _SETTINGS: dict[str, Callable[[Converter, Representative], None]] = {
     "dynamic": _dynamic,
     "int8": _int8,
     "int16x8": _int16x8,
+    # Quantised after the conversion.
+    "int4": _float32,
 }
 
 # How far a file's outputs may be from Keras', as a share of their spread over the samples.
 # Far above what the scheme costs, far below a file that computes something else.
-TOLERANCE = {"float32": 1e-3, "float16": 0.05, "dynamic": 0.5, "int8": 0.5, "int16x8": 0.5}
+TOLERANCE = {"float32": 1e-3, "float16": 0.05}
+TOLERANCE |= dict.fromkeys(("dynamic", "int8", "int16x8", "int4"), 0.5)
+# And how far LiteRT's own kernels may be from XNNPACK's, beside a step of the output.
+BETWEEN_KERNELS = 0.05
 
 
 # Share of their size that outputs count as varying at least.
@@ -170,7 +176,7 @@ def _check_recurrent(model: keras.Model, schemes: Sequence[str]) -> None:
         inner = getattr(layer, "layer", layer)
         loops = isinstance(inner, keras.layers.RNN) and not inner.unroll
         for scheme in schemes:
-            if loops and scheme in ("int8", "int16x8"):
+            if loops and scheme in ("int8", "int16x8", "int4"):
                 raise TfpruneError(
                     f"model {model.name}: no {scheme} file can be made of recurrent layers "
                     f"({path}); choose other --schemes, or build it with unroll=True"
@@ -194,7 +200,8 @@ def _convert_one(
         with quiet(), warnings.catch_warnings():
             # The converter calls TensorFlow's old interpreter, and TensorFlow warns of it.
             warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
-            return compact(bytes(converter.convert()))
+            made = bytes(converter.convert())
+            return compact(quantised(made, list(representative())) if scheme == "int4" else made)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         whole = any(data.dtype.kind in "iu" for data in samples.values())
@@ -240,7 +247,8 @@ def verify(
 ) -> None:
     """Runs a file and compares it with what Keras computes.
 
-    Some converter routes make files without weights and report no error.
+    Some converter routes make files without weights and report no error. A file of 4 bits has to
+    compute the same without XNNPACK too: kernels of 4 bits are new, and some were wrong.
 
     Parameters
     ----------
@@ -258,20 +266,42 @@ def verify(
     TfpruneError
         If it cannot run, or its outputs are not Keras'.
     """
-    try:
-        lite = LiteModel(data, names)
-        received = lite.predict(x)
-    except (RuntimeError, ValueError) as error:
-        raise TfpruneError(f"the {scheme} file does not run in LiteRT: {error}") from None
+    received, steps = _run(data, scheme, x, names)
     if [ours.shape for ours in received] != [theirs.shape for theirs in expected]:
         raise TfpruneError(f"the {scheme} file disagrees with Keras: its outputs have other shapes")
     for out, (ours, keras_out) in enumerate(zip(received, expected, strict=True)):
-        off = disagreement(ours, keras_out, lite.steps[out])
+        off = disagreement(ours, keras_out, steps[out])
         if not off <= TOLERANCE[scheme]:
             raise TfpruneError(
                 f"the {scheme} file disagrees with Keras: output {out} is off by {off:.1%} of "
                 f"its spread, at most {TOLERANCE[scheme]:.1%} is accepted; it was not written "
                 "(other --schemes may do)"
+            )
+    if scheme == "int4":
+        _verify_kernels(received, *_run(data, scheme, x, names, delegate=False))
+
+
+def _run(
+    data: bytes, scheme: str, x: Sequence[Array], names: Sequence[str], delegate: bool = True
+) -> tuple[list[Array], list[float]]:
+    """A file's outputs and their quantisation steps."""
+    try:
+        lite = LiteModel(data, names, delegate)
+        return lite.predict(x), lite.steps
+    except (RuntimeError, ValueError) as error:
+        raise TfpruneError(f"the {scheme} file does not run in LiteRT: {error}") from None
+
+
+def _verify_kernels(
+    expected: Sequence[Array], received: Sequence[Array], steps: Sequence[float]
+) -> None:
+    for out, (ours, theirs, step) in enumerate(zip(received, expected, steps, strict=True)):
+        off = disagreement(ours, theirs, step)
+        if not off <= BETWEEN_KERNELS:
+            raise TfpruneError(
+                f"the int4 file computes something else without XNNPACK: output {out} is off by "
+                f"{off:.1%} of its spread, at most {BETWEEN_KERNELS:.1%} is accepted; it was not "
+                "written (other --schemes may do)"
             )
 
 
@@ -312,7 +342,7 @@ def export(
     directory : path
         Made if it is not there. Files in it are replaced only once all are right.
     schemes : sequence of str
-        Some of float32, float16, dynamic, int8, int16x8.
+        Some of float32, float16, dynamic, int8, int16x8, int4 (which needs ai-edge-quantizer).
     representative : array of shape (samples, ...), or list or dict of arrays
         A few hundred samples as the model takes them, several inputs in the order of
         ``model.inputs`` or by their names: the files are compared on them, and they set the

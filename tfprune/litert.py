@@ -33,6 +33,8 @@ class LiteModel:
         The file's content.
     names : sequence of str
         The names of its inputs in the order in which samples will come; not needed for one.
+    delegate : bool
+        Whether XNNPACK may compute, as LiteRT lets it by default; else LiteRT's own kernels do.
 
     Attributes
     ----------
@@ -45,11 +47,18 @@ class LiteModel:
         If the file has several inputs and the names are not theirs.
     """
 
-    def __init__(self, data: bytes, names: Sequence[str] = ()) -> None:
+    def __init__(self, data: bytes, names: Sequence[str] = (), delegate: bool = True) -> None:
         with quiet():
-            from ai_edge_litert.interpreter import Interpreter
+            from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-            self._interpreter = Interpreter(model_content=data, num_threads=1)
+            kinds = OpResolverType
+            self._interpreter = Interpreter(
+                model_content=data,
+                num_threads=1,
+                experimental_op_resolver_type=(
+                    kinds.AUTO if delegate else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+                ),
+            )
             self._interpreter.allocate_tensors()
             # The order of the signature is the model's; the order of the details may not be.
             runner = self._interpreter.get_signature_runner()

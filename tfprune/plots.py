@@ -18,7 +18,7 @@ from tfprune.records import Artifact, LayerResult
 OPTIMAL_ORDER_UNITS = 400
 # Percent points that the score axis shows at least.
 LEAST_SPAN = 1.0
-MARKERS = {"float32": "o", "float16": "s", "dynamic": "^", "int8": "D", "int16x8": "v"}
+MARKERS = {"float32": "o", "float16": "s", "dynamic": "^", "int8": "D", "int16x8": "v", "int4": "P"}
 COLOURS = {"original": "#7f7f7f", "finetuned": "#7570b3", "pruned": "#d95f02"}
 
 

@@ -7,6 +7,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "ai-edge-litert")
+# An extra, told of only where it is.
+OPTIONAL = ("ai-edge-quantizer",)
 
 
 @cache
@@ -15,9 +17,10 @@ def versions() -> dict[str, str]:
     from tfprune import __version__
 
     found = {"python": platform.python_version(), "tfprune": __version__}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *OPTIONAL):
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # tensorflow-cpu and its like install the same module.
-            found[package] = "unknown"
+            if package in PACKAGES:
+                found[package] = "unknown"
     return found
