@@ -58,7 +58,7 @@ def picture(rng):
         kl.MaxPooling2D(),
         kl.Flatten(),
         kl.Dense(13, activation="relu", name="hidden"),
-        kl.Dense(10, activation="softmax", name="out"),
+        kl.Dense(10, name="out"),
     ]
     return fill(keras.Sequential(layers, name="picture"), rng)
 
