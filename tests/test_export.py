@@ -97,6 +97,13 @@ def test_parameters_and_shapes_really_fall(first):
         width = 24 if artifact["variant"] == "original" else units
         dense = (320 * width + width) + (width * 10 + 10)
         assert artifact["parameters"] == convolutions + dense
+        # Biases keep four bytes in files of 8 bits, eight with activations of 16; 8 are a shape.
+        biases = 10 + 20 + width + 10
+        beside = {"int8": 3 * biases, "int16x8": 7 * biases}.get(artifact["scheme"], 0)
+        byte = {"float32": 4, "float16": 2}.get(artifact["scheme"], 1)
+        if artifact["scheme"] != "dynamic":
+            assert artifact["weights_bytes"] == byte * artifact["parameters"] + beside + 8
+        assert artifact["weights_bytes"] < artifact["bytes"] < artifact["weights_bytes"] + 3400
     model = keras.models.load_model(folder / "cnn_prune30.keras")
     assert model.get_layer("hidden").kernel.shape == (320, units)
     assert model.get_layer("output").kernel.shape == (units, 10)
@@ -150,10 +157,12 @@ def test_stdout_is_two_tables_and_stderr_progress_without_chatter(first):
     assert "uint8 scaled from 0..255 to 0..1" in out
     assert re.search(r"^layer +units +kept +similar +complementary +constant +skipped", out, re.M)
     assert re.search(r"^output .* output layer$", out, re.M)
-    assert re.search(r"^file +variant +scheme +bytes +times smaller +accuracy %", out, re.M)
+    head = r"^file +variant +scheme +bytes += weights +\+ overhead +times smaller +accuracy %"
+    assert re.search(head, out, re.M)
     for artifact in manifest["artifacts"]:
         row = re.search(rf"^{artifact['file']} .*$", out, re.M).group()
-        assert f"{artifact['bytes']:,}" in row
+        size, weights = artifact["bytes"], artifact["weights_bytes"]
+        assert re.search(rf" {size:,} +{weights:,} +{size - weights:,} ", row)
         assert f"{100 * artifact['accuracy']:.2f}" in row
     for variant in ("original", "pruned"):
         total = sum(a["bytes"] for a in manifest["artifacts"] if a["variant"] == variant)

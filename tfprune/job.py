@@ -32,6 +32,7 @@ from tfprune.records import Artifact
 from tfprune.request import Request
 from tfprune.retraining import retrained
 from tfprune.staging import staging
+from tfprune.tflite import weight_bytes
 
 MANIFEST = "manifest.json"
 
@@ -269,6 +270,7 @@ def _exported(
                     bytes=len(content),
                     sha256=file_digest(path),
                     parameters=model.count_params(),
+                    weights_bytes=weight_bytes(path),
                     made_by=_made_by(request, variant, scheme),
                     gzip_bytes=len(gzip.compress(content)) if zipped else None,
                 )

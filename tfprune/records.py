@@ -90,6 +90,8 @@ class Artifact:
     sha256 : str
     parameters : int
         Of the Keras model that it was made from.
+    weights_bytes : int
+        How many of the bytes are weights; the others are what the format adds.
     scores : dict
         ``accuracy`` or ``mse`` where the data has labels (else neither), ``agreement`` with the
         unpruned float model where outputs are classes, ``output_error`` relative to its outputs.
@@ -107,6 +109,7 @@ class Artifact:
     bytes: int
     sha256: str
     parameters: int
+    weights_bytes: int
     scores: dict[str, Any] = field(default_factory=dict)
     latency_us: dict[str, float] = field(default_factory=dict)
     made_by: str = "conversion after training"

@@ -47,7 +47,8 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
     if "accuracy" in metrics:
         metrics = [name for name in metrics if name != "output_error"]
     zipped = any(artifact.gzip_bytes is not None for artifact in artifacts)
-    head = ["file", "variant", "scheme", "bytes", *["gzip"] * zipped, "times smaller"]
+    head = ["file", "variant", "scheme", "bytes", "= weights", "+ overhead", *["gzip"] * zipped]
+    head += ["times smaller"]
     head += [_HEADINGS[name] for name in metrics] + ["p10 us"]
     rows: list[list[Any]] = []
     for artifact in artifacts:
@@ -56,13 +57,17 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
         p10 = artifact.latency_us.get("p10")
         rows.append(
             [artifact.file, artifact.variant, artifact.scheme, f"{artifact.bytes:,}",
+             f"{artifact.weights_bytes:,}", f"{artifact.bytes - artifact.weights_bytes:,}",
              *([f"{artifact.gzip_bytes:,}"] if zipped else []), smaller, *scores,
              None if p10 is None else f"{p10:.1f}"]
         )  # fmt: skip
     for variant in ("original", "finetuned", "pruned"):
-        sizes = [artifact.bytes for artifact in artifacts if artifact.variant == variant]
-        if sizes:
-            rows.append([f"total, {len(sizes)} files", variant, None, f"{sum(sizes):,}"])
+        mine = [artifact for artifact in artifacts if artifact.variant == variant]
+        if mine:
+            total = sum(artifact.bytes for artifact in mine)
+            weights = sum(artifact.weights_bytes for artifact in mine)
+            sums = [f"{size:,}" for size in (total, weights, total - weights)]
+            rows.append([f"total, {len(mine)} files", variant, None, *sums])
     align = ["left"] * 3 + ["right"] * (len(head) - 3)
     return tabulate(rows, head, colalign=align, disable_numparse=True, missingval="")
 

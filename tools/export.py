@@ -63,7 +63,7 @@ def export(
         fold: least-squares, scaled, outgoing, incoming or drop.
         layers: Prune dense, conv or all layers, or only these, NAME,NAME.
         skip: Leave these alone, NAME,NAME.
-        schemes: Some of float32,float16,dynamic,int8,int16x8.
+        schemes: Some of float32,float16,dynamic,int8,int16x8,int4.
         batch: 1, another fixed batch size, or dynamic.
         calibration: How many training samples to measure activations on.
         seed: Of splitting and training.
