@@ -204,7 +204,7 @@ def test_what_is_not_understood_stays_as_it_is(made):
     raw, _ = made["picture", "float32"]
     assert compact(b"not a TFLite file") == b"not a TFLite file"
     for change in (
-        lambda model: setattr(model.buffers[2], "offset", 4096),
+        lambda model: setattr(model.buffers[2], "offset", 2**32),
         lambda model: setattr(model.subgraphs[0].operators[0], "largeCustomOptionsOffset", 64),
         lambda model: setattr(model, "version", 4),
     ):
@@ -212,6 +212,20 @@ def test_what_is_not_understood_stays_as_it_is(made):
         change(model)
         strange = packed(model)
         assert compact(strange) == strange
+
+
+def test_data_behind_the_flatbuffer_moves_into_it(made):
+    raw, small = made["picture", "int8"]
+    model = schema.ModelT.InitFromPackedBuf(raw)
+    behind = [buffer for buffer in model.buffers if buffer.data is not None][1:4]
+    contents = [buffer.data.tobytes() for buffer in behind]
+    for buffer in behind:
+        buffer.data, buffer.offset, buffer.size = None, 2, 2
+    place = len(packed(model))
+    for buffer, content in zip(behind, contents, strict=True):
+        buffer.offset, buffer.size = place, len(content)
+        place += len(content)
+    assert compact(packed(model) + b"".join(contents)) == small
 
 
 def test_metadata_of_others_and_names_without_a_signature_stay(made):

@@ -19,6 +19,8 @@ IDENTIFIER = b"TFL3"
 VERSION = 3
 # The schema aligns the data of buffers so; delegates and microcontrollers rely on it.
 ALIGNMENT = 16
+# What a flatbuffer can hold.
+LARGEST = 2**31 - 1
 
 
 def compact(data: bytes) -> bytes:
@@ -33,16 +35,17 @@ def compact(data: bytes) -> bytes:
     -------
     bytes
         Never more than came, and the same for the same file. Inputs and outputs are named as
-        their signature names them. A file of another format, one that keeps data outside the
-        flatbuffer (over 2 GB), and one that is compact already come back as they are.
+        their signature names them. Data behind the flatbuffer moves into it. A file of another
+        format or over 2 GB, and one that is compact already come back as they are.
     """
-    if data[4:8] != IDENTIFIER:
+    if data[4:8] != IDENTIFIER or len(data) > LARGEST:
         return data
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(data)
-    if model.version != VERSION or _has_outside_data(model):
+    if model.version != VERSION or _has_outside_data(model, len(data)):
         return data
+    _take_in(model, data)
     _share_buffers(model, schema.BufferT)
     _share_operator_codes(model)
     for number, graph in enumerate(model.subgraphs):
@@ -59,13 +62,21 @@ def compact(data: bytes) -> bytes:
     return made if len(made) < len(data) else data
 
 
-def _has_outside_data(model: Any) -> bool:
+def _has_outside_data(model: Any, end: int) -> bool:
     return bool(
         model.externalBuffers
         or model.externalBufferGroups
-        or any(buffer.offset or buffer.size for buffer in model.buffers)
+        or any(buffer.offset + buffer.size > end for buffer in model.buffers)
         or any(operator.largeCustomOptionsOffset for operator in _operators(model))
     )
+
+
+def _take_in(model: Any, data: bytes) -> None:
+    """Large files keep the data of buffers behind the flatbuffer; an offset of 1 says nothing."""
+    for buffer in model.buffers:
+        if buffer.offset > 1:
+            buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+        buffer.offset = buffer.size = 0
 
 
 def _operators(model: Any) -> list[Any]:
