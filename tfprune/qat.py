@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.bridge import to_tf_keras
+from tfprune.compact import compact
 from tfprune.convert import REPRESENTATIVE, signature_names, verify
 from tfprune.distil import Distillation, tools
 from tfprune.errors import TfpruneError
@@ -199,7 +200,7 @@ def _converted(
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TfpruneError(f"--qat: no int8 file can be made of the model: {reason}") from error
     _check_whole(content)
-    return content
+    return compact(content)
 
 
 def _check_whole(content: bytes) -> None:
