@@ -118,7 +118,7 @@ def chosen(
             Sight(seen.read.units, seen.moments, _rows(trace, seen.read), seen.read.shiftless)
             for seen in views
         ]
-        taken = least_effect(size, sights, constant, count)
+        taken = least_effect(size, sights, constant, count).order
     return without(taken, constant)
 
 
