@@ -14,14 +14,14 @@ ROOT = Path(__file__).parent.parent
 
 # A room may import those before it.
 ROOMS = [
-    "errors", "choices", "digest", "files", "git", "quiet", "progress", "records", "tflite",
-    "sizes", "budgets", "compare", "verdicts", "baseline", "history", "moments", "select", "fold",
-    "effect", "request", "report", "inputs", "labels", "features", "readings", "layers", "copies",
-    "ledger", "trace", "groups", "measure", "shrink", "precision", "refit", "evidence", "pruning",
-    "litert", "flatbuffer", "compact", "int4", "convert", "translate", "bridge", "distil",
-    "compression", "qat", "distance", "fitting", "healing", "parts", "datasets", "evaluate",
-    "models", "versions", "training", "finetune", "retraining", "staging", "plots", "manifest",
-    "job",
+    "errors", "choices", "wish", "digest", "files", "git", "quiet", "progress", "records",
+    "tflite", "sizes", "budgets", "compare", "verdicts", "baseline", "history", "moments",
+    "select", "fold", "effect", "request", "report", "inputs", "labels", "features", "readings",
+    "layers", "copies", "ledger", "trace", "groups", "costs", "widths", "measure", "shrink",
+    "precision", "refit", "evidence", "survey", "litert", "flatbuffer", "compact", "int4",
+    "convert", "targets", "pruning", "translate", "bridge", "distil", "compression", "qat",
+    "distance", "fitting", "healing", "parts", "datasets", "evaluate", "models", "versions",
+    "training", "finetune", "retraining", "staging", "plots", "manifest", "job",
 ]  # fmt: skip
 
 

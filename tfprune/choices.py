@@ -70,6 +70,24 @@ def check_share(share: object, what: str = "remove") -> float:
     return value
 
 
+def check_target(amount: object, what: str) -> float:
+    """Returns a budget as a share in (0, 1), or as a whole number from 1.
+
+    Raises
+    ------
+    TfpruneError
+        If it is neither a percentage as text, ``50%``, a share, ``0.5``, nor a whole number.
+    """
+    text = str(amount).strip().replace("_", "").replace(",", "")
+    value = _number(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    whole = not text.endswith("%") and 1 <= value < math.inf and value == int(value)
+    if not (0 < value < 1 or whole):
+        raise TfpruneError(
+            f"{what}: expected a share such as 50%, or a whole number from 1, received {amount!r}"
+        )
+    return value
+
+
 def check_select(select: str | None, with_share: bool) -> str:
     """Returns a way to choose units, the default where nothing was said.
 
@@ -150,6 +168,23 @@ def check_centre(centre: object) -> str | float:
             f"centre: expected {', '.join(CENTRES)} or a number, received {centre!r}"
         )
     return value
+
+
+def check_batch(batch: object, what: str = "batch") -> int | None:
+    """Returns a file's batch size; None leaves it open.
+
+    Raises
+    ------
+    TfpruneError
+        If it is neither None nor a whole number from 1.
+    """
+    if batch is None:
+        return None
+    if type(batch) is not int or not 1 <= batch <= MOST_BATCH:
+        raise TfpruneError(
+            f"{what}: expected a whole number from 1 to {MOST_BATCH} or None, received {batch!r}"
+        )
+    return batch
 
 
 def check_schemes(schemes: Sequence[str]) -> tuple[str, ...]:

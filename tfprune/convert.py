@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfprune.choices import DEFAULT_SCHEMES, MOST_BATCH, check_schemes
+from tfprune.choices import DEFAULT_SCHEMES, check_batch, check_schemes
 from tfprune.compact import compact
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
@@ -127,10 +127,7 @@ def convert(
         for data, tensor in zip(representative, model.inputs, strict=True)
     ]
     names = signature_names(model)
-    if batch is not None and (type(batch) is not int or not 1 <= batch <= MOST_BATCH):
-        raise TfpruneError(
-            f"batch: expected a whole number from 1 to {MOST_BATCH} or None, received {batch!r}"
-        )
+    check_batch(batch)
     _check_recurrent(model, schemes)
     with tempfile.TemporaryDirectory() as folder:
         specs = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.effect import Sight, least_effect
+from tfprune.effect import Elimination, Sight, least_effect
 from tfprune.groups import Group, Read
 from tfprune.layers import kernel_of, weights_of
 from tfprune.moments import Array, Moments, angles
@@ -114,12 +114,24 @@ def chosen(
     elif select == "magnitude":
         taken = np.argsort(_magnitudes(group, trace), kind="stable")[:count]
     else:
-        sights = [
-            Sight(seen.read.units, seen.moments, _rows(trace, seen.read), seen.read.shiftless)
-            for seen in views
-        ]
-        taken = least_effect(size, sights, constant, count).order
+        taken = elimination(group, views, constant, trace, count).order
     return without(taken, constant)
+
+
+def elimination(
+    group: Group,
+    views: Sequence[View],
+    constant: npt.NDArray[np.bool_],
+    trace: Trace,
+    count: int | None = None,
+) -> Elimination:
+    """The order in which units go by their effect, and its errors; all but one by default."""
+    sights = [
+        Sight(seen.read.units, seen.moments, _rows(trace, seen.read), seen.read.shiftless)
+        for seen in views
+    ]
+    size = len(group.roots)
+    return least_effect(size, sights, constant, size - 1 if count is None else count)
 
 
 def in_span(

@@ -26,12 +26,13 @@ from tfprune.litert import LiteModel, latencies
 from tfprune.models import BUILT_IN, load_model
 from tfprune.parts import Dataset, Wanted, prepare
 from tfprune.progress import meter
-from tfprune.pruning import PruneResult, check_enough, check_weights, prune
+from tfprune.pruning import PruneResult, prune
 from tfprune.qat import check_quantisable, quantisation_aware
 from tfprune.records import Artifact
 from tfprune.request import Request
 from tfprune.retraining import retrained
 from tfprune.staging import staging
+from tfprune.survey import check_enough, check_weights
 from tfprune.tflite import weight_bytes
 
 MANIFEST = "manifest.json"

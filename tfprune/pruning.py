@@ -8,37 +8,19 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
-from tfprune.choices import (
-    KINDS,
-    SHARE_FOLDS,
-    check_centre,
-    check_choice,
-    check_refit,
-    check_select,
-    check_share,
-    check_threshold,
-)
-from tfprune.copies import walk
-from tfprune.errors import TfpruneError
-from tfprune.evidence import chosen, evidence, in_span, nowhere_empty, view
-from tfprune.fold import FOLDS, intake
-from tfprune.groups import Group, groups_of
-from tfprune.inputs import Samples, packed
-from tfprune.layers import CONVOLUTIONS, SEPARABLE, describe
-from tfprune.measure import measure
+from tfprune.choices import check_centre, check_refit
+from tfprune.evidence import chosen, in_span, nowhere_empty
+from tfprune.fold import FOLDS, Scheme, intake
 from tfprune.moments import Array
-from tfprune.readings import Trace
-from tfprune.records import LayerResult, Skipped
+from tfprune.records import LayerResult, Reached, Skipped
 from tfprune.refit import refit as refit_survivors
 from tfprune.report import layer_table
 from tfprune.select import Selection
 from tfprune.shrink import Cut, shrink
-from tfprune.trace import trace
-
-# Fewer make every two vectors look alike.
-LEAST_SAMPLES = 8
+from tfprune.survey import Seen, Survey, survey
+from tfprune.targets import Ladder, reach
+from tfprune.wish import Wish, wish
 
 
 @dataclass(frozen=True)
@@ -62,6 +44,8 @@ class PruneResult:
         Steps of least squares that survivors were given, at most.
     select : str
         By what units were chosen.
+    reached : Reached or None
+        How far a budget was met, where there was one.
     """
 
     model: keras.Model
@@ -73,9 +57,15 @@ class PruneResult:
     remove: float | None = None
     refit: int = 0
     select: str = "angle"
+    reached: Reached | None = None
 
     def __str__(self) -> str:
         return layer_table(self.layers, self.skipped)
+
+    @property
+    def by_degrees(self) -> bool:
+        """Whether a threshold chose the units."""
+        return self.remove is None and self.reached is None
 
 
 def prune(
@@ -84,12 +74,17 @@ def prune(
     threshold: float = 30,
     *,
     remove: float | None = None,
+    target_params: float | str | None = None,
+    target_macs: float | str | None = None,
+    target_bytes: float | str | None = None,
     select: str | None = None,
     centre: str | float = "auto",
     fold: str = "least-squares",
     layers: str | Sequence[str] | None = None,
     skip: Sequence[str] = (),
     refit: int | None = None,
+    scheme: str = "int8",
+    file_batch: int | None = 1,
     seed: int = 0,
     batch_size: int = 256,
     progress: bool = False,
@@ -107,13 +102,18 @@ def prune(
         Degrees in (0, 90). Units are similar below it and complementary above 180 minus it.
     remove : float, optional
         In place of a threshold: the share of units, in (0, 1), that goes from every layer.
+    target_params, target_macs, target_bytes : int, float or str, optional
+        In place of a threshold, one of them: how many parameters, multiply-accumulates of a
+        sample, or bytes of the ``.tflite`` file the smaller model may have; a number, or a share
+        of the whole model's such as ``"50%"``. As few units as possible go, from layers where
+        they have least effect for what they save.
     select : {"angle", "span", "effect", "magnitude", "random"}, optional
         By what units are chosen. ``angle``, the default with a threshold: pairs that do the same
         work. ``span``: the threshold holds for the angle between a unit and the span of all
-        survivors. ``effect``, the default with ``remove``: those go whose loss, with the
-        survivors refitted, changes least what their readers receive. ``magnitude`` (length of the
-        incoming weights) and ``random`` are there to compare with. The last three need
-        ``remove``.
+        survivors. ``effect``, the default with ``remove`` and the only one with targets: those go
+        whose loss, with the survivors refitted, changes least what their readers receive.
+        ``magnitude`` (length of the incoming weights) and ``random`` are there to compare with.
+        The last three need ``remove``.
     centre : {"auto", "none", "mean"} or float
         The point about which angles are measured. ``auto``: 0.5 after a sigmoid, else 0.
     fold : {"least-squares", "scaled", "outgoing", "incoming", "drop"}
@@ -126,8 +126,12 @@ def prune(
     refit : int, optional
         How many steps of least squares may fit the survivors' incoming weights, together with the
         weights that read them, to what the readers computed in the whole model. 0 leaves the
-        survivors as they are. By default 100 with ``remove`` (fewer where over ten groups lose
-        units: 1,000 in all), else 0.
+        survivors as they are. By default 100 with ``remove`` and targets (fewer where over ten
+        groups lose units: 1,000 in all), else 0.
+    scheme : str
+        Of the file whose bytes ``target_bytes`` counts: see :func:`tfprune.export`.
+    file_batch : int or None
+        Batch size of that file; None leaves it open.
     seed : int
         Of ``random``.
     batch_size : int
@@ -142,166 +146,132 @@ def prune(
     ------
     TfpruneError
         If an argument is not as above, a layer does not exist, the data does not fit the model,
-        or weights, data or activations are NaN or infinite.
+        weights, data or activations are NaN or infinite, or a target cannot be reached.
 
     References
     ----------
     Gedeon, Harris (1991), "Network reduction techniques", for the angles.
     """
-    degrees = check_threshold(threshold)
-    share = 0.0 if remove is None else check_share(remove)
-    point = check_centre(centre)
-    scheme = FOLDS[check_choice("fold", fold, FOLDS)]
-    by = check_select(select, remove is not None)
-    if by != "angle" or remove is not None:
-        check_choice(f"fold, with {by}", fold, SHARE_FOLDS)
-    check_refit(refit, wanted=False, groups=0)
-    check_weights(model)
-    traced = trace(model)
-    data = Samples(model, x)
-    if batch_size < 1:
-        raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
-    _check_copy(model, traced, data.head)
-    groups, skipped = _choose(groups_of(traced), layers, skip)
-    reads = [read for group in groups for read in group.reads]
-    moments = iter(measure(traced, reads, data, batch_size, progress) if reads else [])
+    asked = wish(
+        threshold, remove=remove, target_params=target_params, target_macs=target_macs,
+        target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
+        file_batch=file_batch, seed=seed,
+    )  # fmt: skip
+    pruner = Pruner(
+        model, x, layers=layers, skip=skip, centre=centre, batch_size=batch_size, progress=progress
+    )
+    return pruner.prune(asked)
 
-    results: list[LayerResult] = []
-    cuts: list[Cut] = []
-    for group in groups:
-        views = [view(read, next(moments), point) for read in group.reads]
-        between, constant = evidence(group, views)
-        samples = min(seen.moments.count for seen in views)
-        check_enough(samples)
-        if remove is not None:
-            found = (between, constant)
-            selection = chosen(
-                group, views, found, traced, select=by, share=share, seed=seed + len(cuts)
-            )
-        elif by == "span":
-            selection = in_span(group, views, constant, degrees)
+
+class Pruner:
+    """A model measured once, to be pruned in several ways; arguments as of :func:`prune`."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        x: Any,
+        *,
+        layers: str | Sequence[str] | None = None,
+        skip: Sequence[str] = (),
+        centre: str | float = "auto",
+        batch_size: int = 256,
+        progress: bool = False,
+    ) -> None:
+        self._centre = check_centre(centre)
+        self._progress = progress
+        self._survey = survey(
+            model, x, layers=layers, skip=skip, centre=self._centre, batch_size=batch_size,
+            progress=progress,
+        )  # fmt: skip
+        self._ladders: dict[bool, Ladder] = {}
+
+    def prune(self, wish: Wish) -> PruneResult:
+        """A smaller model; the one that was measured stays as it is.
+
+        Raises
+        ------
+        TfpruneError
+            If a target cannot be reached.
+        """
+        seen, folds = self._survey, FOLDS[wish.fold]
+
+        def built(selections: Sequence[Selection]) -> keras.Model:
+            return shrink(seen.model, seen.trace, _cuts(seen, selections, folds))
+
+        reached = None
+        if wish.target is not None:
+            ladder = self._ladder(wish.target.what == "macs")
+            selections, reached = reach(seen, ladder, wish.target, built, progress=self._progress)
         else:
-            selection = scheme.rule(between, constant, degrees)
-        selection = nowhere_empty(group, selection)
-        results += _results(group, selection, between, samples, by)
-        if len(selection.kept) < selection.units:
-            folds = [
-                (
-                    seen.read,
-                    scheme.fold(
-                        selection.within(seen.read.units),
-                        seen.moments,
-                        seen.centre,
-                        seen.read.shiftless,
-                    ),
-                )
-                for seen in views
+            selections = [
+                nowhere_empty(one.group, _selected(one, seen, wish, place))
+                for place, one in enumerate(seen.groups)
             ]
-            taken = intake(selection, scheme.merge_incoming)
-            cuts.append(Cut(group, selection.kept, taken, folds))
-    if layers is None or isinstance(layers, str):
-        skipped += tuple(_nested(model, KINDS[layers or "dense"]))
-    smaller = shrink(model, traced, cuts)
-    steps = check_refit(refit, remove is not None and fold == "least-squares", len(cuts))
-    if steps and cuts:
-        kept = {layer.name: layer.kept for layer in results}
-        shrunk = [cut.group for cut in cuts]
-        refit_survivors(
-            smaller, model, shrunk, kept, samples=data, iterations=steps, progress=progress
+        smaller = built(selections)
+        pairs = list(zip(seen.groups, selections, strict=True))
+        results = [result for pair in pairs for result in _results(*pair, wish.select)]
+        shrunk = [one.group for one, chosen in pairs if len(chosen.kept) < chosen.units]
+        wanted = wish.by_count and wish.fold == "least-squares"
+        steps = check_refit(wish.refit, wanted, len(shrunk))
+        if steps and shrunk:
+            refit_survivors(
+                smaller, seen.model, shrunk, {layer.name: layer.kept for layer in results},
+                samples=seen.samples, iterations=steps, progress=self._progress,
+            )  # fmt: skip
+        return PruneResult(
+            model=smaller,
+            layers=tuple(results),
+            skipped=seen.skipped,
+            threshold=wish.degrees,
+            centre=str(self._centre),
+            fold=wish.fold,
+            remove=wish.share,
+            refit=steps,
+            select=wish.select,
+            reached=reached,
         )
-    return PruneResult(
-        smaller, tuple(results), skipped, degrees, str(centre), fold, remove, steps, by
-    )
+
+    def _ladder(self, macs: bool) -> Ladder:
+        """The order in which units go for a budget, which takes long to find."""
+        if macs not in self._ladders:
+            self._ladders[macs] = Ladder(self._survey, macs)
+        return self._ladders[macs]
 
 
-def check_enough(samples: int) -> None:
-    """Raises :class:`TfpruneError` if so many samples are too few to measure angles on."""
-    if samples < LEAST_SAMPLES:
-        raise TfpruneError(
-            f"data: expected at least {LEAST_SAMPLES} samples to measure angles on, "
-            f"received {samples}"
-        )
+def _selected(seen: Seen, whole: Survey, wish: Wish, place: int) -> Selection:
+    """Which of a group's units go."""
+    group, views, found = seen.group, seen.views, (seen.angles, seen.constant)
+    if wish.share is not None:
+        return chosen(
+            group, views, found, whole.trace,
+            select=wish.select, share=wish.share, seed=wish.seed + place,
+        )  # fmt: skip
+    if wish.select == "span":
+        return in_span(group, views, seen.constant, wish.degrees)
+    return FOLDS[wish.fold].rule(*found, wish.degrees)
 
 
-def check_weights(model: Any) -> None:
-    """Raises :class:`TfpruneError` if a weight of the model is NaN or infinite."""
-    for path, layer in walk(model) if isinstance(model, keras.Model) else ():
-        for weight in layer.get_weights():
-            if weight.dtype.kind not in "iub" and not np.isfinite(weight).all():
-                raise TfpruneError(
-                    f"layer {path}: expected finite weights, received NaN or infinity; "
-                    "was the training stable?"
-                )
-
-
-def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray[Any]]) -> None:
-    """Layers may hold state that no weights carry (tables, say); then a copy is another model."""
-    pairs = zip(
-        keras.tree.flatten(model(packed(model, samples), training=False)),
-        keras.tree.flatten(traced.model(packed(traced.model, samples), training=False)),
-        strict=True,
-    )
-    for ours, theirs in pairs:
-        wanted, received = (keras.ops.convert_to_numpy(t).astype(float) for t in (ours, theirs))
-        finite = np.isfinite(wanted).all()
-        if finite and not np.allclose(
-            wanted, received, rtol=1e-2, atol=1e-3 * (1 + np.abs(wanted).max())
-        ):
-            raise TfpruneError(
-                f"model {model.name}: a copy of it computes something else; does a layer hold "
-                "state beside its weights? Take such layers out and put them in front again"
-            )
-
-
-def _nested(model: keras.Model, kinds: set[str]) -> list[Skipped]:
-    """Layers inside wrappers and models of the user's own, which are not looked into."""
-    found = []
-    for path, layer in walk(model):
-        wrapper = not isinstance(layer, keras.Model)
-        for inner in [getattr(layer, "layer", None)] if wrapper else layer.layers:
-            kind = {keras.layers.Dense: "dense"}.get(type(inner)) or (
-                "conv" if type(inner) in (*CONVOLUTIONS, *SEPARABLE) else ""
-            )
-            if inner is not None and kind in kinds:
-                reason = f"inside {describe(layer)}, which is not looked into"
-                found.append(Skipped(f"{path}/{inner.name}", reason))
-    return found
-
-
-def _choose(
-    groups: Sequence[Group], layers: str | Sequence[str] | None, skip: Sequence[str]
-) -> tuple[list[Group], tuple[Skipped, ...]]:
-    """The groups to prune, and the layers that stay with the reason."""
-    kinds = {name: kind for group in groups for name, kind in group.kinds.items()}
-    if layers is None or isinstance(layers, str):
-        wanted = KINDS[check_choice("layers", layers or "dense", KINDS)]
-        asked = [name for name, kind in kinds.items() if kind in wanted]
-    else:
-        asked = list(layers)
-    for name in [*asked, *skip]:
-        if name not in kinds:
-            known = ", ".join(kinds) or "none"
-            raise TfpruneError(
-                f"layer {name!r} is not a Dense or convolution layer of the model; "
-                f"these are: {known}"
-            )
-    chosen = []
-    skipped = []
-    for group in groups:
-        mine = [name for name in group.makers if name in asked and name not in skip]
-        if mine == list(group.makers) and group.blocked is None:
-            chosen.append(group)
+def _cuts(seen: Survey, selections: Sequence[Selection], folds: Scheme) -> list[Cut]:
+    """What is taken out of the groups that lose units."""
+    made = []
+    for one, selection in zip(seen.groups, selections, strict=True):
+        if len(selection.kept) == selection.units:
             continue
-        others = [name for name in group.makers if name not in mine]
-        apart = f"goes together with {', '.join(others)}, which was not asked for"
-        for name in group.makers:
-            if name in skip:
-                skipped.append(Skipped(name, "asked to skip"))
-            elif name in asked:
-                skipped.append(Skipped(name, group.blocked or apart))
-            elif layers is not None and kinds[name] in {kinds[other] for other in asked}:
-                skipped.append(Skipped(name, group.blocked or "not among the layers asked for"))
-    return chosen, tuple(skipped)
+        told = [
+            (
+                view.read,
+                folds.fold(
+                    selection.within(view.read.units),
+                    view.moments,
+                    view.centre,
+                    view.read.shiftless,
+                ),
+            )
+            for view in one.views
+        ]
+        taken = intake(selection, folds.merge_incoming)
+        made.append(Cut(one.group, selection.kept, taken, told))
+    return made
 
 
 _WHY = {
@@ -313,10 +283,9 @@ _WHY = {
 }
 
 
-def _results(
-    group: Group, selection: Selection, between: Array, samples: int, by: str
-) -> list[LayerResult]:
+def _results(seen: Seen, selection: Selection, by: str) -> list[LayerResult]:
     made = []
+    group, between, samples = seen.group, seen.angles, seen.samples
     shown = between.astype(np.float32)
     together = len(group.makers) > 1
     for name, units in group.makers.items():

@@ -50,6 +50,30 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """How far a budget was met.
+
+    Attributes
+    ----------
+    what : str
+        ``params``, ``macs`` or ``bytes``.
+    limit, reached, whole : int
+        What was allowed, what the smaller model has, and what the whole one has.
+    why : str
+        Why no less, or no more, was taken out.
+    tries : int
+        How many models were measured.
+    """
+
+    what: str
+    limit: int
+    reached: int
+    whole: int
+    why: str
+    tries: int
+
+
+@dataclass(frozen=True)
 class Trained:
     """One training of one model.
 

@@ -1,0 +1,191 @@
+"""A model's groups of units with all that was measured of them, in one pass over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.choices import KINDS, check_choice
+from tfprune.copies import walk
+from tfprune.errors import TfpruneError
+from tfprune.evidence import View, evidence, view
+from tfprune.groups import Group, groups_of
+from tfprune.inputs import Samples, packed
+from tfprune.layers import CONVOLUTIONS, SEPARABLE, describe
+from tfprune.measure import measure
+from tfprune.moments import Array
+from tfprune.readings import Trace
+from tfprune.records import Skipped
+from tfprune.trace import trace
+
+# Fewer make every two vectors look alike.
+LEAST_SAMPLES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A group and what its readers saw of it.
+
+    Attributes
+    ----------
+    group : Group
+    views : tuple of View
+        One for each of the group's reads.
+    angles : array of shape (units, units)
+        Degrees: see :func:`tfprune.evidence.evidence`.
+    constant : array of shape (units,)
+        Which units never change.
+    """
+
+    group: Group
+    views: tuple[View, ...]
+    angles: Array
+    constant: npt.NDArray[np.bool_]
+
+    @property
+    def samples(self) -> int:
+        """How many activation vectors' entries the reader with the fewest saw."""
+        return min(view.moments.count for view in self.views)
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """A model, the groups that can lose units, and the layers that were left alone."""
+
+    model: keras.Model
+    trace: Trace
+    samples: Samples
+    groups: tuple[Seen, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def survey(
+    model: keras.Model,
+    x: Any,
+    *,
+    layers: str | Sequence[str] | None = None,
+    skip: Sequence[str] = (),
+    centre: str | float = "auto",
+    batch_size: int = 256,
+    progress: bool = False,
+) -> Survey:
+    """Follows a model's units and measures their activations; parameters as of ``prune``.
+
+    Raises
+    ------
+    TfpruneError
+        If a layer does not exist, the data does not fit the model or is too little, or weights,
+        data or activations are NaN or infinite.
+    """
+    check_weights(model)
+    traced = trace(model)
+    data = Samples(model, x)
+    if batch_size < 1:
+        raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
+    _check_copy(model, traced, data.head)
+    groups, skipped = _choose(groups_of(traced), layers, skip)
+    if layers is None or isinstance(layers, str):
+        skipped += tuple(_nested(model, KINDS[layers or "dense"]))
+    reads = [read for group in groups for read in group.reads]
+    moments = iter(measure(traced, reads, data, batch_size, progress) if reads else [])
+    seen = []
+    for group in groups:
+        views = tuple(view(read, next(moments), centre) for read in group.reads)
+        seen.append(Seen(group, views, *evidence(group, views)))
+        check_enough(seen[-1].samples)
+    return Survey(model, traced, data, tuple(seen), skipped)
+
+
+def check_enough(samples: int) -> None:
+    """Raises :class:`TfpruneError` if so many samples are too few to measure angles on."""
+    if samples < LEAST_SAMPLES:
+        raise TfpruneError(
+            f"data: expected at least {LEAST_SAMPLES} samples to measure angles on, "
+            f"received {samples}"
+        )
+
+
+def check_weights(model: Any) -> None:
+    """Raises :class:`TfpruneError` if a weight of the model is NaN or infinite."""
+    for path, layer in walk(model) if isinstance(model, keras.Model) else ():
+        for weight in layer.get_weights():
+            if weight.dtype.kind not in "iub" and not np.isfinite(weight).all():
+                raise TfpruneError(
+                    f"layer {path}: expected finite weights, received NaN or infinity; "
+                    "was the training stable?"
+                )
+
+
+def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray[Any]]) -> None:
+    """Layers may hold state that no weights carry (tables, say); then a copy is another model."""
+    pairs = zip(
+        keras.tree.flatten(model(packed(model, samples), training=False)),
+        keras.tree.flatten(traced.model(packed(traced.model, samples), training=False)),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        wanted, received = (keras.ops.convert_to_numpy(t).astype(float) for t in (ours, theirs))
+        finite = np.isfinite(wanted).all()
+        if finite and not np.allclose(
+            wanted, received, rtol=1e-2, atol=1e-3 * (1 + np.abs(wanted).max())
+        ):
+            raise TfpruneError(
+                f"model {model.name}: a copy of it computes something else; does a layer hold "
+                "state beside its weights? Take such layers out and put them in front again"
+            )
+
+
+def _nested(model: keras.Model, kinds: set[str]) -> list[Skipped]:
+    """Layers inside wrappers and models of the user's own, which are not looked into."""
+    found = []
+    for path, layer in walk(model):
+        wrapper = not isinstance(layer, keras.Model)
+        for inner in [getattr(layer, "layer", None)] if wrapper else layer.layers:
+            kind = {keras.layers.Dense: "dense"}.get(type(inner)) or (
+                "conv" if type(inner) in (*CONVOLUTIONS, *SEPARABLE) else ""
+            )
+            if inner is not None and kind in kinds:
+                reason = f"inside {describe(layer)}, which is not looked into"
+                found.append(Skipped(f"{path}/{inner.name}", reason))
+    return found
+
+
+def _choose(
+    groups: Sequence[Group], layers: str | Sequence[str] | None, skip: Sequence[str]
+) -> tuple[list[Group], tuple[Skipped, ...]]:
+    """The groups to prune, and the layers that stay with the reason."""
+    kinds = {name: kind for group in groups for name, kind in group.kinds.items()}
+    if layers is None or isinstance(layers, str):
+        wanted = KINDS[check_choice("layers", layers or "dense", KINDS)]
+        asked = [name for name, kind in kinds.items() if kind in wanted]
+    else:
+        asked = list(layers)
+    for name in [*asked, *skip]:
+        if name not in kinds:
+            known = ", ".join(kinds) or "none"
+            raise TfpruneError(
+                f"layer {name!r} is not a Dense or convolution layer of the model; "
+                f"these are: {known}"
+            )
+    chosen = []
+    skipped = []
+    for group in groups:
+        mine = [name for name in group.makers if name in asked and name not in skip]
+        if mine == list(group.makers) and group.blocked is None:
+            chosen.append(group)
+            continue
+        others = [name for name in group.makers if name not in mine]
+        apart = f"goes together with {', '.join(others)}, which was not asked for"
+        for name in group.makers:
+            if name in skip:
+                skipped.append(Skipped(name, "asked to skip"))
+            elif name in asked:
+                skipped.append(Skipped(name, group.blocked or apart))
+            elif layers is not None and kinds[name] in {kinds[other] for other in asked}:
+                skipped.append(Skipped(name, group.blocked or "not among the layers asked for"))
+    return chosen, tuple(skipped)

@@ -1,0 +1,122 @@
+"""Which units a user wants gone, checked; needs no TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfprune.choices import (
+    DEGREES,
+    FOLD_NAMES,
+    SHARE_FOLDS,
+    check_batch,
+    check_choice,
+    check_refit,
+    check_schemes,
+    check_select,
+    check_share,
+    check_target,
+    check_threshold,
+)
+from tfprune.errors import TfpruneError
+
+# What a budget is counted in, by its name.
+COUNTED = {"params": "parameters", "macs": "multiply-accumulates", "bytes": "bytes"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A budget.
+
+    Attributes
+    ----------
+    what : {"params", "macs", "bytes"}
+    amount : float
+        A share in (0, 1) of what the whole model has, or a whole number.
+    scheme : str
+        Of the file whose bytes count.
+    batch : int or None
+        Of that file.
+    """
+
+    what: str
+    amount: float
+    scheme: str = "int8"
+    batch: int | None = 1
+
+    def __str__(self) -> str:
+        amount = f"{100 * self.amount:g} %" if self.amount < 1 else f"{self.amount:,.0f}"
+        return f"{amount} {COUNTED[self.what]}"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How units are chosen and what becomes of their work; see :func:`tfprune.prune`.
+
+    Attributes
+    ----------
+    degrees : float
+    share : float or None
+        In place of degrees.
+    target : Target or None
+        In place of both.
+    select, fold : str
+    refit : int or None
+    seed : int
+    """
+
+    degrees: float = DEGREES
+    share: float | None = None
+    target: Target | None = None
+    select: str = "angle"
+    fold: str = "least-squares"
+    refit: int | None = None
+    seed: int = 0
+
+    @property
+    def by_count(self) -> bool:
+        """Whether it says how much goes, in place of how similar it has to be."""
+        return self.share is not None or self.target is not None
+
+
+def wish(
+    threshold: object = DEGREES,
+    *,
+    remove: object = None,
+    target_params: object = None,
+    target_macs: object = None,
+    target_bytes: object = None,
+    select: str | None = None,
+    fold: str = "least-squares",
+    refit: int | None = None,
+    scheme: str = "int8",
+    file_batch: int | None = 1,
+    seed: int = 0,
+) -> Wish:
+    """Returns what was asked for; parameters as of :func:`tfprune.prune`.
+
+    Raises
+    ------
+    TfpruneError
+        If something is not possible, or not together with something else.
+    """
+    targets = {"params": target_params, "macs": target_macs, "bytes": target_bytes}
+    asked = [f"target_{what}" for what, amount in targets.items() if amount is not None]
+    asked += ["remove"] if remove is not None else []
+    if len(asked) > 1:
+        raise TfpruneError(f"{' and '.join(asked)}: expected one of them, received {len(asked)}")
+    degrees = check_threshold(threshold)
+    share = None if remove is None else check_share(remove)
+    check_schemes([scheme])
+    check_batch(file_batch, "file_batch")
+    target = None
+    for what, amount in targets.items():
+        if amount is not None:
+            target = Target(what, check_target(amount, f"target_{what}"), scheme, file_batch)
+    check_choice("fold", fold, FOLD_NAMES)
+    by = check_select(select, bool(asked))
+    if target is not None and by != "effect":
+        raise TfpruneError(f"select: expected effect with target_{target.what}, received {by!r}")
+    if by != "angle" or asked:
+        check_choice(f"fold, with {by}", fold, SHARE_FOLDS)
+    check_refit(refit, wanted=False, groups=0)
+    return Wish(degrees, share, target, by, fold, refit, seed)
