@@ -49,7 +49,7 @@ def test_the_share_goes_and_is_told(own):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--prune", "30", "--remove", "50%"], "--prune and --remove: degrees or a share"),
+        (["--prune", "30", "--remove", "50%"], "--prune and --remove: expected one of them"),
         (["--remove", "50"], "--remove: expected a share between 0 and 1"),
         (["--remove", "100%"], "--remove: expected a share between 0 and 1"),
         (["--remove", "half"], "--remove: expected a share between 0 and 1"),

@@ -21,7 +21,8 @@ ROOMS = [
     "precision", "refit", "evidence", "survey", "litert", "flatbuffer", "compact", "int4",
     "convert", "targets", "pruning", "translate", "bridge", "distil", "compression", "qat",
     "distance", "fitting", "healing", "parts", "datasets", "evaluate", "models", "versions",
-    "training", "finetune", "retraining", "staging", "plots", "manifest", "job",
+    "training", "finetune", "retraining", "variants", "search", "staging", "plots", "manifest",
+    "job",
 ]  # fmt: skip
 
 

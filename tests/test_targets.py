@@ -121,8 +121,11 @@ def test_an_impossible_budget_names_the_best(model, pictures, what):
         ({"target_params": "half"}, "target_params: expected a share such as 50%"),
         ({"target_bytes": 0}, "target_bytes: expected a share such as 50%"),
         ({"target_macs": 1.5}, "target_macs: expected"),
-        ({"target_macs": "50%", "select": "angle"}, "select: expected effect with target_macs"),
-        ({"target_macs": "50%", "fold": "scaled"}, "fold, with effect"),
+        ({"target_macs": "50%", "select": "angle"}, "select: a budget knows effect only"),
+        (
+            {"target_macs": "50%", "fold": "scaled"},
+            "fold: expected least-squares or drop with target_macs",
+        ),
         ({"target_bytes": "50%", "scheme": "int7"}, "schemes: expected some of"),
         ({"target_bytes": "50%", "file_batch": 0}, "file_batch: expected"),
     ],

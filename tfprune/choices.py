@@ -70,6 +70,22 @@ def check_share(share: object, what: str = "remove") -> float:
     return value
 
 
+def check_points(points: object, what: str) -> float:
+    """Returns percent points as a float.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not a number in the half-open interval [0, 100).
+    """
+    value = _number(points)
+    if not 0 <= value < 100:
+        raise TfpruneError(
+            f"{what}: expected percent points from 0 to 100, such as 0.1, received {points!r}"
+        )
+    return value
+
+
 def check_target(amount: object, what: str) -> float:
     """Returns a budget as a share in (0, 1), or as a whole number from 1.
 

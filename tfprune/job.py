@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ import keras
 
 from tfprune import datasets, manifest, plots, training
 from tfprune.bridge import to_tf_keras
-from tfprune.compression import compress
-from tfprune.convert import convert, outputs_of, signature_names
-from tfprune.copies import compile_as, functional, walk
+from tfprune.convert import outputs_of, signature_names
+from tfprune.copies import functional, walk
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
@@ -26,14 +25,15 @@ from tfprune.litert import LiteModel, latencies
 from tfprune.models import BUILT_IN, load_model
 from tfprune.parts import Dataset, Wanted, prepare
 from tfprune.progress import meter
-from tfprune.pruning import PruneResult, prune
-from tfprune.qat import check_quantisable, quantisation_aware
-from tfprune.records import Artifact
+from tfprune.pruning import Pruner, PruneResult
+from tfprune.qat import check_quantisable
+from tfprune.records import Artifact, Tried
 from tfprune.request import Request
-from tfprune.retraining import retrained
+from tfprune.search import within_drop
 from tfprune.staging import staging
 from tfprune.survey import check_enough, check_weights
 from tfprune.tflite import weight_bytes
+from tfprune.variants import Workshop, asked, made_by
 
 MANIFEST = "manifest.json"
 
@@ -85,24 +85,25 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
                 f"data: labels are held against output {measure.output + 1} of the model's "
                 f"{len(measure.reference)}"
             )
-        result = prune(
+        if request.sparsity or request.cluster:
+            say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
+        pruner = Pruner(
             model,
             data.calibration.x,
-            request.prune,
-            remove=request.remove,
-            select=request.select,
-            refit=request.refit,
-            seed=request.seed,
-            centre=request.centre,
-            fold=request.fold,
             layers=request.layers_to_prune,
             skip=request.skip,
+            centre=request.centre,
             progress=True,
         )
+        workshop = Workshop(request, model, data, measure, pruner, say)
+        tried: list[Tried] = []
+        if request.max_drop is None:
+            ready = workshop.make(request.wish)
+        else:
+            ready, tried = within_drop(workshop, request.wish, request.max_drop)
+        result, models = ready.result, ready.models
         if not result.layers:
             say(f"{about['name']}: nothing to prune; the pruned files are the original ones")
-        models, learnt = retrained(request, model, result.model, data, measure, say=say)
-        models["pruned"], trained = _compressed(request, model, models["pruned"], data, say)
         pruned_name = about["name"] + request.suffix
         models["pruned"].save(stage / f"{pruned_name}.keras")
         names = {"finetuned": f"{about['name']}_finetuned", "pruned": pruned_name}
@@ -111,7 +112,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
                 ("original", about["name"], model),
                 *((variant, names[variant], made) for variant, made in models.items()),
             ],
-            request, check_inputs(model, data.calibration.x), stage, trained,
+            workshop, check_inputs(model, data.calibration.x), stage, ready.files,
         )  # fmt: skip
         artifacts = _measured(files, x, measure)
         _draw(result, artifacts, stage / "plots")
@@ -123,8 +124,10 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             model=about,
             result=result,
             artifacts=artifacts,
-            compression=_asked(request),
-            training=learnt,
+            compression=asked(request),
+            training=ready.training,
+            max_drop=request.max_drop,
+            tried=tried,
         )
         manifest.write(made, stage / MANIFEST)
     return Outcome(result, tuple(artifacts), made)
@@ -178,90 +181,28 @@ def _check_names(request: Request, model: keras.Model) -> None:
             )
 
 
-def _compressed(
-    request: Request,
-    model: keras.Model,
-    pruned: keras.Model,
-    data: Dataset,
-    say: Callable[[str], None],
-) -> tuple[keras.Model, bytes | None]:
-    """The pruned model with the zeros and shared weights asked for, and its int8 file if trained.
-
-    All of it learns what the original computes, so it needs no labels.
-    """
-    asked = _asked(request)
-    if not asked:
-        return pruned, None
-    x = check_inputs(model, data.train.x)
-    targets = outputs_of(model, x)
-    options: dict[str, Any] = {"seed": request.seed, "progress": True}
-    sparse, clustered = request.sparsity is not None, request.cluster is not None
-    if sparse or clustered:
-        say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
-        made = compress(
-            pruned, targets, x, sparsity=request.sparsity, clusters=request.cluster, **options
-        )
-        if pruned.compiled:
-            compile_as(pruned, made)
-        pruned = made
-    if request.qat is None:
-        return pruned, None
-    options |= {"sparse": sparse, "clustered": clustered, "batch": request.batch}
-    return pruned, quantisation_aware(pruned, targets, x, epochs=request.qat, **options)
-
-
-def _asked(request: Request) -> dict[str, Any]:
-    """What is to be done to the pruned model beside converting it, for the manifest."""
-    asked = {
-        "sparsity": request.sparsity,
-        "clusters": request.cluster,
-        "qat_epochs": request.qat,
-    }
-    return asked if any(value is not None for value in asked.values()) else {}
-
-
-def _made_by(request: Request, variant: str, scheme: str) -> str:
-    """How a file was made, in words."""
-    steps = []
-    if variant == "pruned" and request.sparsity is not None:
-        steps.append(f"sparsity {100 * request.sparsity:g} %")
-    if variant == "pruned" and request.cluster is not None:
-        steps.append(f"{request.cluster} clusters")
-    if (variant, scheme) == ("pruned", "int8") and request.qat is not None:
-        steps.append(f"quantisation-aware training of {request.qat} epochs")
-    else:
-        steps.append("conversion after training")
-    return ", ".join(steps)
-
-
-def _contents(
-    model: keras.Model, request: Request, calibration: Sequence[Array], trained: bytes | None
-) -> Iterator[tuple[str, bytes]]:
-    """The files of all schemes in their order, the int8 one as it was trained if it was."""
-    rest = [scheme for scheme in request.schemes if trained is None or scheme != "int8"]
-    converted = convert(model, rest, calibration, request.batch)
-    for scheme in request.schemes:
-        if trained is not None and scheme == "int8":
-            yield scheme, trained
-        else:
-            yield next(converted)
-
-
 def _exported(
     variants: Sequence[tuple[str, str, keras.Model]],
-    request: Request,
+    workshop: Workshop,
     calibration: Sequence[Array],
     folder: Path,
-    trained: bytes | None,
+    ready: dict[str, bytes],
 ) -> list[tuple[Artifact, LiteModel]]:
-    """Converts and writes the files of all variants; nothing is measured on them yet."""
+    """Converts and writes the files of all variants; nothing is measured on them yet.
+
+    ``ready`` has files of the pruned model that are there already, by scheme.
+    """
+    request = workshop.request
     zipped = request.sparsity is not None or request.cluster is not None
     files: list[tuple[Artifact, LiteModel]] = []
     with meter("converting", len(variants) * len(request.schemes), unit="file") as drawn:
         for variant, name, model in variants:
             inputs = signature_names(model)
-            given = trained if variant == "pruned" else None
-            for scheme, content in _contents(model, request, calibration, given):
+            given = ready if variant == "pruned" else {}
+            rest = [scheme for scheme in request.schemes if scheme not in given]
+            converted = workshop.files(model, rest, calibration)
+            for scheme in request.schemes:
+                content = given[scheme] if scheme in given else next(converted)[1]
                 path = folder / f"{name}_{scheme}.tflite"
                 path.write_bytes(content)
                 artifact = Artifact(
@@ -272,7 +213,7 @@ def _exported(
                     sha256=file_digest(path),
                     parameters=model.count_params(),
                     weights_bytes=weight_bytes(path),
-                    made_by=_made_by(request, variant, scheme),
+                    made_by=made_by(request, variant, scheme),
                     gzip_bytes=len(gzip.compress(content)) if zipped else None,
                 )
                 files.append((artifact, LiteModel(content, inputs)))
@@ -299,7 +240,7 @@ def _draw(result: PruneResult, artifacts: Sequence[Artifact], folder: Path) -> N
     first = {layer.group or layer.name: layer for layer in reversed(result.layers)}
     for layer in reversed(first.values()):
         stem = layer.name.replace("/", "_")
-        threshold = result.threshold if result.remove is None else None
+        threshold = result.threshold if result.by_degrees else None
         plots.angle_histogram(layer, threshold, folder / f"{stem}_angles.png")
         plots.angle_map(layer, folder / f"{stem}_angle_map.png")
     plots.bytes_against_score(artifacts, folder / "bytes_against_score.png")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tfprune.parts import Dataset
 from tfprune.pruning import PruneResult
-from tfprune.records import Artifact, Trained
+from tfprune.records import Artifact, Trained, Tried
 from tfprune.versions import versions
 
 SCHEMA = 1
@@ -28,8 +28,14 @@ def manifest(
     artifacts: Sequence[Artifact],
     compression: dict[str, Any] | None = None,
     training: Sequence[Trained] = (),
+    max_drop: float | None = None,
+    tried: Sequence[Tried] = (),
 ) -> dict[str, Any]:
-    """Everything as plain data, schema 1; ``compression`` is what was asked for beside pruning."""
+    """Everything as plain data, schema 1.
+
+    ``compression`` is what was asked for beside pruning, ``max_drop`` how many points of accuracy
+    might go, ``tried`` the models that the search for it measured.
+    """
     return {
         "schema": SCHEMA,
         "command": list(command),
@@ -49,8 +55,11 @@ def manifest(
         },
         "model": model,
         "prune": {
-            "threshold_degrees": result.threshold if result.remove is None else None,
+            "threshold_degrees": result.threshold if result.by_degrees else None,
             "remove": result.remove,
+            "budget": None if result.reached is None else asdict(result.reached),
+            "max_drop": max_drop,
+            "tried": [asdict(one) for one in tried],
             "select": result.select,
             "refit": result.refit,
             "centre": result.centre,

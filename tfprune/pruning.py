@@ -231,6 +231,11 @@ class Pruner:
             reached=reached,
         )
 
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """Of the whole model, and of what is left with one unit in every layer that may shrink."""
+        return self._survey.model.count_params(), round(self._ladder(False).costs[-1])
+
     def _ladder(self, macs: bool) -> Ladder:
         """The order in which units go for a budget, which takes long to find."""
         if macs not in self._ladders:

@@ -74,6 +74,26 @@ class Reached:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A model that a search made and measured.
+
+    Attributes
+    ----------
+    parameters, bytes : int
+        Of the model, and of its file of the first scheme.
+    drop : float
+        How many points of accuracy that file is below the whole model, on validation data.
+    fits : bool
+        Whether that is within what was asked for.
+    """
+
+    parameters: int
+    bytes: int
+    drop: float
+    fits: bool
+
+
+@dataclass(frozen=True)
 class Trained:
     """One training of one model.
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from tfprune.records import Artifact, LayerResult, Skipped
+from tfprune.records import Artifact, LayerResult, Reached, Skipped
+from tfprune.wish import COUNTED
 
 
 def layer_table(layers: Sequence[LayerResult], skipped: Sequence[Skipped]) -> str:
@@ -78,6 +79,8 @@ def job_report(
     artifacts: Sequence[Artifact],
     dataset: dict[str, Any],
     training: Sequence[dict[str, Any]] = (),
+    *,
+    reached: Reached | None = None,
 ) -> str:
     """Both tables and the lines that say what they were measured on."""
     name = dataset["name"]
@@ -93,6 +96,12 @@ def job_report(
         f"{entry['before']:.4g} -> {entry['after']:.4g}"
         for entry in training
     ]
+    if reached is not None:
+        lines.append(
+            f"budget: at most {reached.limit:,} {COUNTED[reached.what]}; reached "
+            f"{reached.reached:,} of {reached.whole:,} ({reached.reached / reached.whole:.1%}), "
+            f"{reached.why}"
+        )
     tables = [layer_table(layers, skipped), file_table(artifacts)]
     return "\n\n".join(["\n".join(lines), *tables])
 

@@ -10,15 +10,15 @@ from tfprune.choices import (
     FOLD_NAMES,
     KINDS,
     MOST_BATCH,
-    SHARE_FOLDS,
     check_centre,
     check_choice,
+    check_points,
     check_schemes,
     check_select,
     check_share,
-    check_threshold,
 )
 from tfprune.errors import TfpruneError
+from tfprune.wish import Target, Wish, wish
 
 BUILT_IN = ("cnn", "mlp", "autoencoder")
 MODEL_FILES = (".keras", ".h5", ".hdf5")
@@ -34,6 +34,10 @@ class Request:
         Degrees in (0, 90).
     remove : float, optional
         In place of degrees the share of units in (0, 1) that goes.
+    target : Target, optional
+        In place of them a budget.
+    max_drop : float, optional
+        In place of them how many points of accuracy may go.
     select : str, optional
         By what units are chosen.
     refit : int, optional
@@ -52,6 +56,8 @@ class Request:
 
     prune: float = DEGREES
     remove: float | None = None
+    target: Target | None = None
+    max_drop: float | None = None
     select: str | None = None
     refit: int | None = None
     dataset: str = "auto"
@@ -81,7 +87,25 @@ class Request:
         """What the names of pruned files have behind the model's name."""
         if self.remove is not None:
             return f"_remove{100 * self.remove:g}"
+        if self.target is not None:
+            amount = self.target.amount
+            return f"_{self.target.what}{100 * amount if amount < 1 else amount:.12g}"
+        if self.max_drop is not None:
+            return f"_drop{self.max_drop:g}"
         return f"_prune{self.prune:g}"
+
+    @property
+    def wish(self) -> Wish:
+        """Which units are to go; where a drop is given, the search for it sets the budget."""
+        return Wish(
+            self.prune, self.remove, self.target, check_select(self.select, self.by_count),
+            self.fold, self.refit, self.seed,
+        )  # fmt: skip
+
+    @property
+    def by_count(self) -> bool:
+        """Whether it is not degrees that say how much goes."""
+        return not (self.remove is None and self.target is None and self.max_drop is None)
 
     @property
     def layers_to_prune(self) -> str | tuple[str, ...] | None:
@@ -102,6 +126,10 @@ def checked(
     prune: str | None = None,
     batch: str = "1",
     remove: str | None = None,
+    target_params: str | None = None,
+    target_macs: str | None = None,
+    target_bytes: str | None = None,
+    max_drop: str | None = None,
     sparsity: str | None = None,
 ) -> Request:
     """Returns a request with every field checked, and these read from text.
@@ -150,27 +178,56 @@ def checked(
     both = set(request.layers or ()) & set(request.skip)
     if both:
         raise TfpruneError(f"--layers and --skip both name {', '.join(sorted(both))}")
-    if prune is not None and remove is not None:
-        raise TfpruneError("--prune and --remove: degrees or a share of units, not both")
-    if remove is not None and request.fold not in SHARE_FOLDS:
-        raise TfpruneError(
-            f"--fold: expected {' or '.join(SHARE_FOLDS)} with --remove, received {request.fold!r}"
-        )
-    check_select(request.select, remove is not None)
+    budgets = {
+        "prune": prune,
+        "remove": remove,
+        "target_params": target_params,
+        "target_macs": target_macs,
+        "target_bytes": target_bytes,
+        "max_drop": max_drop,
+    }
+    given = [_flag(name) for name, value in budgets.items() if value is not None]
+    if len(given) > 1:
+        raise TfpruneError(f"{' and '.join(given)}: expected one of them, received {len(given)}")
     schemes = check_schemes(request.schemes)
     if request.qat is not None and "int8" not in schemes:
         raise TfpruneError(
             f"--qat: it makes the int8 file, and --schemes has none: {', '.join(schemes)}"
         )
-    return replace(
+    size = _batch(batch)
+    asked = wish(
+        DEGREES if prune is None else prune,
+        remove=remove,
+        target_params=target_params,
+        target_macs=target_macs,
+        target_bytes=target_bytes,
+        select=request.select if max_drop is None else None,
+        fold=request.fold,
+        refit=request.refit,
+        scheme=schemes[0],
+        file_batch=size,
+        seed=request.seed,
+        called=_flag,
+    )
+    request = replace(
         request,
-        prune=DEGREES if prune is None else check_threshold(prune),
-        remove=None if remove is None else check_share(remove, "--remove"),
+        prune=asked.degrees,
+        remove=asked.share,
+        target=asked.target,
+        max_drop=None if max_drop is None else check_points(max_drop, "--max-drop"),
         centre=check_centre(request.centre),
         schemes=schemes,
-        batch=_batch(batch),
+        batch=size,
         sparsity=None if sparsity is None else check_share(sparsity, "--sparsity"),
     )
+    if request.max_drop is not None:
+        # The search sets a budget of parameters.
+        wish(target_params=1, select=request.select, fold=request.fold, called=_flag)
+    return request
+
+
+def _flag(argument: str) -> str:
+    return f"--{argument.replace('_', '-')}"
 
 
 def _batch(batch: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tfprune.choices import (
@@ -91,8 +92,11 @@ def wish(
     scheme: str = "int8",
     file_batch: int | None = 1,
     seed: int = 0,
+    called: Callable[[str], str] = str,
 ) -> Wish:
     """Returns what was asked for; parameters as of :func:`tfprune.prune`.
+
+    ``called`` turns the name of an argument into what the user calls it.
 
     Raises
     ------
@@ -103,20 +107,25 @@ def wish(
     asked = [f"target_{what}" for what, amount in targets.items() if amount is not None]
     asked += ["remove"] if remove is not None else []
     if len(asked) > 1:
-        raise TfpruneError(f"{' and '.join(asked)}: expected one of them, received {len(asked)}")
+        names = " and ".join(called(name) for name in asked)
+        raise TfpruneError(f"{names}: expected one of them, received {len(asked)}")
     degrees = check_threshold(threshold)
-    share = None if remove is None else check_share(remove)
+    share = None if remove is None else check_share(remove, called("remove"))
     check_schemes([scheme])
-    check_batch(file_batch, "file_batch")
+    check_batch(file_batch, called("file_batch"))
     target = None
     for what, amount in targets.items():
         if amount is not None:
-            target = Target(what, check_target(amount, f"target_{what}"), scheme, file_batch)
-    check_choice("fold", fold, FOLD_NAMES)
+            number = check_target(amount, called(f"target_{what}"))
+            target = Target(what, number, scheme, file_batch)
+    check_choice(called("fold"), fold, FOLD_NAMES)
     by = check_select(select, bool(asked))
     if target is not None and by != "effect":
-        raise TfpruneError(f"select: expected effect with target_{target.what}, received {by!r}")
-    if by != "angle" or asked:
-        check_choice(f"fold, with {by}", fold, SHARE_FOLDS)
+        raise TfpruneError(f"{called('select')}: a budget knows effect only, received {by!r}")
+    if (by != "angle" or asked) and fold not in SHARE_FOLDS:
+        other = called(asked[0]) if asked else f"{called('select')} {by}"
+        raise TfpruneError(
+            f"{called('fold')}: expected {' or '.join(SHARE_FOLDS)} with {other}, received {fold!r}"
+        )
     check_refit(refit, wanted=False, groups=0)
     return Wish(degrees, share, target, by, fold, refit, seed)

@@ -12,6 +12,10 @@ def export(
     *,
     prune: str | None = None,
     remove: str | None = None,
+    target_params: str | None = None,
+    target_macs: str | None = None,
+    target_bytes: str | None = None,
+    max_drop: str | None = None,
     select: str | None = None,
     refit: int | None = None,
     dataset: str = "auto",
@@ -40,15 +44,23 @@ def export(
     """Prunes units that do the same work, and exports TFLite files with measured figures.
 
     Writes NAME_SCHEME.tflite, NAME_pruneDEGREES_SCHEME.tflite, NAME_pruneDEGREES.keras,
-    manifest.json and plots/ (with --remove NAME_removePERCENT in place of NAME_pruneDEGREES).
+    manifest.json and plots/. A budget in place of degrees stands in the names as well:
+    NAME_remove50, NAME_params50, NAME_macs50, NAME_bytes20000, NAME_drop0.1.
 
     Args:
         prune: Degrees in (0, 90): two units whose activation vectors are closer do the same work.
             30 if nothing else is asked for.
         remove: In place of degrees the share of units that goes from every layer, such as 50%.
+        target_params: In place of degrees how many parameters may stay, such as 50% or 20000;
+            layers are narrowed where units have least effect for what they cost.
+        target_macs: The same for multiply-accumulates of a sample.
+        target_bytes: The same for bytes of the pruned file of the first of --schemes.
+        max_drop: In place of degrees the percent points of accuracy that may go, such as 0.1: a
+            search for the smallest model, on held-out data and files of the first of --schemes.
         select: By what units are chosen: angle (the default) or span with degrees; effect (the
-            default), span, angle, magnitude or random with --remove.
-        refit: Steps of least squares for the survivors' own weights; 100 with --remove, else 0.
+            default), span, angle, magnitude or random with --remove; budgets know effect only.
+        refit: Steps of least squares for the survivors' own weights; 100 with --remove and budgets,
+            else 0.
         dataset: auto (MNIST, else the bundled digits), mnist or digits.
         data: FILE.npz with x_train, y_train, x_test, y_test, or x, y; labels may lack.
             For a model of several inputs x_train_NAME, x_test_NAME, or x_NAME, for every input.
@@ -85,7 +97,8 @@ def export(
             calibration=calibration, schemes=schemes, seed=seed, output=output,
             qat=qat, cluster=cluster, select=select, refit=refit,
         ),
-        prune=prune, batch=batch, remove=remove, sparsity=sparsity,
+        prune=prune, batch=batch, remove=remove, sparsity=sparsity, max_drop=max_drop,
+        target_params=target_params, target_macs=target_macs, target_bytes=target_bytes,
     )  # fmt: skip
     with quiet():
         from tfprune.job import run
@@ -100,7 +113,12 @@ def export(
     made = outcome.manifest
     print(
         job_report(
-            result.layers, result.skipped, outcome.artifacts, made["dataset"], made["training"]
+            result.layers,
+            result.skipped,
+            outcome.artifacts,
+            made["dataset"],
+            made["training"],
+            reached=result.reached,
         )
     )
 

@@ -1,0 +1,175 @@
+"""The smaller model as it was asked for: pruned, trained, compressed, and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+
+from tfprune.compression import compress
+from tfprune.convert import convert, outputs_of, signature_names
+from tfprune.copies import compile_as
+from tfprune.errors import TfpruneError
+from tfprune.evaluate import Yardstick
+from tfprune.inputs import Array, check_inputs
+from tfprune.parts import Dataset
+from tfprune.pruning import Pruner, PruneResult
+from tfprune.qat import quantisation_aware
+from tfprune.records import Trained
+from tfprune.request import Request
+from tfprune.retraining import retrained
+from tfprune.wish import Wish
+
+# How often a file that training left over its budget is made again, smaller.
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What became of a model.
+
+    Attributes
+    ----------
+    result : PruneResult
+    models : dict of str to keras.Model
+        By variant: ``pruned``, and ``finetuned`` where there was fine-tuning.
+    training : sequence of Trained
+    files : dict of str to bytes
+        Files of the pruned model that were made on the way, by scheme.
+    """
+
+    result: PruneResult
+    models: dict[str, keras.Model]
+    training: Sequence[Trained]
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """What smaller models are made of.
+
+    Attributes
+    ----------
+    request : Request
+    model : keras.Model
+    data : Dataset
+    measure : Yardstick
+        Of the test data; what labels mean is all that is used.
+    pruner : Pruner
+    say : callable
+        Is told, in a line each, what the user should know.
+    """
+
+    request: Request
+    model: keras.Model
+    data: Dataset
+    measure: Yardstick
+    pruner: Pruner
+    say: Callable[[str], None]
+
+    @property
+    def names(self) -> list[str]:
+        """What the inputs are called in files."""
+        return signature_names(self.model)
+
+    def make(self, wish: Wish) -> Made:
+        """Prunes, trains and compresses as it was asked for.
+
+        Raises
+        ------
+        TfpruneError
+            If a budget cannot be met, or a training fails.
+        """
+        made = self._once(wish)
+        target = wish.target
+        if target is None or target.what != "bytes":
+            return made
+        reached = made.result.reached
+        assert reached is not None, "a target was asked for"
+        limit = reached.limit
+        for _ in range(ATTEMPTS):
+            made = self.with_file(made, target.scheme)
+            size = len(made.files[target.scheme])
+            if size <= limit:
+                reached = replace(reached, limit=limit, reached=size)
+                return replace(made, result=replace(made.result, reached=reached))
+            # Trained weights may take a few bytes more than those that widths were chosen with.
+            self.say(f"{size:,} bytes after all steps, {limit:,} asked for; once more, smaller")
+            target = replace(target, amount=limit - (size - limit))
+            made = self._once(replace(wish, target=target))
+        raise TfpruneError(
+            f"target_bytes: {limit:,} bytes cannot be reached with what else was asked for; "
+            f"{ATTEMPTS} attempts were over, the last by {size - limit:,}"
+        )
+
+    def with_file(self, made: Made, scheme: str) -> Made:
+        """The same with the pruned model's file of a scheme."""
+        if scheme in made.files:
+            return made
+        calibration = check_inputs(self.model, self.data.calibration.x)
+        return replace(made, files=dict(self.files(made.models["pruned"], [scheme], calibration)))
+
+    def files(
+        self, model: keras.Model, schemes: Sequence[str], calibration: Sequence[Array]
+    ) -> Iterator[tuple[str, bytes]]:
+        """A model's files, converted as it was asked for."""
+        return convert(model, schemes, calibration, self.request.batch)
+
+    def _once(self, wish: Wish) -> Made:
+        request = self.request
+        result = self.pruner.prune(wish)
+        models, learnt = retrained(
+            request, self.model, result.model, self.data, self.measure, say=self.say
+        )
+        models["pruned"], trained = self._compressed(models["pruned"])
+        return Made(result, models, learnt, {} if trained is None else {"int8": trained})
+
+    def _compressed(self, pruned: keras.Model) -> tuple[keras.Model, bytes | None]:
+        """The pruned model with the zeros and shared weights asked for, and its trained int8 file.
+
+        All of it learns what the original computes, so it needs no labels.
+        """
+        request = self.request
+        if not asked(request):
+            return pruned, None
+        x = check_inputs(self.model, self.data.train.x)
+        targets = outputs_of(self.model, x)
+        options: dict[str, Any] = {"seed": request.seed, "progress": True}
+        sparse, clustered = request.sparsity is not None, request.cluster is not None
+        if sparse or clustered:
+            made = compress(
+                pruned, targets, x, sparsity=request.sparsity, clusters=request.cluster, **options
+            )
+            if pruned.compiled:
+                compile_as(pruned, made)
+            pruned = made
+        if request.qat is None:
+            return pruned, None
+        options |= {"sparse": sparse, "clustered": clustered, "batch": request.batch}
+        return pruned, quantisation_aware(pruned, targets, x, epochs=request.qat, **options)
+
+
+def asked(request: Request) -> dict[str, Any]:
+    """What is to be done to the pruned model beside converting it, for the manifest."""
+    wanted = {
+        "sparsity": request.sparsity,
+        "clusters": request.cluster,
+        "qat_epochs": request.qat,
+    }
+    return wanted if any(value is not None for value in wanted.values()) else {}
+
+
+def made_by(request: Request, variant: str, scheme: str) -> str:
+    """How a file was made, in words."""
+    steps = []
+    if variant == "pruned" and request.sparsity is not None:
+        steps.append(f"sparsity {100 * request.sparsity:g} %")
+    if variant == "pruned" and request.cluster is not None:
+        steps.append(f"{request.cluster} clusters")
+    if (variant, scheme) == ("pruned", "int8") and request.qat is not None:
+        steps.append(f"quantisation-aware training of {request.qat} epochs")
+    else:
+        steps.append("conversion after training")
+    return ", ".join(steps)
