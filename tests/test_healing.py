@@ -281,3 +281,32 @@ def test_outputs_without_labels_stay_as_the_teachers(rng):
     tuned = Lesson(model, Part(x, y)).taught(model, 3)
     spread = float(np.var(model.predict(x, verbose=0)["values"]))
     assert error(tuned, model, x)[sorted(model.output).index("values")] < 0.2 * spread
+
+
+def test_weights_of_four_bits_are_on_their_grid_and_learn_to_live_there(taught, data):
+    model, pruned = taught
+    healed = tfprune.heal(pruned, model, data.train.x, 6, logits=False)
+    there = tfprune.heal(healed, model, data.train.x, 6, logits=False, bits=4)
+
+    def on_grid(model):
+        """Each output's weights as whole multiples of a seventh of the largest, by hand."""
+        made = keras.models.clone_model(model)
+        made.set_weights(model.get_weights())
+        for name in ("hidden", "out"):
+            kernel, bias = made.get_layer(name).get_weights()
+            scale = np.abs(kernel).max(axis=0) / 7
+            made.get_layer(name).set_weights([np.round(kernel / scale) * scale, bias])
+        return made
+
+    for name in ("hidden", "out"):
+        ours, theirs = (m.get_layer(name).get_weights()[0] for m in (there, on_grid(there)))
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    (rounded,), (learnt,) = (error(m, model, data.test.x) for m in (on_grid(healed), there))
+    assert learnt < 0.7 * rounded
+
+
+@pytest.mark.parametrize("bits", [1, 9, 4.0, True])
+def test_bits_are_two_to_eight(taught, data, bits):
+    model, pruned = taught
+    with pytest.raises(tfprune.TfpruneError, match="bits: expected a whole number from 2 to 8"):
+        tfprune.heal(pruned, model, data.train.x, 1, bits=bits)

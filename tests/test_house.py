@@ -20,9 +20,9 @@ ROOMS = [
     "layers", "copies", "ledger", "trace", "groups", "costs", "widths", "measure", "shrink",
     "precision", "refit", "evidence", "survey", "litert", "flatbuffer", "compact", "int4",
     "convert", "targets", "pruning", "translate", "bridge", "distil", "compression", "qat",
-    "distance", "fitting", "healing", "parts", "datasets", "evaluate", "models", "versions",
-    "training", "finetune", "retraining", "variants", "search", "staging", "plots", "manifest",
-    "job",
+    "distance", "fitting", "rounding", "healing", "parts", "datasets", "evaluate", "models",
+    "versions", "training", "finetune", "retraining", "variants", "search", "staging", "plots",
+    "manifest", "job",
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from tfprune.distance import Spread, graph_of, matches
 from tfprune.errors import TfpruneError
 from tfprune.fitting import Batch, batch_size_for, cosine, fit, shuffled
 from tfprune.inputs import Array, Samples, packed
+from tfprune.rounding import dense_kernels, rounded, rounded_call
 
 LEARNING_RATE = 0.005
 # Samples that go through the teacher, or the layers in front, at a time.
@@ -30,6 +31,7 @@ def heal(
     batch_size: int | None = None,
     learning_rate: float = LEARNING_RATE,
     logits: bool | None = None,
+    bits: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> keras.Model:
@@ -60,6 +62,10 @@ def heal(
     logits : bool, optional
         Whether linear outputs of several units are the logits of classes, and so are compared as
         probabilities, of temperature 2. By default if the teacher's compiled loss says so.
+    bits : int, optional
+        From 2 to 8: the model answers with the weights of the Dense layers that are trained
+        rounded to so many bits, a scale for each unit, and rounded they come back. 4 for files of
+        the scheme ``int4``.
     seed : int
         Of the order of the samples.
     progress : bool
@@ -79,6 +85,8 @@ def heal(
     epochs = check_count("epochs", epochs)
     size = None if batch_size is None else check_count("batch_size", batch_size)
     rate = check_rate(learning_rate)
+    if bits is not None and (type(bits) is not int or not 2 <= bits <= 8):
+        raise TfpruneError(f"bits: expected a whole number from 2 to 8 or None, received {bits!r}")
     _check_pair(model, teacher)
     samples = Samples(model, x)
     size = size or batch_size_for(samples.total or 0)
@@ -88,13 +96,16 @@ def heal(
         return student
     lesson = _Lesson(head, teacher, samples, size, np.random.default_rng(seed))
     found = matches(model, teacher, lesson.variances, logits)
-    network = _InInference(tail)
+    network = _InInference(tail, bits)
     network.compile(
         keras.optimizers.Adam(cosine(rate, epochs * lesson.steps)),
         loss=[match.loss for match in found],
         loss_weights=[match.weight for match in found],
     )
     fit(network, lesson.feed, epochs, what="healing", samples=lesson.samples, progress=progress)
+    if bits is not None:
+        for kernel in dense_kernels(tail):
+            kernel.assign(rounded(kernel.value, bits))
     # A new one, as the student's layers stand in several graphs by now.
     made = twin(model)
     made.set_weights(student.get_weights())
@@ -237,10 +248,12 @@ class _InInference(keras.Model):  # type: ignore[misc]  # Keras is untyped
     A class, as a Functional model overrules ``training=False`` in a call that it records.
     """
 
-    def __init__(self, layers: keras.Model) -> None:
+    def __init__(self, layers: keras.Model, bits: int | None = None) -> None:
         super().__init__(name="in_inference")
-        self.inner = layers
+        self.inner, self._bits = layers, bits
 
     def call(self, inputs: Any, training: bool = False) -> list[Any]:
-        made = self.inner(packed(self.inner, keras.tree.flatten(inputs)), training=False)
-        return keras.tree.flatten(made)
+        given = packed(self.inner, keras.tree.flatten(inputs))
+        if self._bits is None:
+            return keras.tree.flatten(self.inner(given, training=False))
+        return keras.tree.flatten(rounded_call(self.inner, given, self._bits))

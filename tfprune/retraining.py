@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -46,51 +45,59 @@ def retrained(
     """
     trained: list[Trained] = []
 
-    def told(
-        how: str,
-        variant: str,
-        work: Callable[[], keras.Model],
-        before: keras.Model,
-        loss: Callable[[keras.Model], float],
-    ) -> keras.Model:
-        epochs = getattr(request, how)
-        start = time.perf_counter()
-        after = work()
-        seconds = round(time.perf_counter() - start, 2)
-        losses = (loss(before), loss(after))
-        trained.append(Trained(how, variant, epochs, len(data.train), seconds, *losses))
-        return after
-
     if request.heal:
-        # Labels say no more than that the output decides between classes.
-        logits = measure.metric == "accuracy" and len(measure.reference) == 1
-        held = check_inputs(pruned, data.validation.x)
-        x = check_inputs(pruned, data.train.x)
-        samples = x if len(x) > 1 else x[0]
-        unhealed, epochs = pruned, request.heal
-        pruned = told(
-            "heal",
-            "pruned",
-            lambda: heal(
-                unhealed, model, samples, epochs, logits=logits, seed=request.seed, progress=True
-            ),
-            unhealed,
-            lambda made: difference(made, model, held, logits),
-        )
+        pruned, told_of = healed(request, model, pruned, data, measure)
+        trained.append(told_of)
     models = {"finetuned": model, "pruned": pruned} if request.finetune else {"pruned": pruned}
     if request.finetune:
         settings = _settings(request, say)
         lesson = Lesson(model, data.train, settings)
         held_back = Lesson(model, data.validation, settings)
-        for variant, made in list(models.items()):
-            models[variant] = told(
-                "finetune",
-                variant,
-                partial(lesson.taught, made, request.finetune, seed=request.seed, progress=True),
-                made,
-                held_back.loss,
-            )
+        for variant, before in list(models.items()):
+            start = time.perf_counter()
+            after = lesson.taught(before, request.finetune, seed=request.seed, progress=True)
+            seconds = round(time.perf_counter() - start, 2)
+            losses = (held_back.loss(before), held_back.loss(after))
+            entry = ("finetune", variant, request.finetune, len(data.train), seconds, *losses)
+            trained.append(Trained(*entry))
+            models[variant] = after
     return models, trained
+
+
+def healed(
+    request: Request,
+    model: keras.Model,
+    pruned: keras.Model,
+    data: Dataset,
+    measure: Yardstick,
+    *,
+    bits: int | None = None,
+) -> tuple[keras.Model, Trained]:
+    """Lets a pruned model learn the original's outputs, at so many bits if given."""
+    # Labels say no more than that the output decides between classes.
+    logits = measure.metric == "accuracy" and len(measure.reference) == 1
+    held = check_inputs(pruned, data.validation.x)
+    x = check_inputs(pruned, data.train.x)
+    start = time.perf_counter()
+    made = heal(
+        pruned,
+        model,
+        x if len(x) > 1 else x[0],
+        request.heal or 0,
+        logits=logits,
+        bits=bits,
+        seed=request.seed,
+        progress=True,
+    )
+    return made, Trained(
+        how="heal" if bits is None else f"heal at {bits} bits",
+        variant="pruned",
+        epochs=request.heal or 0,
+        samples=len(data.train),
+        seconds=round(time.perf_counter() - start, 2),
+        before=difference(pruned, model, held, logits),
+        after=difference(made, model, held, logits),
+    )
 
 
 def _settings(request: Request, say: Callable[[str], None]) -> keras.Model | None:

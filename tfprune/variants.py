@@ -19,7 +19,7 @@ from tfprune.pruning import Pruner, PruneResult
 from tfprune.qat import quantisation_aware
 from tfprune.records import Trained
 from tfprune.request import Request
-from tfprune.retraining import retrained
+from tfprune.retraining import healed, retrained
 from tfprune.wish import Wish
 
 # How often a file that training left over its budget is made again, smaller.
@@ -109,7 +109,8 @@ class Workshop:
         if scheme in made.files:
             return made
         calibration = check_inputs(self.model, self.data.calibration.x)
-        return replace(made, files=dict(self.files(made.models["pruned"], [scheme], calibration)))
+        more = dict(self.files(made.models["pruned"], [scheme], calibration))
+        return replace(made, files=made.files | more)
 
     def files(
         self, model: keras.Model, schemes: Sequence[str], calibration: Sequence[Array]
@@ -124,7 +125,15 @@ class Workshop:
             request, self.model, result.model, self.data, self.measure, say=self.say
         )
         models["pruned"], trained = self._compressed(models["pruned"])
-        return Made(result, models, learnt, {} if trained is None else {"int8": trained})
+        files = {} if trained is None else {"int8": trained}
+        if healed_at_4_bits(request):
+            model, told = healed(
+                request, self.model, models["pruned"], self.data, self.measure, bits=4
+            )
+            learnt.append(told)
+            calibration = check_inputs(self.model, self.data.calibration.x)
+            files |= dict(self.files(model, ["int4"], calibration))
+        return Made(result, models, learnt, files)
 
     def _compressed(self, pruned: keras.Model) -> tuple[keras.Model, bytes | None]:
         """The pruned model with the zeros and shared weights asked for, and its trained int8 file.
@@ -161,6 +170,12 @@ def asked(request: Request) -> dict[str, Any]:
     return wanted if any(value is not None for value in wanted.values()) else {}
 
 
+def healed_at_4_bits(request: Request) -> bool:
+    """Whether the pruned int4 file is of a model of its own, healed with its weights rounded."""
+    zeros = request.sparsity is not None or request.cluster is not None
+    return bool(request.heal) and "int4" in request.schemes and not zeros
+
+
 def made_by(request: Request, variant: str, scheme: str) -> str:
     """How a file was made, in words."""
     steps = []
@@ -168,7 +183,9 @@ def made_by(request: Request, variant: str, scheme: str) -> str:
         steps.append(f"sparsity {100 * request.sparsity:g} %")
     if variant == "pruned" and request.cluster is not None:
         steps.append(f"{request.cluster} clusters")
-    if (variant, scheme) == ("pruned", "int8") and request.qat is not None:
+    if (variant, scheme) == ("pruned", "int4") and healed_at_4_bits(request):
+        steps.append(f"healing of {request.heal} epochs at 4 bits")
+    elif (variant, scheme) == ("pruned", "int8") and request.qat is not None:
         steps.append(f"quantisation-aware training of {request.qat} epochs")
     else:
         steps.append("conversion after training")
