@@ -66,7 +66,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
     git = git_state()
     with staging(Path(request.output), last=MANIFEST) as stage:
         keras.utils.set_random_seed(request.seed)
-        model, data, about = _model_and_data(request, say)
+        model, data, about = model_and_data(request, say)
         check_weights(model)
         # Early, so that what does not fit is told alone, and before the long work.
         x = check_inputs(model, data.test.x)
@@ -133,7 +133,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
     return Outcome(result, tuple(artifacts), made)
 
 
-def _model_and_data(
+def model_and_data(
     request: Request, say: Callable[[str], None]
 ) -> tuple[keras.Model, Dataset, dict[str, Any]]:
     """The model to prune, the data as it takes it, and what the manifest says of the model."""
