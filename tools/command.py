@@ -21,7 +21,11 @@ INTERRUPTED = 130
 AGAIN = 0.5
 
 
-def main(work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
+def main(
+    work: Callable[..., None],
+    argv: Sequence[str] | None = None,
+    left: str = "nothing was changed",
+) -> int:
     """Runs a command.
 
     Parameters
@@ -30,6 +34,8 @@ def main(work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
         Keyword-only parameters with annotations: its flags.
     argv : sequence of str, optional
         The command line without the program.
+    left : str
+        What an interrupt leaves behind, in words.
 
     Returns
     -------
@@ -49,11 +55,11 @@ def main(work: Callable[..., None], argv: Sequence[str] | None = None) -> int:
         if flags is not None:
             work(**flags)
     except KeyboardInterrupt:
-        return _interrupted(name)
+        return _interrupted(name, left)
     except Exception as error:
         # A native import that is cut short raises something of its own.
         if arrived:
-            return _interrupted(name)
+            return _interrupted(name, left)
         if isinstance(error, BrokenPipeError):
             # Whoever reads stdout has seen enough; what Python still holds for it goes nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,7 +95,7 @@ def _unraisable(lost: Any) -> None:
         sys.__unraisablehook__(lost)
 
 
-def _interrupted(name: str) -> int:
+def _interrupted(name: str, left: str) -> int:
     if hasattr(signal, "setitimer"):
         # One that is on its way already would end the process at its exit.
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
@@ -98,7 +104,7 @@ def _interrupted(name: str) -> int:
     eval("0")
     # Off the line of a progress bar, if there may be one.
     start = "\n" if "tqdm" in sys.modules else ""
-    print(f"{start}{name}: interrupted; nothing was changed", file=sys.stderr)
+    print(f"{start}{name}: interrupted; {left}", file=sys.stderr)
     return INTERRUPTED
 
 
