@@ -16,13 +16,13 @@ ROOT = Path(__file__).parent.parent
 ROOMS = [
     "errors", "choices", "wish", "digest", "files", "git", "quiet", "progress", "records",
     "tflite", "sizes", "budgets", "compare", "verdicts", "baseline", "history", "moments",
-    "select", "fold", "effect", "request", "report", "inputs", "labels", "features", "readings",
-    "layers", "copies", "ledger", "trace", "groups", "costs", "widths", "measure", "shrink",
-    "precision", "refit", "evidence", "survey", "litert", "flatbuffer", "compact", "int4",
-    "convert", "targets", "pruning", "translate", "bridge", "distil", "compression", "qat",
-    "distance", "fitting", "rounding", "healing", "parts", "datasets", "evaluate", "models",
-    "versions", "training", "finetune", "retraining", "variants", "search", "staging", "plots",
-    "manifest", "job",
+    "select", "fold", "effect", "request", "grid", "pareto", "journal", "sweeptable", "report",
+    "inputs", "labels", "features", "readings", "layers", "copies", "ledger", "trace", "groups",
+    "costs", "widths", "measure", "shrink", "precision", "refit", "evidence", "survey", "litert",
+    "flatbuffer", "compact", "int4", "convert", "targets", "pruning", "translate", "bridge",
+    "distil", "compression", "qat", "distance", "fitting", "rounding", "healing", "parts",
+    "datasets", "evaluate", "models", "versions", "training", "finetune", "retraining",
+    "variants", "search", "staging", "plots", "sweepplot", "manifest", "job", "sweep",
 ]  # fmt: skip
 
 
@@ -56,8 +56,10 @@ def test_imports_go_down(room):
         "tfprune.fold",
         "tfprune.report",
         "tfprune.request",
+        "tfprune.sweeptable",
         "tfprune.litert",
         "tools.export",
+        "tools.sweep",
     ],
 )
 def test_no_tensorflow_before_it_is_needed(module):
@@ -68,9 +70,10 @@ def test_no_tensorflow_before_it_is_needed(module):
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_a_command_can_be_interrupted_as_soon_as_it_starts():
+@pytest.mark.parametrize("module", ["tools.export", "tools.sweep"])
+def test_a_command_can_be_interrupted_as_soon_as_it_starts(module):
     """Whatever is imported before the handlers are set is time in which Ctrl-C is a traceback."""
-    code = "import sys, tools.export; print(*sys.modules)"
+    code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

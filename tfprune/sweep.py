@@ -1,0 +1,302 @@
+"""The sweep: every point of a grid pruned, exported and measured once, whatever interrupts it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune import sweepplot, sweeptable
+from tfprune.convert import convert, outputs_of, signature_names
+from tfprune.errors import TfpruneError
+from tfprune.evaluate import Yardstick, yardstick
+from tfprune.files import write_whole
+from tfprune.grid import UNPRUNED, Grid, Point, key
+from tfprune.healing import heal
+from tfprune.inputs import check_inputs
+from tfprune.job import model_and_data
+from tfprune.journal import Journal, Row
+from tfprune.litert import LiteModel
+from tfprune.parts import Dataset, Part
+from tfprune.progress import meter
+from tfprune.pruning import check_enough, measured, prune
+from tfprune.request import Request
+from tfprune.sweeptable import Sweep
+from tfprune.tflite import weight_bytes
+from tfprune.versions import versions
+
+JOURNAL = "sweep.jsonl"
+# Seconds between two pictures while it runs; tables are written after every point.
+BETWEEN_PICTURES = 60.0
+
+
+def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep:
+    """Measures every point of the grid that was not measured before.
+
+    Each finished file is a line of ``sweep.jsonl``; ``sweep.csv``, ``sweep.md`` and ``sweep.png``
+    show those of this grid, and are kept up to date. A scheme that is refused is a row with the
+    reason.
+
+    Parameters
+    ----------
+    grid : Grid
+    command : sequence of str
+        The command line, for the table.
+    say : callable
+        Is told, in a line each, what the user should know while it runs.
+
+    Raises
+    ------
+    TfpruneError
+        If what is asked for is not possible, nothing can be pruned, or the unpruned model can be
+        exported in no scheme.
+    """
+    request = grid.request
+    folder = Path(request.output)
+    journal = Journal(folder / JOURNAL)
+    keras.utils.set_random_seed(request.seed)
+    model, data, about = model_and_data(request, say)
+    check_enough(len(data.calibration))
+    bench = _Bench(request, model, data)
+    for note in data.notes:
+        say(f"data: {note}")
+    common = _common(request, about["sha256"] or digest(model), data)
+    wanted = {
+        (point, scheme): key(point, scheme, common)
+        for point in grid.points
+        for scheme in request.schemes
+    }
+    done = [made for made in wanted.values() if made in journal.rows]
+    say(
+        f"{len(grid.points)} points in {', '.join(request.schemes)}: {len(wanted)} files"
+        + (f", {len(done)} of them measured before" if done else "")
+    )
+    drawn_at = -BETWEEN_PICTURES
+
+    def so_far() -> Sweep:
+        rows = [journal.rows[made] for made in wanted.values() if made in journal.rows]
+        return Sweep(rows, len(wanted), _about(about["name"], data), list(command))
+
+    with meter("sweep", len(wanted), unit="file") as drawn:
+        # The mean of all files, not of the last few: points differ a lot.
+        drawn.smoothing = 0
+        drawn.initial = len(done)
+        drawn.update(len(done))
+        for point in grid.points:
+            schemes = [s for s in request.schemes if wanted[point, s] not in journal.rows]
+            if not schemes:
+                continue
+            drawn.set_postfix_str(point.name)
+            keys = {s: wanted[point, s] for s in schemes}
+            for row in bench.rows(point, keys, so_far().rows):
+                journal.append(row)
+                drawn.update()
+            sweeptable.write(so_far(), folder)
+            if time.monotonic() - drawn_at > BETWEEN_PICTURES:
+                _draw(so_far(), folder)
+                drawn_at = time.monotonic()
+            if point.select == UNPRUNED:
+                _check_any([journal.rows[wanted[point, s]] for s in request.schemes])
+    made = so_far()
+    sweeptable.write(made, folder)
+    _draw(made, folder)
+    return made
+
+
+class _Bench:
+    """Makes the model of a point and measures its files; keeps what points have in common."""
+
+    def __init__(self, request: Request, model: keras.Model, data: Dataset) -> None:
+        self._request, self._model, self._data = request, model, data
+        self._last: tuple[Point, _Made] | None = None
+        self._measured = measured(
+            model,
+            data.calibration.x,
+            layers=request.layers_to_prune,
+            skip=request.skip,
+            progress=True,
+        )
+        if not self._measured.groups:
+            why = "; ".join(f"{skip.name}: {skip.reason}" for skip in self._measured.skipped)
+            raise TfpruneError(f"nothing to prune: {why or 'no layer of the kinds asked for'}")
+        self._representative = check_inputs(model, data.calibration.x)
+        held, shown = (check_inputs(model, part.x) for part in (data.validation, data.test))
+        # Run as one, so that labels mean the same in both.
+        self._x = [np.concatenate(pair) for pair in zip(held, shown, strict=True)]
+        y = None
+        if data.validation.y is not None and data.test.y is not None:
+            y = np.concatenate([data.validation.y, data.test.y])
+        whole = yardstick(outputs_of(model, self._x), Part(data.test.given(self._x).x, y))
+        self._held = len(held[0])
+        self._validation, self._test = (
+            _cut(whole, index) for index in (slice(self._held), slice(self._held, None))
+        )
+        self.metric = whole.metric or "agreement"
+
+    def rows(self, point: Point, keys: dict[str, str], known: Sequence[Row]) -> Iterator[Row]:
+        """A row for each of the schemes, which come with their keys; and rows that are there."""
+        try:
+            made = self._made(point)
+        except TfpruneError as error:
+            for scheme in keys:
+                yield self._row(point, scheme, keys, reason=str(error))
+            return
+        about: dict[str, Any] = {"units": made.units, "units_before": made.units_before}
+        # The same weights make the same file.
+        weights = digest(made.model)
+        equal = {row.scheme: row for row in known if row.weights == weights}
+        for scheme, name in keys.items():
+            if scheme in equal:
+                yield Row(**{**asdict(equal[scheme]), **asdict(point), **about, "key": name})
+        rest = [scheme for scheme in keys if scheme not in equal]
+        for scheme, content in self._files(made.model, rest):
+            if isinstance(content, str):
+                yield self._row(point, scheme, keys, reason=content, **about)
+                continue
+            yield self._row(
+                point, scheme, keys,
+                bytes=len(content),
+                weights_bytes=_weight_bytes(content),
+                parameters=made.model.count_params(),
+                weights=weights,
+                sha256=sha256(content).hexdigest(),
+                **about,
+                **self._scores(content),
+            )  # fmt: skip
+
+    def _row(self, point: Point, scheme: str, keys: dict[str, str], **figures: Any) -> Row:
+        named = {**asdict(point), "key": keys[scheme], "scheme": scheme, "metric": self.metric}
+        return Row(**named, **figures)
+
+    def _made(self, point: Point) -> _Made:
+        """The model of a point; a healed one is made of the unhealed one that came before."""
+        if point.select == UNPRUNED:
+            units = sum(len(group.roots) for group in self._measured.groups)
+            return _Made(self._model, units, units)
+        bare = replace(point, heal=0)
+        if self._last is None or self._last[0] != bare:
+            self._last = bare, self._pruned(bare)
+        made = self._last[1]
+        return replace(made, model=self._healed(made.model, point.heal)) if point.heal else made
+
+    def _pruned(self, point: Point) -> _Made:
+        request = self._request
+        amount: dict[str, Any] = {"remove" if point.unit == "share" else "threshold": point.amount}
+        result = prune(
+            self._model,
+            self._measured,
+            **amount,
+            select=point.select,
+            fold=point.fold,
+            refit=point.refit,
+            seed=request.seed,
+            centre=request.centre,
+        )
+        before, after = (
+            sum(getattr(layer, f"units_{when}") for layer in result.layers)
+            for when in ("before", "after")
+        )
+        return _Made(result.model, before, after)
+
+    def _healed(self, pruned: keras.Model, epochs: int) -> keras.Model:
+        x = check_inputs(self._model, self._data.train.x)
+        # Labels say no more than that the output decides between classes.
+        logits = self.metric == "accuracy" and len(self._test.reference) == 1
+        samples = x if len(x) > 1 else x[0]
+        seed = self._request.seed
+        return heal(pruned, self._model, samples, epochs, logits=logits, seed=seed)
+
+    def _files(
+        self, model: keras.Model, schemes: Sequence[str]
+    ) -> Iterator[tuple[str, bytes | str]]:
+        """The files, or why there is none."""
+        left = list(schemes)
+        try:
+            for scheme, content in convert(model, schemes, self._representative):
+                yield scheme, content
+                left.remove(scheme)
+        except TfpruneError:
+            # One scheme may refuse for all that come with it, so each is tried alone.
+            for scheme in left:
+                try:
+                    ((_, content),) = convert(model, [scheme], self._representative)
+                except TfpruneError as error:
+                    yield scheme, str(error)
+                else:
+                    yield scheme, content
+
+    def _scores(self, content: bytes) -> dict[str, float]:
+        outputs = LiteModel(content, signature_names(self._model)).predict(self._x)
+        held = self._validation.scores([out[: self._held] for out in outputs])
+        shown = self._test.scores([out[self._held :] for out in outputs])
+        made = {"validation": held[self.metric], "test": shown[self.metric]}
+        made |= {name: shown[name] for name in ("agreement", "output_error")}
+        return {name: round(value, 6) for name, value in made.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A model of a point, and the hidden units of the layers asked for before and after."""
+
+    model: keras.Model
+    units_before: int
+    units: int
+
+
+def digest(model: keras.Model) -> str:
+    """SHA-256 of a model's weights and their shapes."""
+    made = sha256()
+    for weight in model.get_weights():
+        made.update(f"{weight.shape}{weight.dtype}".encode())
+        made.update(np.ascontiguousarray(weight).tobytes())
+    return made.hexdigest()
+
+
+def _cut(whole: Yardstick, index: slice) -> Yardstick:
+    """The same for some of the samples."""
+    target = None if whole.target is None else whole.target[index]
+    return replace(whole, reference=[out[index] for out in whole.reference], target=target)
+
+
+def _weight_bytes(content: bytes) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(content)
+        return weight_bytes(path)
+
+
+def _common(request: Request, model: str, data: Dataset) -> dict[str, Any]:
+    """What the figures of all points depend on, beside the point."""
+    return {
+        "model": model,
+        "data": data.sha256,
+        "scale": request.scale,
+        "seed": request.seed,
+        "calibration": request.calibration,
+        "centre": request.centre,
+        "layers": request.layers,
+        "skip": request.skip,
+        "versions": versions(),
+    }
+
+
+def _about(name: str, data: Dataset) -> dict[str, Any]:
+    parts = ("train", "calibration", "validation", "test")
+    return {"model": name, "data": data.name, **{part: len(getattr(data, part)) for part in parts}}
+
+
+def _check_any(rows: Sequence[Row]) -> None:
+    """Raises :class:`TfpruneError` if the unpruned model can be exported in no scheme."""
+    if all(row.reason for row in rows):
+        raise TfpruneError(rows[0].reason)
+
+
+def _draw(made: Sweep, folder: Path) -> None:
+    write_whole(folder / "sweep.png", sweepplot.picture(made))
