@@ -90,6 +90,7 @@ def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep
         drawn.initial = len(done)
         drawn.update(len(done))
         for point in grid.points:
+            _check_any(so_far())
             schemes = [s for s in request.schemes if wanted[point, s] not in journal.rows]
             if not schemes:
                 continue
@@ -102,8 +103,6 @@ def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep
             if time.monotonic() - drawn_at > BETWEEN_PICTURES:
                 _draw(so_far(), folder)
                 drawn_at = time.monotonic()
-            if point.select == UNPRUNED:
-                _check_any([journal.rows[wanted[point, s]] for s in request.schemes])
     made = so_far()
     sweeptable.write(made, folder)
     _draw(made, folder)
@@ -292,10 +291,10 @@ def _about(name: str, data: Dataset) -> dict[str, Any]:
     return {"model": name, "data": data.name, **{part: len(getattr(data, part)) for part in parts}}
 
 
-def _check_any(rows: Sequence[Row]) -> None:
+def _check_any(made: Sweep) -> None:
     """Raises :class:`TfpruneError` if the unpruned model can be exported in no scheme."""
-    if all(row.reason for row in rows):
-        raise TfpruneError(rows[0].reason)
+    if made.rows and all(row.reason for row in made.rows):
+        raise TfpruneError(made.rows[0].reason)
 
 
 def _draw(made: Sweep, folder: Path) -> None:
