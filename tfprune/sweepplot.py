@@ -17,7 +17,7 @@ from tfprune.sweeptable import Sweep
 # Okabe and Ito's, which the colour-blind can tell apart.
 COLOURS = {
     "effect": "#0072b2", "span": "#009e73", "angle": "#d55e00", "magnitude": "#cc79a7",
-    "random": "#8c8c8c", UNPRUNED: "#000000",
+    "random": "#404040", UNPRUNED: "#000000",
 }  # fmt: skip
 FILLS: dict[str, Any] = {
     "float32": "none", "float16": "left", "dynamic": "bottom", "int16x8": "right", "int4": "top",
@@ -62,7 +62,7 @@ def picture(sweep: Sweep) -> bytes:
         loc="left",
     )
     out = io.BytesIO()
-    figure.savefig(out, dpi=110, format="png")
+    figure.savefig(out, dpi=100, format="png", pil_kwargs={"optimize": True})
     return out.getvalue()
 
 
@@ -140,13 +140,14 @@ def _dress(axes: Any, rows: Sequence[Row], scale: _Scale) -> None:
     sizes = [row.size for row in rows]
     ticks = _between(min(sizes) / 1.1, max(sizes) * 1.1, (1, 1.5, 2, 3, 4, 5, 7))
     axes.set_xticks(ticks, [f"{tick / 1000:g}" for tick in ticks])
-    axes.set_ylim(scale.most, scale.least / 1.06)
+    # Arrows stand inside.
+    axes.set_ylim(scale.most * (1.1 if any(map(scale.beyond, rows)) else 1), scale.least / 1.06)
     ticks = _between(scale.least, scale.most, TICKS)
     axes.set_yticks(ticks, [f"{100 * (1 - t):.6g}" if scale.share else f"{t:.3g}" for t in ticks])
     metric = _metric(rows)
     axes.set(
         xlabel="file (kB, logarithmic; those of one size side by side)",
-        ylabel=f"{metric} (%), spread by what is lost"
+        ylabel=f"{metric} (%), logarithmic in the errors"
         if scale.share
         else f"{metric} (logarithmic)",
     )
@@ -183,12 +184,12 @@ def _legends(figure: Any, rows: Sequence[Row], best: Sequence[Row], beyond: bool
         fills.append(Line2D([], [], marker="$\\downarrow$", label="worse than shown", **grey))
     names = [
         Line2D([], [], linestyle="none", marker=f"${number}$", color="black",
-               markersize=5 if number < 10 else 8, label=_named(row))
+               markersize=6 if number < 10 else 9, markeredgewidth=0, label=_named(row))
         for number, row in enumerate(best[:NAMED], 1)
     ]  # fmt: skip
     more = f", the first {NAMED}" if len(best) > NAMED else ""
     figure.legend(
-        handles=names, loc="outside lower left", ncols=3, frameon=False, fontsize=8,
+        handles=names, loc="outside lower left", ncols=2, frameon=False, fontsize=8,
         title=f"Pareto set, chosen on validation data{more}: bytes, {_metric(rows)} on test data",
         title_fontsize=8, alignment="left",
     )  # fmt: skip
