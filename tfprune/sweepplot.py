@@ -28,8 +28,7 @@ MARKERS = {
     "least-squares": "o", REFITTED: "D", "scaled": "s", "outgoing": "^", "incoming": "<",
     "drop": "X", HEALED: "*", UNPRUNED: "P",
 }  # fmt: skip
-# A file that loses more than so many times what the best unpruned one loses is an arrow at the
-# edge, unless it is a Pareto point.
+# A file that loses more than so many times what the best unpruned one does is an arrow at the foot.
 FARTHEST = 10
 # A loss of accuracy that counts as small, where the unpruned files lose nothing.
 SMALL = 0.005
@@ -46,7 +45,7 @@ def picture(sweep: Sweep) -> bytes:
     figure = Figure(figsize=(11, 6.2), layout="constrained")
     axes = figure.subplots()
     if rows:
-        scale = _Scale(rows, best)
+        scale = _Scale(rows)
         axes.plot(
             *zip(*map(scale.place, best), strict=True), color="black", linewidth=1, zorder=1
         )  # fmt: skip
@@ -69,7 +68,7 @@ def picture(sweep: Sweep) -> bytes:
 class _Scale:
     """Losses on a logarithmic axis, and which are beyond it."""
 
-    def __init__(self, rows: Sequence[Row], best: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row]) -> None:
         self.share = rows[0].metric != "mse"
         losses = [row.loss("test") for row in rows]
         unpruned = [row.loss("test") for row in rows if row.select == UNPRUNED]
@@ -83,8 +82,7 @@ class _Scale:
             self._beside.remove(UNPRUNED)
         sizes = [row.size for row in rows]
         self._step = (1.1 * max(sizes) / min(sizes)) ** BESIDE
-        far = [row.loss("test") for row in best if row.loss("test") <= FARTHEST**2 * base]
-        self.most = max(min(max([FARTHEST * base, *far]), max(losses)), 2 * self.least)
+        self.most = max(min(FARTHEST * base, max(losses)), 2 * self.least)
 
     def place(self, row: Row) -> tuple[float, float]:
         """Where a file is drawn; those of other selections stand beside it if they are as large."""
