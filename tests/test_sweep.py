@@ -29,7 +29,7 @@ from tfprune.grid import Point, grid, key
 from tfprune.journal import Journal, Row
 from tfprune.pareto import pareto
 from tfprune.parts import prepare
-from tfprune.pruning import measured
+from tfprune.pruning import Pruner
 from tfprune.request import Request, checked
 from tfprune.sweep import run
 from tfprune.sweepplot import picture
@@ -365,10 +365,10 @@ def test_what_was_measured_once_serves_every_pruning(rng):
     hidden = keras.layers.Dense(10, "tanh", name="second")(hidden)
     model = keras.Model(inputs, keras.layers.Dense(3, name="output")(hidden))
     x = rng.normal(size=(300, 6)).astype(np.float32)
-    known = measured(model, x, skip=["first"])
+    known = Pruner(model, x, skip=["first"])
     ways = ({"remove": 0.5, "refit": 0}, {"threshold": 60}, {"remove": 0.3, "select": "span"})
     for how in (*ways, ways[0]):
-        ours = tfprune.prune(model, known, **how)
+        ours = known.prune(wish(**how))
         anew = tfprune.prune(model, x, skip=["first"], **how)
         assert ours.layers == anew.layers
         assert ours.skipped == anew.skipped

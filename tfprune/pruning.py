@@ -232,6 +232,16 @@ class Pruner:
         )
 
     @property
+    def units(self) -> int:
+        """How many units the layers have that may lose any, layers that go together once."""
+        return sum(len(seen.constant) for seen in self._survey.groups)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """The layers of the kinds asked for that are left alone, and why."""
+        return self._survey.skipped
+
+    @property
     def parameters(self) -> tuple[int, int]:
         """Of the whole model, and of what is left with one unit in every layer that may shrink."""
         return self._survey.model.count_params(), round(self._ladder(False).costs[-1])

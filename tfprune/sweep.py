@@ -26,11 +26,13 @@ from tfprune.journal import Journal, Row
 from tfprune.litert import LiteModel
 from tfprune.parts import Dataset, Part
 from tfprune.progress import meter
-from tfprune.pruning import check_enough, measured, prune
+from tfprune.pruning import Pruner
 from tfprune.request import Request
+from tfprune.survey import check_enough
 from tfprune.sweeptable import Sweep
 from tfprune.tflite import weight_bytes
 from tfprune.versions import versions
+from tfprune.wish import wish
 
 JOURNAL = "sweep.jsonl"
 # Seconds between two pictures while it runs; tables are written after every point.
@@ -115,15 +117,16 @@ class _Bench:
     def __init__(self, request: Request, model: keras.Model, data: Dataset) -> None:
         self._request, self._model, self._data = request, model, data
         self._last: tuple[Point, _Made] | None = None
-        self._measured = measured(
+        self._pruner = Pruner(
             model,
             data.calibration.x,
             layers=request.layers_to_prune,
             skip=request.skip,
+            centre=request.centre,
             progress=True,
         )
-        if not self._measured.groups:
-            why = "; ".join(f"{skip.name}: {skip.reason}" for skip in self._measured.skipped)
+        if not self._pruner.units:
+            why = "; ".join(f"{skip.name}: {skip.reason}" for skip in self._pruner.skipped)
             raise TfpruneError(f"nothing to prune: {why or 'no layer of the kinds asked for'}")
         self._representative = check_inputs(model, data.calibration.x)
         held, shown = (check_inputs(model, part.x) for part in (data.validation, data.test))
@@ -177,8 +180,7 @@ class _Bench:
     def _made(self, point: Point) -> _Made:
         """The model of a point; a healed one is made of the unhealed one that came before."""
         if point.select == UNPRUNED:
-            units = sum(len(group.roots) for group in self._measured.groups)
-            return _Made(self._model, units, units)
+            return _Made(self._model, self._pruner.units, self._pruner.units)
         bare = replace(point, heal=0)
         if self._last is None or self._last[0] != bare:
             self._last = bare, self._pruned(bare)
@@ -186,18 +188,15 @@ class _Bench:
         return replace(made, model=self._healed(made.model, point.heal)) if point.heal else made
 
     def _pruned(self, point: Point) -> _Made:
-        request = self._request
-        amount: dict[str, Any] = {"remove" if point.unit == "share" else "threshold": point.amount}
-        result = prune(
-            self._model,
-            self._measured,
-            **amount,
+        share = point.unit == "share"
+        asked = wish(
+            **({"remove": point.amount} if share else {"threshold": point.amount}),
             select=point.select,
             fold=point.fold,
             refit=point.refit,
-            seed=request.seed,
-            centre=request.centre,
+            seed=self._request.seed,
         )
+        result = self._pruner.prune(asked)
         before, after = (
             sum(getattr(layer, f"units_{when}") for layer in result.layers)
             for when in ("before", "after")
