@@ -34,6 +34,7 @@ from tfprune.request import Request, checked
 from tfprune.sweep import run
 from tfprune.sweepplot import picture
 from tfprune.sweeptable import Sweep, to_csv, to_markdown
+from tfprune.wish import wish
 
 ROOT = Path(__file__).parent.parent
 SEED = 3

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from tfprune import sweepplot, sweeptable
+from tfprune.choices import DEGREES
 from tfprune.convert import convert, outputs_of, signature_names
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
@@ -190,7 +191,8 @@ class _Bench:
     def _pruned(self, point: Point) -> _Made:
         share = point.unit == "share"
         asked = wish(
-            **({"remove": point.amount} if share else {"threshold": point.amount}),
+            DEGREES if share else point.amount,
+            remove=point.amount if share else None,
             select=point.select,
             fold=point.fold,
             refit=point.refit,
