@@ -56,6 +56,24 @@ def test_a_duplicate_is_its_partner_however_few_the_samples(rng):
     np.testing.assert_allclose(new[:, fold.kept] @ fold.matrix + fold.shift, new, atol=0.02)
 
 
+def test_survivors_that_hardly_fire_get_no_large_weights(rng):
+    """Found on MNIST: weights of 100 among others of 0.4, which no int8 scale has room for."""
+    a = np.maximum(rng.normal(0, 1, (2000, 12)) @ rng.normal(0, 1, (12, 40)), 0)
+    a[:, 3] = 1e-4 * np.maximum(rng.normal(-2, 1, 2000), 0)
+    a = a.astype(np.float32)
+    selection = Selection(np.arange(20), least=tuple(range(20, 40)))
+    fold = least_squares(selection, moments_of(a), np.zeros(40))
+    design = np.column_stack([a[:, :20], np.ones(len(a))]).astype(float)
+    best, *_ = np.linalg.lstsq(design, a[:, 20:].astype(float), rcond=None)
+    assert np.abs(best[3]).max() > 10
+    assert np.abs(fold.matrix[3, 20:]).max() < 0.1
+    ours, theirs = (
+        np.mean((made - a[:, 20:]) ** 2)
+        for made in (a[:, :20] @ fold.matrix[:, 20:] + fold.shift[20:], design @ best)
+    )
+    assert ours < 1.01 * theirs
+
+
 def test_scaled_takes_the_sign_and_the_centre_of_the_pair(rng):
     a = rng.random((500, 4)).astype(np.float32)
     a[:, 0] = 0.5 + 0.4 * (a[:, 2] - 0.5)

@@ -18,8 +18,8 @@ from tfprune.select import Rule, Selection, by_pairs, by_survivors
 
 Array = npt.NDArray[np.float64]
 
-# Steadies collinear survivors, more so where few samples would be fitted to the letter; the
-# refinement takes its bias out of all other directions.
+# Steadies collinear survivors and those that hardly fire, more so where few samples would be
+# fitted to the letter; the refinement takes its bias out of all other directions.
 RIDGE = 1e-7
 RIDGE_PER_SAMPLE = 1e-3
 REFINEMENTS = 2
@@ -124,12 +124,15 @@ def least_squares(
     target /= deviation[:, None]
     del products  # Large; what is needed of it is copied.
     ridge = RIDGE + RIDGE_PER_SAMPLE * len(kept) / moments.count
+    # Survivors that hardly ever fire fit whatever else those few samples have, with weights that
+    # no quantised scale has room for: so the weights on activations as they are cost, too.
+    ridges = ridge * (1 + np.mean(deviation**2) / deviation**2)
     start = np.zeros_like(target)
     pairs = selection.similar | selection.complementary
     partners = np.array([pairs.get(int(unit), -1) for unit in removed])
     rows, columns = np.nonzero(kept[:, None] == partners)
     start[rows, columns] = target[rows, columns]
-    weights = _steady_solve(correlation, target, ridge, start)
+    weights = _steady_solve(correlation, target, ridges, start)
     weights /= deviation[:, None]
     fold.matrix[np.ix_(np.flatnonzero(informative), removed)] = weights
     fold.shift[removed] -= mean[kept] @ weights
@@ -157,16 +160,16 @@ def _same(
     return done
 
 
-def _steady_solve(correlation: Array, target: Array, ridge: float, start: Array) -> Array:
+def _steady_solve(correlation: Array, target: Array, ridges: Array, start: Array) -> Array:
     """Solves for weights where the matrix may be singular, up to the rounding of its sums."""
     while True:
         try:
             steadied = correlation.copy(order="F")
-            steadied[np.diag_indices_from(steadied)] += ridge
+            steadied[np.diag_indices_from(steadied)] += ridges
             factor = linalg.cho_factor(steadied, overwrite_a=True)
             break
         except linalg.LinAlgError:
-            ridge *= 10
+            ridges = 10 * ridges
     weights = start
     for _ in range(1 + REFINEMENTS):
         error = correlation @ weights
