@@ -16,12 +16,12 @@ ROOT = Path(__file__).parent.parent
 ROOMS = [
     "errors", "choices", "wish", "digest", "files", "git", "quiet", "progress", "records",
     "tflite", "sizes", "budgets", "compare", "verdicts", "baseline", "history", "moments",
-    "select", "fold", "effect", "request", "grid", "pareto", "journal", "sweeptable", "report",
-    "inputs", "labels", "features", "readings", "layers", "copies", "ledger", "trace", "groups",
-    "costs", "widths", "measure", "shrink", "precision", "refit", "evidence", "survey", "litert",
-    "flatbuffer", "compact", "int4", "convert", "targets", "pruning", "translate", "bridge",
-    "distil", "compression", "qat", "distance", "fitting", "rounding", "healing", "parts",
-    "datasets", "evaluate", "models", "versions", "training", "finetune", "retraining",
+    "threads", "select", "fold", "effect", "request", "grid", "pareto", "journal", "sweeptable",
+    "report", "inputs", "labels", "features", "readings", "layers", "copies", "ledger", "trace",
+    "groups", "costs", "widths", "measure", "shrink", "precision", "refit", "evidence", "survey",
+    "litert", "flatbuffer", "compact", "int4", "convert", "targets", "pruning", "translate",
+    "bridge", "distil", "compression", "qat", "distance", "fitting", "rounding", "healing",
+    "parts", "datasets", "evaluate", "models", "versions", "training", "finetune", "retraining",
     "variants", "search", "staging", "plots", "sweepplot", "manifest", "job", "sweep",
 ]  # fmt: skip
 

@@ -15,6 +15,7 @@ from scipy.linalg import blas, lapack
 
 from tfprune.fold import RIDGE, RIDGE_PER_SAMPLE
 from tfprune.moments import Array, Moments
+from tfprune.threads import threads_for
 
 # Removals that are taken off the matrices together, in one product.
 BLOCK = 32
@@ -93,6 +94,13 @@ def least_effect(
     .. [1] Hassibi, Stork (1993), "Second order derivatives for network pruning: Optimal brain
        surgeon", for the recurrence.
     """
+    with threads_for(size):
+        return _eliminated(size, sights, constant, count)
+
+
+def _eliminated(
+    size: int, sights: Sequence[Sight], constant: npt.NDArray[np.bool_], count: int
+) -> Elimination:
     states = [_State(size, sight, constant) for sight in sights]
     still = np.flatnonzero(constant)[:count]
     order = np.concatenate([still, np.empty(count - len(still), np.intp)])

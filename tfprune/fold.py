@@ -15,6 +15,7 @@ from scipy import linalg
 
 from tfprune.moments import Moments
 from tfprune.select import Rule, Selection, by_pairs, by_survivors
+from tfprune.threads import threads_for
 
 Array = npt.NDArray[np.float64]
 
@@ -101,6 +102,11 @@ def least_squares(
 
     Where samples are too few to tell, it is what is nearest to the best multiple of its partner.
     """
+    with threads_for(selection.units):
+        return _least_squares(selection, moments, shiftless)
+
+
+def _least_squares(selection: Selection, moments: Moments, shiftless: bool) -> Fold:
     fold = _identity(selection, moments)
     kept = selection.kept
     removed = np.setdiff1d(np.arange(selection.units), [*kept, *selection.constant])
