@@ -1,12 +1,13 @@
-"""The training loop that healing and fine-tuning share, on Keras' own train_on_batch."""
+"""The training loop that healing and fine-tuning share, on Keras' own training step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfprune.errors import TfpruneError
 from tfprune.inputs import Array
@@ -15,6 +16,10 @@ from tfprune.progress import meter
 # Largest and smallest; in between, so many steps in an epoch.
 MOST, LEAST, STEPS = 128, 16, 64
 Batch = tuple[Sequence[Array], Sequence[Array]]
+# Steps that one call takes, and the numbers that it may be handed.
+TOGETHER, NUMBERS = 32, 2**24
+# Fewer steps than these are over before such a call is compiled.
+MANY = 500
 
 
 def fit(
@@ -46,16 +51,59 @@ def fit(
     TfpruneError
         If the loss is NaN or infinite.
     """
+    taught = _taught(network)
     with meter(what, epochs * samples, progress) as drawn:
         for epoch in range(epochs):
-            for inputs, targets in feed():
-                loss = network.train_on_batch(list(inputs), list(targets), return_dict=True)["loss"]
+            for batches in _together(feed(), epochs * samples):
+                loss = taught(batches)
                 if not np.isfinite(loss):
                     raise TfpruneError(
                         f"{what}: expected a finite loss, received {float(loss)} in epoch "
                         f"{epoch + 1}; take a smaller learning rate"
                     )
-                drawn.update(len(inputs[0]))
+                drawn.update(sum(len(inputs[0]) for inputs, _ in batches))
+
+
+def _together(feed: Iterable[Batch], total: int) -> Iterator[list[Batch]]:
+    """Batches of one shape, as many as a call takes, and what is left over one by one."""
+    waiting: list[Batch] = []
+    for batch in feed:
+        if waiting and _shapes(batch) != _shapes(waiting[0]):
+            yield from ([one] for one in waiting)
+            waiting = []
+        waiting.append(batch)
+        small = TOGETHER * sum(part.size for parts in batch for part in parts) <= NUMBERS
+        many = total >= MANY * len(batch[0][0])
+        if len(waiting) == (TOGETHER if small and many else 1):
+            yield waiting
+            waiting = []
+    yield from ([one] for one in waiting)
+
+
+def _shapes(batch: Batch) -> list[tuple[int, ...]]:
+    return [part.shape for parts in batch for part in parts]
+
+
+def _taught(network: keras.Model) -> Callable[[list[Batch]], Any]:
+    """Takes a step for each of the batches, in one call: most of a small step is its call."""
+    step = tf.autograph.experimental.do_not_convert(network.train_step)
+
+    def steps(inputs: list[Any], targets: list[Any]) -> Any:
+        loss = 0.0
+        for at in tf.range(TOGETHER):
+            loss = step(([x[at] for x in inputs], [y[at] for y in targets]))["loss"]
+        return loss
+
+    compiled = tf.function(steps, reduce_retracing=True)
+
+    def taught(batches: list[Batch]) -> Any:
+        if len(batches) == TOGETHER:
+            sides = zip(*batches, strict=True)
+            return compiled(*(list(map(np.stack, zip(*side, strict=True))) for side in sides))
+        ((inputs, targets),) = batches
+        return network.train_on_batch(list(inputs), list(targets), return_dict=True)["loss"]
+
+    return taught
 
 
 def batch_size_for(samples: int) -> int:
