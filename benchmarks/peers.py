@@ -1,30 +1,38 @@
 """``python -m benchmarks.peers MODEL.keras ...``: what is left after so many hidden units are gone.
 
-Every way to choose units on the same models: no labels and no training, 2,000 calibration images,
-accuracy of the float model on the test set of MNIST (TFPRUNE_MNIST names the .npz). Models take
-(28, 28, 1) pictures of 0..1.
+Every way to choose units on the same models: no labels, 2,000 calibration images, accuracy of the
+float model on the test set of MNIST (TFPRUNE_MNIST names the .npz). Models take (28, 28, 1)
+pictures of 0..1. The rows above the healed ones are without training; healing is for 24 epochs on
+the 60,000 training images, without labels. With ``--train 0,1,2`` the same three networks are
+trained with these seeds, and mean and deviation are told. Models and results are kept in
+``--folder``; a run that was stopped goes on from there.
 """
 
 from __future__ import annotations
 
-import os
-import sys
+import argparse
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
+from benchmarks.mnist import Pictures, Row, Rows, accuracy, pictures, spread, trained
 from tfprune.quiet import quiet
 
 with quiet():
     import keras
+    from keras import layers as kl
 
     import tfprune
 
 SHARES = (0.5, 0.75, 0.875)
 CALIBRATION = 2_000
+EPOCHS = 24
 # What is asked of prune, and how its row is called.
 WAYS: dict[str, dict[str, Any]] = {
     "random, dropped": {"select": "random", "fold": "drop"},
@@ -34,40 +42,155 @@ WAYS: dict[str, dict[str, Any]] = {
     "effect, least squares": {"select": "effect", "refit": 0},
     "effect, survivors refitted (default)": {},
 }
+# From the default on, what is asked of heal.
+HEALED: dict[str, dict[str, Any]] = {
+    "default, healed": {},
+    "default, healed as logits": {"logits": True},
+}
+UNPRUNED = "unpruned"
+KEYS = ("model", "training", "way", "removed", "seed")
 
 
-def accuracy(model: keras.Model, x: Any, y: Any) -> float:
-    """Percent of the samples."""
-    return 100 * float(np.mean(model.predict(x, 500, verbose=0).argmax(axis=1) == y))
+def convolutional(units: int) -> keras.Model:
+    """10 and 20 filters of 5x5, so many hidden units."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            kl.Conv2D(10, 5, activation="relu", name="conv1"),
+            kl.MaxPooling2D(2),
+            kl.Conv2D(20, 5, activation="relu", name="conv2"),
+            kl.MaxPooling2D(2),
+            kl.Flatten(),
+            kl.Dense(units, activation="relu", name="fc1"),
+            kl.Dense(10, name="out"),
+        ]
+    )
+
+
+def perceptron() -> keras.Model:
+    """Two hidden layers of 512 units."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            kl.Flatten(),
+            kl.Dense(512, activation="relu", name="fc1"),
+            kl.Dense(512, activation="relu", name="fc2"),
+            kl.Dense(10, name="out"),
+        ]
+    )
+
+
+NETWORKS = {
+    "cnn64": lambda: convolutional(64),
+    "cnn512": lambda: convolutional(512),
+    "mlp": perceptron,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Adds the rows of models that are not there yet."""
+
+    rows: Rows
+    data: Pictures
+    shares: Sequence[float]
+    ways: dict[str, dict[str, Any]]
+
+    def measure(self, model: keras.Model, own: Row, seeds: Sequence[int]) -> None:
+        """All of one model, ``own`` being its name and training; healed once with each seed."""
+
+        def missing(way: str, share: float, seed: int = 0) -> bool:
+            return not self.rows.has(*own.values(), way, share, seed)
+
+        data = self.data
+        if missing(UNPRUNED, 0):
+            whole = accuracy(model, data.x_test, data.y_test)
+            self.rows.add({**own, "way": UNPRUNED, "removed": 0, "seed": 0, "accuracy": whole})
+        for share in self.shares:
+            key = {**own, "removed": share}
+            less = partial(tfprune.prune, model, data.x[:CALIBRATION], remove=share)
+            start = None
+            for way, options in self.ways.items():
+                if missing(way, share):
+                    row = timed(partial(less, **options), data)
+                    self.rows.add({**key, "way": way, "seed": 0, **row})
+            for way, options in HEALED.items():
+                for seed in seeds:
+                    if missing(way, share, seed):
+                        start = start or less().model
+                        heal = partial(tfprune.heal, start, model, data.x, EPOCHS, seed=seed)
+                        row = timed(partial(heal, **options), data)
+                        self.rows.add({**key, "way": way, "seed": seed, **row})
+
+
+def timed(task: Callable[[], Any], data: Pictures) -> Row:
+    """A made model's accuracy, and the seconds it took by the clock and of all processors."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    with quiet():
+        made = task()
+    row = {
+        "seconds": round(time.perf_counter() - wall, 1),
+        "cpu": round(time.process_time() - cpu, 1),
+    }
+    return {**row, "accuracy": accuracy(getattr(made, "model", made), data.x_test, data.y_test)}
+
+
+def table(rows: Rows, names: Sequence[str], trainings: Sequence[Any]) -> str:
+    """A row for each way, a column for each model; of healing the seconds at most."""
+    head = ["removed " + " / ".join(f"{100 * share:g}" for share in SHARES) + " %"]
+    lines: list[list[Any]] = [[way] for way in (*WAYS, *HEALED)]
+    for name in names:
+        found = [row for t in trainings for row in rows.like(model=name, training=t)]
+        head += [f"{name} ({spread([r['accuracy'] for r in found if r['way'] == UNPRUNED])})", "s"]
+        for line in lines:
+            mine = [row for row in found if row["way"] == line[0]]
+            cells = [
+                spread([row["accuracy"] for row in mine if row["removed"] == share])
+                for share in SHARES
+            ]
+            times = [(row["cpu"], row["seconds"]) for row in mine]
+            most = "{:.0f} ({:.0f})".format(*np.median(times, axis=0)) if times else "-"
+            line += [" / ".join(cells), most]
+    return tabulate(lines, head, disable_numparse=True, tablefmt="pipe")
+
+
+def numbers(text: str) -> list[int]:
+    """Comma-separated seeds."""
+    return [int(word) for word in text.split(",")]
 
 
 def main() -> None:
-    """Prints a row for each way, a column for each model and share."""
-    files = [Path(word) for word in sys.argv[1:]]
-    if not files or "TFPRUNE_MNIST" not in os.environ:
-        sys.exit("usage: TFPRUNE_MNIST=mnist.npz python -m benchmarks.peers MODEL.keras ...")
-    with np.load(os.environ["TFPRUNE_MNIST"]) as data:
-        x, x_test = (data[key][..., None].astype("float32") / 255 for key in ("x_train", "x_test"))
-        y_test = data["y_test"]
-    head = ["no labels, no training"]
-    rows: list[list[Any]] = [[name] for name in WAYS]
-    for file in files:
+    """Measures what is missing, and prints a table for given models and one for trained ones."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers")
+    parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--train", type=numbers, default=[], help="seeds, 0,1,2 say")
+    parser.add_argument("--folder", type=Path, help="keeps trained models and results")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="of healing given models")
+    parser.add_argument("--shares", type=lambda t: list(map(float, t.split(","))), default=SHARES)
+    parser.add_argument("--healed-only", action="store_true", help="leave the other rows out")
+    asked = parser.parse_args()
+    if not asked.models and not asked.train:
+        parser.error("expected model files, or --train with seeds")
+    if asked.train and not asked.folder:
+        parser.error("expected --folder, where trained models are kept")
+    data = pictures()
+    rows = Rows(asked.folder / "peers.jsonl" if asked.folder else None, KEYS)
+    bench = Bench(rows, data, asked.shares, {} if asked.healed_only else WAYS)
+    for file in asked.models:
         with quiet():
             model = keras.models.load_model(file, compile=False)
-            whole = accuracy(model, x_test, y_test)
-        head.append(f"{file.stem} ({whole:.2f})")
-        for row, (name, asked) in zip(rows, WAYS.items(), strict=True):
-            cells, seconds = [], 0.0
-            for share in SHARES:
-                start = time.perf_counter()
-                with quiet():
-                    made = tfprune.prune(model, x[:CALIBRATION], remove=share, **asked).model
-                    seconds = max(seconds, time.perf_counter() - start)
-                    cells.append(f"{accuracy(made, x_test, y_test):.2f}")
-            row.append(" / ".join(cells))
-            print(f"{file.stem}, {name}: {row[-1]}, {seconds:.1f} s at most", file=sys.stderr)
-    print(f"% of {len(y_test):,} test images after {SHARES} of the hidden Dense units are gone")
-    print(tabulate(rows, head, disable_numparse=True))
+        bench.measure(model, {"model": file.stem, "training": "given"}, asked.seeds)
+    for seed in asked.train:
+        for name, build in NETWORKS.items():
+            model = trained(build, seed, asked.folder / f"{name}-{seed}.keras", data)
+            bench.measure(model, {"model": name, "training": seed}, [0])
+    print(f"% of {len(data.y_test):,} test images; CPU seconds (and by the clock), the median")
+    if asked.models:
+        print(f"given models, healing with seeds {asked.seeds}")
+        print(table(rows, [file.stem for file in asked.models], ["given"]))
+    if asked.train:
+        print(f"mean and deviation of trainings with seeds {asked.train}")
+        print(table(rows, list(NETWORKS), asked.train))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""What benchmarks on MNIST share: its pictures, models of one's own, rows that outlive a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfprune.quiet import quiet
+
+with quiet():
+    import keras
+
+EPOCHS, BATCH = 4, 128
+Row = dict[str, Any]
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """MNIST as (28, 28, 1) pictures of 0..1, and the digits they show."""
+
+    x: Array
+    y: Array
+    x_test: Array
+    y_test: Array
+
+
+def pictures() -> Pictures:
+    """From the .npz that TFPRUNE_MNIST names; the program ends where it does not."""
+    if "TFPRUNE_MNIST" not in os.environ:
+        sys.exit("expected the environment variable TFPRUNE_MNIST to name MNIST's .npz")
+    with np.load(os.environ["TFPRUNE_MNIST"]) as data:
+        x, x_test = (data[key][..., None].astype("float32") / 255 for key in ("x_train", "x_test"))
+        return Pictures(x, data["y_train"], x_test, data["y_test"])
+
+
+def accuracy(model: keras.Model, x: Array, y: Array) -> float:
+    """Percent of the samples."""
+    return 100 * float(np.mean(model.predict(x, 500, verbose=0).argmax(axis=1) == y))
+
+
+def trained(build: Callable[[], keras.Model], seed: int, file: Path, data: Pictures) -> keras.Model:
+    """A model of logits after 4 epochs of Adam on all pictures; from the file if it is there."""
+    with quiet():
+        if file.exists():
+            return keras.models.load_model(file, compile=False)
+        keras.utils.set_random_seed(seed)
+        model = build()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(), loss)
+        model.fit(data.x, data.y, BATCH, EPOCHS, verbose=0)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # A file that is there is whole.
+        part = file.with_suffix(".part.keras")
+        model.save(part)
+        part.rename(file)
+        return keras.models.load_model(file, compile=False)
+
+
+class Rows:
+    """Results by their keys, in a file of one JSON object a line where one is named.
+
+    Parameters
+    ----------
+    file : Path or None
+        Read at the start, so that a run which was stopped goes on; appended to.
+    keys : sequence of str
+        The entries of a row that name it.
+    """
+
+    def __init__(self, file: Path | None, keys: Sequence[str]) -> None:
+        self._file, self._keys = file, list(keys)
+        self._rows: dict[tuple[Any, ...], Row] = {}
+        if file is not None and file.exists():
+            for line in file.read_text().splitlines():
+                self._keep(json.loads(line))
+
+    def _keep(self, row: Row) -> None:
+        self._rows[tuple(row[key] for key in self._keys)] = row
+
+    def has(self, *key: Any) -> bool:
+        """Whether there is such a row."""
+        return key in self._rows
+
+    def add(self, row: Row) -> None:
+        """Takes in a row and tells it."""
+        self._keep(row)
+        line = json.dumps(row)
+        print(line, file=sys.stderr, flush=True)
+        if self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a") as log:
+                log.write(line + "\n")
+
+    def like(self, **wanted: Any) -> list[Row]:
+        """The rows with these entries."""
+        rows = self._rows.values()
+        return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean, and the standard deviation of several."""
+    mean = f"{np.mean(values):.2f}" if values else "-"
+    return f"{mean} ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else mean
