@@ -80,6 +80,6 @@ def test_what_is_no_share_is_refused(model, pictures, share):
 
 
 def test_folds_that_need_a_partner_are_refused(model, pictures):
-    with pytest.raises(tfprune.TfpruneError, match="least-squares, drop"):
+    with pytest.raises(tfprune.TfpruneError, match="expected least-squares or drop with remove"):
         tfprune.prune(model, pictures, remove=0.5, fold="scaled")
     assert tfprune.prune(model, pictures, remove=0.5, fold="drop").layers[0].units_after == 5

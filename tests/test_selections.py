@@ -108,7 +108,7 @@ def test_random_goes_by_its_seed(rng, x):
         ({"select": "effect"}, "select effect: needs a share to remove"),
         ({"select": "best"}, "select: expected one of angle, span"),
         ({"select": "best", "remove": 0.5}, "select: expected one of effect, span, angle"),
-        ({"select": "span", "fold": "scaled"}, "fold: expected least-squares or drop with select span"),
+        ({"select": "span", "fold": "scaled"}, "fold: expected least-squares or drop"),
     ],
 )
 def test_what_cannot_be_is_told(asked, complaint, rng, x):
