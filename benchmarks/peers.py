@@ -2,7 +2,7 @@
 
 Every way to choose units on the same models: no labels, 2,000 calibration images, accuracy of the
 float model on the test set of MNIST (TFPRUNE_MNIST names the .npz). Models take (28, 28, 1)
-pictures of 0..1. The rows above the healed ones are without training; healing is for 24 epochs on
+pictures of 0..1. The rows above the healed ones are without training; healing is for 12 epochs on
 the 60,000 training images, without labels. With ``--train 0,1,2`` the same three networks are
 trained with these seeds, and mean and deviation are told. Models and results are kept in
 ``--folder``; a run that was stopped goes on from there.
@@ -32,7 +32,7 @@ with quiet():
 
 SHARES = (0.5, 0.75, 0.875)
 CALIBRATION = 2_000
-EPOCHS = 24
+EPOCHS = 12
 # What is asked of prune, and how its row is called.
 WAYS: dict[str, dict[str, Any]] = {
     "random, dropped": {"select": "random", "fold": "drop"},
