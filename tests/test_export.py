@@ -30,7 +30,7 @@ def environment(tmp_path_factory):
 def command(environment, *words, cwd=ROOT):
     return subprocess.run(
         [sys.executable, "-m", "tools.export", *map(str, words)],
-        capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False,
+        capture_output=True, text=True, cwd=cwd, env=environment, timeout=900, check=False,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def export(folder, *words):
     return subprocess.run(
         [sys.executable, "-m", "tools.export", "--model", str(folder / "own.keras"), "--data",
          str(folder / "own.npz"), "--schemes", "float32", "--output", str(folder / "made"), *words],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def command(*words, cwd):
 
 def call(*words, cwd):
     line, options = command(*words, cwd=cwd)
-    return subprocess.run(line, capture_output=True, timeout=300, check=False, **options)
+    return subprocess.run(line, capture_output=True, timeout=900, check=False, **options)
 
 
 @pytest.fixture(scope="module")
