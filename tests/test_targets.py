@@ -99,6 +99,26 @@ def test_widths_are_those_where_a_unit_of_each_layer_is_as_dear(pictures, rng):
     )
 
 
+def test_no_layer_of_a_group_is_left_without_units(pictures, rng):
+    """The two halves of a sum are layers of their own; what reads it hardly hears the first."""
+    data = keras.Input((10, 10, 3))
+    flat = kl.Flatten()(data)
+    halves = [kl.Dense(4, name=name)(flat) for name in ("left", "right")]
+    both = kl.Add()([kl.Concatenate()(halves), kl.Dense(8, name="whole")(flat)])
+    model = fill(keras.Model(data, kl.Dense(3, name="out")(both)), rng)
+    heard, bias = model.get_layer("out").get_weights()
+    heard[:4] *= 1e-3
+    model.get_layer("out").set_weights([heard, bias])
+    sizes = [301 * (left + right + left + right) + 3 * (left + right) + 3
+             for left, right in [(1, 4), (1, 1)]]  # fmt: skip
+    for size in sizes:
+        result = tfprune.prune(model, pictures, target_params=size, refit=0)
+        widths = {layer.name: layer.units_after for layer in result.layers}
+        assert min(widths.values()) >= 1
+        assert widths["whole"] == widths["left"] + widths["right"]
+        assert result.model.count_params() == result.reached.reached <= size
+
+
 def test_a_budget_that_is_there_already_takes_nothing(model, pictures):
     result = tfprune.prune(model, pictures, target_params=10**6)
     assert result.reached.why == "nothing has to go"

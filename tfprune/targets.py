@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.convert import convert
 from tfprune.costs import macs, multiply_accumulates, parameters
 from tfprune.errors import TfpruneError
-from tfprune.evidence import elimination
+from tfprune.evidence import elimination, nowhere_empty
 from tfprune.progress import meter
 from tfprune.records import Reached
 from tfprune.select import Selection, without
@@ -51,10 +51,10 @@ class Ladder:
         return predicted(self._ranking, sizes, self._costs)
 
     def at(self, steps: int) -> list[Selection]:
-        """What stays of every group after so many steps."""
+        """What stays of every group after so many steps, one unit in each of its layers at least."""
         lost = np.bincount(self._ranking[:steps], minlength=len(self._groups))
         return [
-            without(order[:count], seen.constant)
+            nowhere_empty(seen.group, without(order[:count], seen.constant))
             for order, count, seen in zip(self._orders, lost, self._groups, strict=True)
         ]
 
