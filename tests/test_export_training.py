@@ -109,10 +109,14 @@ def test_an_autoencoder_is_tuned_without_labels(tmp_path, capfd):
 @pytest.mark.skipif(find_spec("ai_edge_quantizer") is None, reason="needs ai-edge-quantizer")
 def test_files_of_4_bits_come_from_a_model_that_healed_at_4_bits(own, tmp_path, capfd):
     argv = ["--model", own / "own.keras", "--data", own / "own.npz", "--schemes", "float32,int4"]
-    code, _, err = run([*argv, "--prune", 70, "--output", tmp_path, "--heal", 4], capfd)
+    code, _, err = run(
+        [*argv, "--remove", "50%", "--refit", 0, "--output", tmp_path, "--heal", 4], capfd
+    )
     assert code == 0, err
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert [entry["how"] for entry in manifest["training"]] == ["heal", "heal at 4 bits"]
+    rounding = manifest["training"][1]
+    assert rounding["after"] < rounding["before"]
     made = {(a["variant"], a["scheme"]): a["made_by"] for a in manifest["artifacts"]}
     assert made["pruned", "int4"] == "healing of 4 epochs at 4 bits"
     assert made["pruned", "float32"] == made["original", "int4"] == "conversion after training"

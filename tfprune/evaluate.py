@@ -40,6 +40,11 @@ class Yardstick:
     output: int = 0
     target: Array | None = None
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the only output decides between classes; labels say no more of it."""
+        return self.metric == "accuracy" and len(self.reference) == 1
+
     def scores(self, outputs: Sequence[Array]) -> dict[str, float]:
         """Scores outputs for the same samples.
 

@@ -18,6 +18,7 @@ from tfprune.models import load_model
 from tfprune.parts import Dataset
 from tfprune.records import Trained
 from tfprune.request import Request
+from tfprune.rounding import in_bits
 
 
 def retrained(
@@ -74,8 +75,7 @@ def healed(
     bits: int | None = None,
 ) -> tuple[keras.Model, Trained]:
     """Lets a pruned model learn the original's outputs, at so many bits if given."""
-    # Labels say no more than that the output decides between classes.
-    logits = measure.metric == "accuracy" and len(measure.reference) == 1
+    logits = measure.classifies
     held = check_inputs(pruned, data.validation.x)
     x = check_inputs(pruned, data.train.x)
     start = time.perf_counter()
@@ -95,7 +95,7 @@ def healed(
         epochs=request.heal or 0,
         samples=len(data.train),
         seconds=round(time.perf_counter() - start, 2),
-        before=difference(pruned, model, held, logits),
+        before=difference(pruned if bits is None else in_bits(pruned, bits), model, held, logits),
         after=difference(made, model, held, logits),
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from tfprune.copies import walk
+from tfprune.copies import twin, walk
 
 
 def rounded(kernel: Any, bits: int) -> Any:
@@ -35,6 +35,14 @@ def rounded(kernel: Any, bits: int) -> Any:
 def dense_kernels(model: keras.Model) -> list[Any]:
     """The kernels of a model's Dense layers, which files of few bits round."""
     return [layer.kernel for _, layer in walk(model) if type(layer) is kl.Dense]
+
+
+def in_bits(model: keras.Model, bits: int) -> keras.Model:
+    """A copy whose Dense kernels are the nearest that so many bits can hold."""
+    made = twin(model)
+    for kernel in dense_kernels(made):
+        kernel.assign(rounded(kernel.value, bits))
+    return made
 
 
 def rounded_call(model: keras.Model, inputs: Any, bits: int) -> Any:

@@ -159,7 +159,7 @@ class _Bench:
             if scheme in equal:
                 yield Row(**{**asdict(equal[scheme]), **asdict(point), **about, "key": name})
         rest = [scheme for scheme in keys if scheme not in equal]
-        for scheme, content in self._files(made.model, rest):
+        for scheme, content in self._files(made.model, rest, point.heal):
             if isinstance(content, str):
                 yield self._row(point, scheme, keys, reason=content, **about)
                 continue
@@ -205,18 +205,25 @@ class _Bench:
         )
         return _Made(result.model, before, after)
 
-    def _healed(self, pruned: keras.Model, epochs: int) -> keras.Model:
+    def _healed(self, pruned: keras.Model, epochs: int, bits: int | None = None) -> keras.Model:
         x = check_inputs(self._model, self._data.train.x)
-        # Labels say no more than that the output decides between classes.
-        logits = self.metric == "accuracy" and len(self._test.reference) == 1
-        samples = x if len(x) > 1 else x[0]
-        seed = self._request.seed
-        return heal(pruned, self._model, samples, epochs, logits=logits, seed=seed)
+        return heal(
+            pruned,
+            self._model,
+            x if len(x) > 1 else x[0],
+            epochs,
+            logits=self._test.classifies,
+            bits=bits,
+            seed=self._request.seed,
+        )
 
     def _files(
-        self, model: keras.Model, schemes: Sequence[str]
+        self, model: keras.Model, schemes: Sequence[str], heal: int
     ) -> Iterator[tuple[str, bytes | str]]:
-        """The files, or why there is none."""
+        """The files, or why there is none; int4 ones of healed models healed at 4 bits as well."""
+        if heal and "int4" in schemes:
+            schemes = [scheme for scheme in schemes if scheme != "int4"]
+            yield from self._files(self._healed(model, heal, bits=4), ["int4"], 0)
         left = list(schemes)
         try:
             for scheme, content in convert(model, schemes, self._representative):

@@ -51,7 +51,7 @@ class Ladder:
         return predicted(self._ranking, sizes, self._costs)
 
     def at(self, steps: int) -> list[Selection]:
-        """What stays of every group after so many steps, one unit in each of its layers at least."""
+        """What stays of every group after so many steps: a unit in each of its layers at least."""
         lost = np.bincount(self._ranking[:steps], minlength=len(self._groups))
         return [
             nowhere_empty(seen.group, without(order[:count], seen.constant))
