@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -35,6 +36,8 @@ from tfprune.sweep import run
 from tfprune.sweepplot import picture
 from tfprune.sweeptable import Sweep, to_csv, to_markdown
 from tfprune.wish import wish
+from tools.command import main
+from tools.export import export
 
 ROOT = Path(__file__).parent.parent
 SEED = 3
@@ -375,3 +378,20 @@ def test_what_was_measured_once_serves_every_pruning(rng):
         assert ours.skipped == anew.skipped
         for mine, other in zip(ours.model.get_weights(), anew.model.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.skipif(find_spec("ai_edge_quantizer") is None, reason="needs ai-edge-quantizer")
+def test_a_healed_int4_file_is_that_of_the_export(home, tmp_path):
+    words = ["--model", str(home / "tiny.keras"), "--dataset", "digits", "--seed", str(SEED),
+             "--schemes", "float32,int4", "--heal", "2"]  # fmt: skip
+    at_half = ["--selections", "effect", "--shares", "50%", "--degrees", "none", "--refit", "0",
+               "--folds", "least-squares"]  # fmt: skip
+    swept = call(*words, *at_half, "--output", "swept", cwd=tmp_path)
+    assert swept.returncode == 0, swept.stderr
+    rows = [json.loads(line) for line in lines(tmp_path / "swept")]
+    ours = {row["scheme"]: row["sha256"] for row in rows if row["heal"]}
+    asked = [*words, "--remove", "50%", "--refit", "0", "--output", str(tmp_path / "made")]
+    assert main(export, asked) == 0
+    manifest = json.loads((tmp_path / "made" / "manifest.json").read_text())
+    theirs = {a["scheme"]: a["sha256"] for a in manifest["artifacts"] if a["variant"] == "pruned"}
+    assert ours == theirs

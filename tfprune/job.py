@@ -29,7 +29,7 @@ from tfprune.pruning import Pruner, PruneResult
 from tfprune.qat import check_quantisable
 from tfprune.records import Artifact, Tried
 from tfprune.request import Request
-from tfprune.search import within_drop
+from tfprune.search import check_classes, within_drop
 from tfprune.staging import staging
 from tfprune.survey import check_enough, check_weights
 from tfprune.tflite import weight_bytes
@@ -78,6 +78,8 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         measure = yardstick(outputs_of(model, x), data.test)
         if request.finetune:
             check_labels(measure)
+        if request.max_drop is not None:
+            check_classes(measure)
         for note in data.notes:
             say(f"data: {note}")
         if measure.metric and len(measure.reference) > 1:

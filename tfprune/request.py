@@ -195,35 +195,33 @@ def checked(
             f"--qat: it makes the int8 file, and --schemes has none: {', '.join(schemes)}"
         )
     size = _batch(batch)
+    # The search for a drop sets a budget of parameters, so it allows what that does.
+    searched = max_drop is not None
     asked = wish(
         DEGREES if prune is None else prune,
         remove=remove,
-        target_params=target_params,
+        target_params=1 if searched else target_params,
         target_macs=target_macs,
         target_bytes=target_bytes,
-        select=request.select if max_drop is None else None,
+        select=request.select,
         fold=request.fold,
         refit=request.refit,
         scheme=schemes[0],
         file_batch=size,
         seed=request.seed,
-        called=_flag,
+        called=lambda name: _flag("max_drop" if searched and "target" in name else name),
     )
-    request = replace(
+    return replace(
         request,
         prune=asked.degrees,
         remove=asked.share,
-        target=asked.target,
+        target=None if searched else asked.target,
         max_drop=None if max_drop is None else check_points(max_drop, "--max-drop"),
         centre=check_centre(request.centre),
         schemes=schemes,
         batch=size,
         sparsity=None if sparsity is None else check_share(sparsity, "--sparsity"),
     )
-    if request.max_drop is not None:
-        # The search sets a budget of parameters.
-        wish(target_params=1, select=request.select, fold=request.fold, called=_flag)
-    return request
 
 
 def _flag(argument: str) -> str:

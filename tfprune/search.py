@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tfprune.convert import outputs_of
 from tfprune.errors import TfpruneError
-from tfprune.evaluate import yardstick
+from tfprune.evaluate import Yardstick, yardstick
 from tfprune.inputs import check_inputs
 from tfprune.litert import LiteModel
 from tfprune.records import Tried
@@ -42,17 +42,12 @@ def within_drop(workshop: Workshop, wish: Wish, points: float) -> tuple[Made, li
     Raises
     ------
     TfpruneError
-        If the data has no classes, or no model was found; says the least drop there was.
+        If no model was found; says the least drop there was.
     """
     scheme = workshop.request.schemes[0]
     model, part = workshop.model, workshop.data.validation
     x = check_inputs(model, part.x)
     measure = yardstick(outputs_of(model, x), part)
-    if measure.metric != "accuracy":
-        raise TfpruneError(
-            "max_drop: expected data with labels of classes, to count points of accuracy; "
-            "use another budget"
-        )
     before = measure.scores(measure.reference)["accuracy"]
     best: Made | None = None
 
@@ -82,7 +77,22 @@ def within_drop(workshop: Workshop, wish: Wish, points: float) -> tuple[Made, li
             f"drop of {len(tried)} tries is {least.drop:.2f} at {least.parameters:,} parameters "
             "(--heal EPOCHS may win it back)"
         )
+    most = max((one.parameters for one in tried if not one.fits), default=None)
+    workshop.say(
+        f"max-drop: stopped after {len(tried)} tries; the smallest that fits has "
+        f"{best.models['pruned'].count_params():,} parameters"
+        + ("" if most is None else f", the largest that does not {most:,}")
+    )
     return best, tried
+
+
+def check_classes(measure: Yardstick) -> None:
+    """Raises :class:`TfpruneError` if there are no classes, whose accuracy could drop."""
+    if measure.metric != "accuracy":
+        raise TfpruneError(
+            "--max-drop: expected data with labels of classes, to count points of accuracy; "
+            "use another budget"
+        )
 
 
 def halving(attempt: Callable[[int], Tried], whole: int, least: int) -> list[Tried]:
