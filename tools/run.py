@@ -1,0 +1,751 @@
+#!/usr/bin/env python3
+"""``python run.py model.tflite --data test.npz``: TFLite files scored and timed on a device.
+
+Copy this one file to a Raspberry Pi, with the models. It needs Python 3.10 or newer, numpy, and
+ai-edge-litert or, on 32-bit systems, tflite-runtime; no TensorFlow, nothing else of tfprune.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import struct
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+try:
+    import numpy as np
+except ImportError:
+    print("run.py: numpy cannot be imported; pip install -r requirements-pi.txt", file=sys.stderr)
+    raise SystemExit(2) from None
+
+Array = Any
+RUNTIMES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
+WARM_UP = 50
+ROUNDS = 5
+# Timed invocations of a file, fewer of a slow one so that a round takes about this long.
+RUNS = 1000
+ROUND_SECONDS = 1.0
+# An output as large as the input, and of at least so many numbers, is taken for its copy.
+LEAST_RECONSTRUCTION = 16
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Channels of a pixel by a PNG's colour type: grey, RGB, palette, grey and RGB with alpha.
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+LUMA = (19595, 38470, 7471)  # ITU-R BT.601, in 65536ths.
+
+
+class RunError(ValueError):
+    """Something that the user can mend, in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RunError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    made = _Parser(prog="run.py", allow_abbrev=False, description=str(__doc__).split("\n")[0])
+    add = made.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE.tflite")
+    add("--data", type=Path, help=".npz of x_test, y_test (or x, y); for an input NAME x_test_NAME")
+    add("--image", type=Path, help="classify a picture of the model's size")
+    add("--input", type=Path, help="classify one sample: .npy (several inputs: .npz by NAME)")
+    scales = "auto (the default): uint8 data from 0..255 to 0..1"
+    add("--scale", choices=("auto", "none"), default="auto", help=scales)
+    add("--threads", type=int, default=1)
+    runs = f"timed invocations of a file, 0 for none; {RUNS} or 5 s (--image, --input: none)"
+    add("--runs", type=int, help=runs)
+    add("--reference", action="store_true", help="slow kernels that compute the same everywhere")
+    add("--outputs", type=Path, help=".npz to write the files' outputs to, as they come")
+    add("--json", action="store_true", help="print JSON in place of the table")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; 2 for what the user can mend, told in one line, 130 if interrupted."""
+    try:
+        run(parser().parse_args(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except (RunError, OSError, MemoryError) as error:
+        print(f"run.py: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("run.py: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Loads the files, runs and times them, and prints what came out.
+
+    Raises
+    ------
+    RunError
+        If a flag, a file or the data is not what it should be; nothing is printed then.
+    """
+    kind = asked(flags)
+    path = getattr(flags, kind) if kind else None
+    loaded: Any = {}
+    if path:
+        loaded = picture(path) if kind == "image" else arrays_of(path)
+    package, runtime = load_runtime()
+    models = [Model(path, package, runtime, flags) for path in flags.files]
+    for model in models:
+        model.fit(model.samples(loaded, kind), flags.scale)
+        model.first()
+    results: list[dict[str, Any]] = []
+    saved: dict[str, Array] = {}
+    for model in models:
+        results.append(dict(model.about))
+        if kind:
+            raw = model.predict()
+            twice = [other.path.name for other in models].count(model.path.name) > 1
+            label = str(model.path) if twice else model.path.name
+            saved |= {f"{label}/{place}": out for place, out in enumerate(raw)}
+            outputs = [real(out, detail) for out, detail in zip(raw, model.outputs, strict=True)]
+            if kind == "data":
+                results[-1] |= scores(outputs, model, loaded)
+            else:
+                results[-1]["outputs"] = [described(out, model) for out in outputs]
+    if flags.outputs:
+        with flags.outputs.open("wb") as file:
+            np.savez(file, **saved)
+    # One classified sample is wanted at once.
+    runs = 0 if flags.runs is None and kind in ("image", "input") else flags.runs
+    for place, times in enumerate(latencies(models, runs)):
+        results[place] |= times
+    report = about(package, flags)
+    if kind:
+        notes = sorted({note for model in models for note in model.notes})
+        report |= {"data": str(path), "samples": len(models[0].x[0]), "notes": notes}
+    report |= {"peak_memory_bytes": peak_memory(), "files": results}
+    print(json.dumps(report, indent=2) if flags.json else text(report))
+
+
+def asked(flags: argparse.Namespace) -> str:
+    """What the files are to run: data, image, input or nothing.
+
+    Raises
+    ------
+    RunError
+        If the flags do not go together.
+    """
+    for flag, least in (("threads", 1), ("runs", 0)):
+        value = getattr(flags, flag)
+        if value is not None and value < least:
+            raise RunError(f"--{flag}: expected a whole number from {least}, received {value}")
+    given = [flag for flag in ("data", "image", "input") if getattr(flags, flag)]
+    if len(given) > 1:
+        raise RunError(f"--{given[0]} and --{given[1]}: expected one of them, received both")
+    if flags.outputs and not given:
+        raise RunError("--outputs: expected --data, --image or --input with it")
+    return given[0] if given else ""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Sends what native code writes to stdout and stderr nowhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved, sink = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        for target, original in enumerate(saved, 1):
+            os.dup2(original, target)
+            os.close(original)
+        os.close(sink)
+
+
+def load_runtime() -> tuple[str, Any]:
+    """The first interpreter that can be imported: its package's name, and the module.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
+    problems = []
+    for module, package in RUNTIMES.items():
+        if importlib.util.find_spec(module) is None:
+            continue
+        if module == "tflite_runtime" and int(np.__version__.split(".")[0]) > 1:
+            # To import it would end in a page of text, or in a crash.
+            problems.append(f"{package} needs numpy<2, and this is numpy {np.__version__}")
+            continue
+        try:
+            with quiet():
+                return package, importlib.import_module(f"{module}.interpreter")
+        except Exception as error:  # Whatever a broken installation raises.
+            problems.append(f"{package}: {error}")
+    why = "; ".join(problems) or "neither ai-edge-litert nor tflite-runtime is installed"
+    raise RunError(f"{why}; pip install -r requirements-pi.txt")
+
+
+class Model:
+    """A file in the interpreter, with the samples that it is to run.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the inputs, in the order of the model.
+    inputs, outputs : list of dict
+        What the runtime says of them.
+    x : list of arrays of shape (samples, ...)
+        One for each input, after :meth:`fit`, in the units of the data.
+    about : dict
+        The file's name, bytes and milliseconds.
+    notes : list of str
+        What was done to the data.
+    """
+
+    def __init__(self, path: Path, package: str, runtime: Any, flags: argparse.Namespace) -> None:
+        self.path, content = path, path.read_bytes()
+        if content[4:8] != b"TFL3":
+            raise RunError(f"{path}: expected a TFLite file, received something else")
+        kinds = runtime.OpResolverType
+        kernels = kinds.BUILTIN_REF if flags.reference else kinds.AUTO
+        options = {"num_threads": flags.threads, "experimental_op_resolver_type": kernels}
+        start = time.perf_counter_ns()
+        try:
+            with quiet():
+                self._interpreter = runtime.Interpreter(model_content=content, **options)
+                self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"{path}: {reason(str(error), package)}") from None
+        self.about = {"file": str(path), "bytes": len(content)}
+        self.about["load_ms"] = round((time.perf_counter_ns() - start) / 1e6, 3)
+        self.x: list[Array] = []
+        self.notes: list[str] = []
+        self._look()
+
+    def _look(self) -> None:
+        """Inputs and outputs by the signature; by the file's own order where it has none."""
+        engine = self._interpreter
+        self.inputs, self.outputs = engine.get_input_details(), engine.get_output_details()
+        self.names = [str(detail["name"]) for detail in self.inputs]
+        signatures = list(engine.get_signature_list())
+        if len(signatures) != 1:
+            return
+        # Kept no longer than this: tensors cannot be resized while it lives.
+        runner = engine.get_signature_runner(signatures[0])
+        of = {int(d["index"]): d for d in (*self.inputs, *self.outputs)}
+        named = {key: int(d["index"]) for key, d in runner.get_input_details().items()}
+        given = {key: int(d["index"]) for key, d in runner.get_output_details().items()}
+        if set(of) == {*named.values(), *given.values()}:
+            self.names, self.inputs = list(named), [of[index] for index in named.values()]
+            self.outputs = [of[given[key]] for key in in_order(given)]
+
+    def samples(self, loaded: Any, kind: str) -> list[Array]:
+        """The samples for each input, out of what was read."""
+        shapes = [tuple(detail["shape_signature"]) for detail in self.inputs]
+        if not kind:
+            rng = np.random.default_rng(0)
+            return [rng.random((1, *detail["shape"][1:])) for detail in self.inputs]
+        if kind == "image":
+            if len(shapes) > 1:
+                raise RunError(f"{self.path}: expected a model of one input for --image")
+            return [coloured(loaded, shapes[0], self.path)]
+        found = []
+        for name, shape in zip(self.names, shapes, strict=True):
+            stems = ("x_test", "x") if kind == "data" else ("x", "")
+            keys = [f"{stem}_{name}".strip("_") for stem in stems]
+            keys += [stem for stem in stems if len(self.names) == 1]
+            key = next((key for key in keys if key in loaded), None)
+            if key is None:
+                have = ", ".join(loaded) or "none"
+                raise RunError(f"--{kind}: expected an array {' or '.join(keys)}, received {have}")
+            data = loaded[key]
+            # One sample may come with its axis of samples or without.
+            whole = kind == "data" or (data.ndim == len(shape) and data.shape[:1] == (1,))
+            found.append(data if whole else data[None])
+        return found
+
+    def fit(self, arrays: Sequence[Array], scale: str) -> None:
+        """Shapes samples for the inputs, and sizes what the file leaves open.
+
+        Raises
+        ------
+        RunError
+            If they do not fit.
+        """
+        self.batch, self._scaled, self._lone = 1, list[bool](), False
+        for place, (data, detail) in enumerate(zip(arrays, self.inputs, strict=True)):
+            where = f"{self.path}, input {self.names[place]}"
+            want = tuple(map(int, detail["shape_signature"]))
+            check_numbers(data, len(arrays[0]), np.dtype(detail["dtype"]), where)
+            shapes = [data.shape[1:], (*data.shape[1:], 1)]
+            inner = next((shape for shape in shapes if want and fits(shape, want[1:])), None)
+            if inner is None and not fits(data.shape[1:], want):
+                received = said(data.shape[1:])
+                raise RunError(f"{where}: expected samples of {said(want[1:])}, not {received}")
+            # Some files have no axis of samples.
+            self._lone = inner is None
+            if inner == shapes[1]:
+                self.notes.append(f"channel axis added: {shapes[0]} to {inner}")
+            self.x.append(data if inner is None else data.reshape(len(data), *inner))
+            floats = np.dtype(detail["dtype"]).kind == "f" or bool(detail["quantization"][0])
+            self._scaled.append(scale == "auto" and floats and data.dtype == np.uint8)
+            if self._scaled[-1]:
+                self.notes.append("uint8 scaled from 0..255 to 0..1")
+            if not self._lone:
+                self.batch = max(want[0], 1)
+                if -1 in want:
+                    shape = (self.batch, *self.x[-1].shape[1:])
+                    self._interpreter.resize_tensor_input(detail["index"], shape)
+        with self._telling():
+            self._interpreter.allocate_tensors()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What the runtime cannot do, in one line."""
+        try:
+            with quiet():
+                yield
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"{self.path}: it does not run: {error}") from None
+
+    def values(self, place: int, rows: slice = slice(None)) -> Array:
+        """Samples for an input in its units: uint8 scaled, nothing quantised."""
+        data = self.x[place][rows]
+        return data.astype(np.float32) / 255 if self._scaled[place] else data
+
+    def feed(self, start: int) -> int:
+        """Fills the inputs from a sample on, and returns how many there were.
+
+        A fixed batch that the samples do not fill gets the last one again.
+        """
+        count = min(self.batch, len(self.x[0]) - start)
+        for place, detail in enumerate(self.inputs):
+            data = quantised(self.values(place, slice(start, start + count)), detail)
+            if self._lone:
+                data = data[0]
+            elif count < self.batch:
+                data = np.concatenate([data, np.repeat(data[-1:], self.batch - count, axis=0)])
+            self._interpreter.set_tensor(detail["index"], data)
+        return count
+
+    def first(self) -> None:
+        """Invokes once, for the time that it takes."""
+        with self._telling():
+            self.feed(0)
+            self.about["first_invoke_ms"] = round(self.time(1)[0] / 1e6, 3)
+
+    def time(self, runs: int) -> list[int]:
+        """Nanoseconds of each of so many invocations."""
+        invoke, clock, taken = self._interpreter.invoke, time.perf_counter_ns, []
+        for _ in range(runs):
+            start = clock()
+            invoke()
+            taken.append(clock() - start)
+        return taken
+
+    def predict(self) -> list[Array]:
+        """What the file gives for every sample, as it comes: (samples, ...) for each output."""
+        rows: list[list[Array]] = [[] for _ in self.outputs]
+        with self._telling():
+            for start in range(0, len(self.x[0]), self.batch):
+                count = self.feed(start)
+                self._interpreter.invoke()
+                for row, detail in zip(rows, self.outputs, strict=True):
+                    out = self._interpreter.get_tensor(detail["index"])
+                    batched = not self._lone and out.shape[:1] == (self.batch,)
+                    row.append(out[:count] if batched else out[None])
+        return [np.concatenate(row) for row in rows]
+
+
+def reason(error: str, package: str) -> str:
+    """Why a file does not load, from what the runtime says."""
+    here = f"{package} {version(package)}"
+    known = re.search(r"builtin opcode '(\w+)' version '(\d+)'", error)
+    if known:
+        advice = "export with --compat, or use a newer runtime"
+        return f"{here} has no {known[1]} of version {known[2]}; {advice}"
+    custom = re.search(r"unresolved custom op: (\S+)|Select TensorFlow op", error)
+    if custom:
+        return f"{here} has not its operator {(custom[1] or 'of TensorFlow').rstrip('.')}"
+    if "flatbuffer" in error.lower() or "identifier" in error:
+        return "expected a whole TFLite file; is it truncated?"
+    return f"{here} cannot load it: {error}"
+
+
+def in_order(names: Mapping[str, Any]) -> list[str]:
+    """Output names as Keras orders outputs: output_9 before output_10, others by the alphabet."""
+    if all(re.fullmatch(r"output_\d+", name) for name in names):
+        return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
+    return sorted(names)
+
+
+def fits(shape: Sequence[int], want: Sequence[int]) -> bool:
+    """Whether a shape is one wanted, in which -1 stands for any size."""
+    return len(shape) == len(want) and all(w in (-1, n) for n, w in zip(shape, want, strict=True))
+
+
+def said(shape: Sequence[int]) -> str:
+    """A shape for people."""
+    return "x".join("any" if size < 0 else str(size) for size in shape) or "one number"
+
+
+def check_numbers(data: Array, count: int, kind: Any, where: str) -> None:
+    """Refuses samples that an input of a kind cannot take."""
+    if data.dtype.kind not in "fiub" or kind.kind not in "fiub":
+        raise RunError(f"{where}: expected numbers for {kind}, received {data.dtype}")
+    if not data.ndim or not data.size or len(data) != count:
+        received = "none" if not data.size else f"an array of shape {data.shape}"
+        raise RunError(f"{where}: expected {count or 'some'} samples, received {received}")
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise RunError(f"{where}: expected finite numbers, received NaN or infinity")
+
+
+def quantised(x: Array, detail: Mapping[str, Any]) -> Array:
+    """Samples as an input takes them, by its own scale and zero point where it has them."""
+    kind, (scale, zero) = np.dtype(detail["dtype"]), detail["quantization"]
+    if kind.kind == "f" or not scale:
+        return x.astype(kind)
+    limits, steps = np.iinfo(kind), np.round(x.astype(np.float32) / scale + zero)
+    return np.clip(steps, limits.min, limits.max).astype(kind)
+
+
+def real(values: Array, detail: Mapping[str, Any]) -> Array:
+    """Outputs in real units."""
+    scale, zero = detail["quantization"]
+    if values.dtype.kind == "f" or not scale:
+        return values.astype(np.float32)
+    return ((values.astype(np.float32) - zero) * scale).astype(np.float32)
+
+
+def arrays_of(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz by their names, that of an .npy as ``x``."""
+    try:
+        found = np.load(path, allow_pickle=False)
+        if not isinstance(found, Mapping):
+            return {"x": found}
+        with found:
+            return dict(found)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
+        raise RunError(f"{path}: expected an .npz or .npy file of numbers: {error}") from None
+
+
+def picture(path: Path) -> Array:
+    """A picture's pixels, uint8 of shape (height, width, channels).
+
+    Raises
+    ------
+    RunError
+        If it is none, or one that needs Pillow where there is no Pillow.
+    """
+    content = path.read_bytes()
+    if content.startswith(SIGNATURE):
+        try:
+            pixels = png(content)
+        except (KeyError, IndexError, ValueError, struct.error, zlib.error):
+            raise RunError(f"{path}: expected a whole PNG file, this one is damaged") from None
+        if pixels is not None:
+            return pixels
+    try:
+        from PIL import Image
+    except ImportError:
+        wanted = "expected a PNG of 8 bits that is not interlaced; others need Pillow"
+        raise RunError(f"{path}: {wanted} (pip install pillow)") from None
+    try:
+        with Image.open(path) as image:
+            known = image.mode in ("L", "LA", "RGBA")
+            pixels = np.asarray(image if known else image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise RunError(f"{path}: Pillow cannot read it: {error}") from None
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def png(content: bytes) -> Array | None:
+    """The pixels of a PNG of 8 bits that is not interlaced; None for other ones."""
+    chunks: dict[bytes, bytes] = {}
+    at = len(SIGNATURE)
+    while at + 12 <= len(content):
+        size, kind = struct.unpack_from(">I4s", content, at)
+        chunks[kind] = chunks.get(kind, b"") + content[at + 8 : at + 8 + size]
+        at += 12 + size
+    width, height, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    if depth != 8 or interlaced:
+        return None
+    step = CHANNELS[colour]
+    total = height * (width * step + 1)
+    data = zlib.decompressobj().decompress(chunks[b"IDAT"], total + 1)
+    if len(data) != total or not total:
+        raise ValueError
+    lines = np.frombuffer(data, np.uint8).reshape(height, -1)
+    rows = np.zeros((height + 1, width * step), np.uint8)
+    for number, line in enumerate(lines):
+        rows[number + 1] = unfiltered(int(line[0]), line[1:], rows[number], step)
+    pixels = rows[1:].reshape(height, width, step)
+    palette = np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3) if colour == 3 else None
+    return pixels if palette is None else palette[pixels[..., 0]]
+
+
+def unfiltered(kind: int, line: Array, above: Array, step: int) -> Array:
+    """A row of bytes, which a PNG holds as differences to those left of and above them."""
+    if kind == 0:
+        return line
+    if kind == 1:
+        return line.reshape(-1, step).cumsum(axis=0, dtype=np.uint8).ravel()
+    if kind == 2:
+        return line + above
+    if kind > 4:
+        raise ValueError
+    made, upper = [0] * step, [0] * step + above.tolist()
+    for place, value in enumerate(line.tolist()):
+        left, up, corner = made[place], upper[place + step], upper[place]
+        guess = (left + up) // 2
+        if kind == 4:
+            # The one of the three that is nearest to left + up - corner.
+            off = [(abs(up - corner), left), (abs(left - corner), up)]
+            off.append((abs(left + up - 2 * corner), corner))
+            guess = min(off, key=lambda pair: pair[0])[1]
+        made.append((value + guess) & 255)
+    return np.array(made[step:], np.uint8)
+
+
+def coloured(pixels: Array, shape: Sequence[int], path: Path) -> Array:
+    """A picture as one sample for an input of a shape; alpha is dropped, colours to grey by luma.
+
+    Raises
+    ------
+    RunError
+        If it has another size, or the input takes no picture.
+    """
+    want = tuple(map(int, shape[1:]))
+    size = pixels.shape[0] * pixels.shape[1]
+    if len(want) == 1 and want[0] in (size, 3 * size):
+        want = (*pixels.shape[:2], want[0] // size)
+    ahead = len(want) == 3 and want[0] in (1, 3) and want[2] not in (1, 3, 4)
+    *sides, channels = (*want[1:], want[0]) if ahead else want if len(want) == 3 else (*want, 1)
+    if len(sides) != 2 or channels not in (1, 3, 4):
+        raise RunError(f"{path}: expected samples of {said(want)}, received a picture")
+    if not fits(pixels.shape[:2], sides):
+        wanted = f"expected a picture of {said(sides)} (height x width)"
+        raise RunError(f"{path}: {wanted}, received {said(pixels.shape[:2])}")
+    alpha = pixels[..., -1:] if pixels.shape[2] in (2, 4) else np.full_like(pixels[..., :1], 255)
+    colours = pixels[..., : 1 if pixels.shape[2] < 3 else 3]
+    if channels == 1 and colours.shape[2] == 3:
+        colours = ((colours @ np.array(LUMA) + 2**15) >> 16).astype(np.uint8)[..., None]
+    elif channels > 1:
+        colours = np.broadcast_to(colours, (*colours.shape[:2], 3))
+    if channels == 4:
+        colours = np.concatenate([colours, alpha], axis=2)
+    sample = np.moveaxis(colours, 2, 0) if ahead else colours
+    return sample.reshape(1, *(pixels.shape[:2] if len(shape) == 3 else sample.shape))
+
+
+def scores(outputs: Sequence[Array], model: Model, labels: Mapping[str, Array]) -> dict[str, Any]:
+    """Accuracy (0 to 1), or mean squared error of values and of an input that is reconstructed.
+
+    An .npz of ``tools.export --test-data`` says in ``scoring`` what its labels mean; else the
+    shapes decide as there.
+    """
+    y = labels.get("y_test", labels.get("y"))
+    copies = [place for place, out in enumerate(outputs) if reconstructs(out, model)]
+    told = json.loads(str(labels["scoring"])) if "scoring" in labels else None
+    if told is None and copies and (y is None or y.ndim == 1 or y.shape[1:] == (1,)):
+        told = {"metric": "mse", "output": copies[0], "copy": True}
+    if told is None and y is not None:
+        told = guessed(outputs, y)
+    if told is None:
+        return {}
+    out = outputs[told["output"]]
+    if told["metric"] == "mse":
+        return {"mse": squared(out, model.values(0) if told.get("copy") else y)}
+    goal = y.argmax(axis=-1) if y.shape == out.shape and out.shape[-1] > 1 else y
+    limit = told.get("threshold", 0.5 if out.min() >= 0 and out.max() <= 1 else 0.0)
+    decided = out.argmax(axis=-1) if out.ndim > 1 and out.shape[-1] > 1 else out.ravel() > limit
+    return {"accuracy": float(np.mean(decided == goal.reshape(decided.shape)))}
+
+
+def squared(out: Array, target: Array) -> float:
+    """Mean squared error."""
+    return float(np.mean((out.astype(float) - target.reshape(out.shape)) ** 2))
+
+
+def guessed(outputs: Sequence[Array], y: Array) -> dict[str, Any]:
+    """What labels are, by their shape: classes of the output with room for them, else values.
+
+    Raises
+    ------
+    RunError
+        If they fit no output.
+    """
+    whole = bool((y == np.round(y)).all()) and y.min() >= 0
+    flat = y[:, 0] if y.shape[1:] == (1,) else y
+    found = []
+    for place, out in enumerate(outputs):
+        several = out.ndim > 1 and out.shape[-1] > 1
+        if several and flat.shape == out.shape[:-1] and whole and y.max() < out.shape[-1]:
+            found.append((2 + (out.shape[-1] == y.max() + 1), -place, "accuracy"))
+        elif several and y.shape == out.shape and whole and (y.sum(axis=-1) == 1).all():
+            found.append((3, -place, "accuracy"))
+        elif y.size == out.size:
+            classes = not several and whole and y.max() <= 1
+            found.append((int(classes), -place, "accuracy" if classes else "mse"))
+    if not found:
+        shapes = ", ".join(said(out.shape[1:]) for out in outputs)
+        raise RunError(f"labels of shape {y.shape} fit no output of the model ({shapes})")
+    _, place, metric = max(found)
+    return {"metric": metric, "output": -place}
+
+
+def reconstructs(out: Array, model: Model) -> bool:
+    """Whether an output is the only input again; small ones and probabilities are not."""
+    flat = out.reshape(len(out), -1)
+    size = flat.shape[1]
+    if len(model.x) > 1 or not size == model.x[0][0].size >= LEAST_RECONSTRUCTION:
+        return False
+    return not (flat.min() >= 0 and np.allclose(flat.sum(axis=1), 1, atol=1e-3))
+
+
+def described(out: Array, model: Model) -> dict[str, Any]:
+    """What an output says of one sample: the likeliest classes, or its values."""
+    if reconstructs(out, model):
+        return {"mse": squared(out, model.values(0))}
+    values = out[0].astype(float)
+    if values.ndim != 1 or values.size < 2:
+        return {"values": values.tolist()}
+    top = np.argsort(-values, kind="stable")[:3]
+    return {"class": int(top[0]), "top": [[int(place), float(values[place])] for place in top]}
+
+
+def latencies(models: Sequence[Model], runs: int | None) -> list[dict[str, Any]]:
+    """Microseconds of an invocation, percentiles, and samples a second.
+
+    The models take turns over several rounds, so that a slower moment meets all of them; garbage
+    collection is off.
+    """
+    if runs == 0:
+        return [{} for _ in models]
+    taken: list[list[int]] = [[] for _ in models]
+    gc.disable()
+    counts = []
+    for model in models:
+        model.feed(0)
+        slowest = max(model.time(3)) / 1e9
+        count = int(min(max(ROUND_SECONDS / slowest, 1), RUNS / ROUNDS))
+        model.time(min(WARM_UP, count if runs is None else runs))
+        counts.append(count * ROUNDS if runs is None else runs)
+    for turn in range(ROUNDS):
+        for model, times, count in zip(models, taken, counts, strict=True):
+            times.extend(model.time(count * (turn + 1) // ROUNDS - count * turn // ROUNDS))
+    gc.enable()
+    made = []
+    for model, times in zip(models, taken, strict=True):
+        p10, median, p90 = (round(float(v) / 1e3, 2) for v in np.percentile(times, (10, 50, 90)))
+        latency = {"p10": p10, "median": median, "p90": p90}
+        second = round(len(times) * model.batch / (sum(times) / 1e9), 1)
+        made.append({"runs": len(times), "latency_us": latency, "samples_per_second": second})
+    return made
+
+
+def about(package: str, flags: argparse.Namespace) -> dict[str, Any]:
+    """What ran the files, and where."""
+    board = Path("/proc/device-tree/model")
+    with contextlib.suppress(OSError):
+        return {**_software(package, flags), "device": board.read_text().strip("\0\n ")}
+    return {**_software(package, flags), "device": None}
+
+
+def _software(package: str, flags: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "runtime": package, "version": version(package), "numpy": np.__version__,
+        "python": platform.python_version(), "machine": platform.machine(),
+        "threads": flags.threads, "kernels": "reference" if flags.reference else "default",
+    }  # fmt: skip
+
+
+def version(package: str) -> str:
+    """The installed version of a package."""
+    module = next(name for name, known in RUNTIMES.items() if known == package)
+    return str(getattr(sys.modules[module], "__version__", "of unknown version"))
+
+
+def peak_memory() -> int:
+    """Most bytes of memory that this process has held at once."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def text(report: Mapping[str, Any]) -> str:
+    """A report for people."""
+    threads = f"{report['threads']} thread{'s' * (report['threads'] > 1)}"
+    device = report["device"] or report["machine"]
+    lines = [
+        f"{report['runtime']} {report['version']}, {report['kernels']} kernels, {threads}; numpy "
+        f"{report['numpy']}, Python {report['python']}, {device}",
+    ]
+    if "data" in report:
+        samples = f"{report['samples']:,} sample{'s' * (report['samples'] > 1)}"
+        lines.append("; ".join([f"data: {report['data']}, {samples}", *report["notes"]]))
+    rows = [_cells(result) for result in report["files"]]
+    heads = list(dict.fromkeys(head for row in rows for head in row))
+    widths = [max(len(head), *(len(row.get(head, "")) for row in rows)) for head in heads]
+    lines.append("")
+    for row in [dict(zip(heads, heads, strict=True)), *rows]:
+        cells = [row.get(head, "").rjust(width) for head, width in zip(heads, widths, strict=True)]
+        lines.append("  ".join([row.get("file", "").ljust(widths[0]), *cells[1:]]).rstrip())
+    for result in report["files"]:
+        for place, output in enumerate(result.get("outputs", [])):
+            which = f", output {place}" if len(result["outputs"]) > 1 else ""
+            lines.append(f"{result['file']}{which}: {_answer(output)}")
+    return "\n".join([*lines, "", f"peak memory: {report['peak_memory_bytes'] / 2**20:.1f} MB"])
+
+
+def _cells(result: Mapping[str, Any]) -> dict[str, str]:
+    """The row of a file, by the heads of its columns."""
+    row = {"file": result["file"], "bytes": f"{result['bytes']:,}"}
+    row["load ms"] = f"{result['load_ms']:.2f}"
+    row["first ms"] = f"{result['first_invoke_ms']:.2f}"
+    for name, value in result.get("latency_us", {}).items():
+        row[f"{name} us"] = f"{value:,.1f}"
+    if "samples_per_second" in result:
+        row["samples/s"] = f"{result['samples_per_second']:,.0f}"
+    if "accuracy" in result:
+        row["accuracy %"] = f"{100 * result['accuracy']:.2f}"
+    if "mse" in result:
+        row["mse"] = f"{result['mse']:.4g}"
+    return row
+
+
+def _answer(output: Mapping[str, Any]) -> str:
+    if "class" in output:
+        best = ", ".join(f"{place} ({value:.3f})" for place, value in output["top"])
+        return f"class {output['class']}; best: {best}"
+    if "mse" in output:
+        return f"the input again, mean squared error {output['mse']:.4g}"
+    values = np.ravel(output["values"])
+    shown = " ".join(f"{value:.4g}" for value in values[:8])
+    return f"{shown} ... ({values.size} values)" if values.size > 8 else shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())
