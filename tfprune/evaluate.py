@@ -160,5 +160,10 @@ def decisions(output: Array, reference: Array) -> Array:
         output = output[:, None]
     if output.shape[-1] > 1:
         return output.argmax(axis=-1)
+    return (output[..., 0] > limit(reference)).astype(np.intp)
+
+
+def limit(reference: Array) -> float:
+    """Above what a single output decides for a class: 0.5 for probabilities, else 0."""
     probability = reference.min() >= 0 and reference.max() <= 1
-    return (output[..., 0] > (0.5 if probability else 0.0)).astype(np.intp)
+    return 0.5 if probability else 0.0

@@ -108,7 +108,9 @@ def run(flags: argparse.Namespace) -> None:
     package, runtime = load_runtime()
     models = [Model(path, package, runtime, flags) for path in flags.files]
     for model in models:
-        model.fit(model.samples(loaded, kind), flags.scale)
+        # What tools.export wrote is ready to be fed.
+        ready = kind == "data" and "scoring" in loaded
+        model.fit(model.samples(loaded, kind), "none" if ready else flags.scale)
         model.first()
     results: list[dict[str, Any]] = []
     saved: dict[str, Array] = {}
@@ -437,11 +439,8 @@ def real(values: Array, detail: Mapping[str, Any]) -> Array:
 def arrays_of(path: Path) -> dict[str, Array]:
     """The arrays of an .npz by their names, that of an .npy as ``x``."""
     try:
-        found = np.load(path, allow_pickle=False)
-        if not isinstance(found, Mapping):
-            return {"x": found}
-        with found:
-            return dict(found)
+        found: Any = np.load(path, allow_pickle=False)
+        return dict(found) if isinstance(found, Mapping) else {"x": found}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
         raise RunError(f"{path}: expected an .npz or .npy file of numbers: {error}") from None
 
@@ -568,7 +567,7 @@ def scores(outputs: Sequence[Array], model: Model, labels: Mapping[str, Array]) 
         told = {"metric": "mse", "output": copies[0], "copy": True}
     if told is None and y is not None:
         told = guessed(outputs, y)
-    if told is None:
+    if told is None or told["metric"] is None:
         return {}
     out = outputs[told["output"]]
     if told["metric"] == "mse":

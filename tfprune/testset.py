@@ -1,0 +1,106 @@
+"""Test samples that travel with the files, so that their figures can be repeated on a device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.digest import file_digest
+from tfprune.errors import TfpruneError
+from tfprune.evaluate import Yardstick, decisions, limit
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Some of the test samples, and what outputs for them are held against.
+
+    Attributes
+    ----------
+    index : array of shape (count,)
+        Which samples of the test data, in ascending order.
+    measure : Yardstick
+        Of all test data.
+    """
+
+    # Not a class of tests, as pytest would think.
+    __test__ = False
+
+    index: Array
+    measure: Yardstick
+
+    def score(self, outputs: Sequence[Array]) -> dict[str, float]:
+        """The ``accuracy`` or ``mse`` of outputs for all test data on these samples alone."""
+        measure = self.measure
+        if measure.metric is None or measure.target is None:
+            return {}
+        output, target = outputs[measure.output], measure.target[self.index]
+        if measure.metric == "accuracy":
+            decided = decisions(output, measure.reference[measure.output])[self.index]
+            return {"accuracy": float(np.mean(decided == target))}
+        return {"mse": float(np.mean((output[self.index].astype(float) - target) ** 2))}
+
+    def write(self, path: Path, x: Sequence[Array], names: Sequence[str]) -> dict[str, Any]:
+        """Writes an ``.npz`` that ``tools/run.py`` reads as it is.
+
+        Arrays ``x_test``, or ``x_test_NAME`` for several inputs, as the files take them before
+        they quantise; ``y_test``, unless outputs are held against the input; and ``scoring``,
+        JSON text that says what the labels are: ``metric``, ``output``, and ``threshold`` where
+        a single unit decides.
+
+        Parameters
+        ----------
+        path : Path
+        x : sequence of arrays of shape (samples, ...)
+            All test data, for each input.
+        names : sequence of str
+            The files' names of the inputs.
+
+        Returns
+        -------
+        dict
+            ``file``, ``samples``, ``bytes`` and ``sha256``, for the manifest.
+        """
+        measure = self.measure
+        scoring: dict[str, Any] = {"metric": measure.metric}
+        chosen = [data[self.index] for data in x]
+        arrays = {f"x_test_{name}": data for name, data in zip(names, chosen, strict=True)}
+        if len(x) == 1:
+            arrays = {"x_test": chosen[0]}
+        if measure.metric is not None and measure.target is not None:
+            reference = measure.reference[measure.output]
+            scoring["output"] = measure.output
+            if measure.metric == "accuracy" and (reference.ndim < 2 or reference.shape[-1] == 1):
+                scoring["threshold"] = limit(reference)
+            target = measure.target[self.index]
+            scoring["copy"] = measure.metric == "mse" and np.array_equal(
+                target.ravel(), chosen[0].ravel()
+            )
+            if not scoring["copy"]:
+                arrays["y_test"] = target
+        np.savez_compressed(path, scoring=np.array(json.dumps(scoring)), **arrays)  # type: ignore[arg-type]
+        return {
+            "file": path.name,
+            "samples": len(self.index),
+            "bytes": path.stat().st_size,
+            "sha256": file_digest(path),
+        }
+
+
+def check_test_count(count: int | None, available: int) -> None:
+    """Refuses to take more test samples than there are."""
+    if count is not None and count > available:
+        raise TfpruneError(f"--test-data: expected at most {available} samples, received {count}")
+
+
+def drawn(count: int, measure: Yardstick, samples: int, seed: int) -> TestSet:
+    """Draws samples of the test data, the same ones for the same seed."""
+    order = np.random.default_rng(seed).permutation(samples)
+    return TestSet(np.sort(order[:count]), measure)
