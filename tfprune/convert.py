@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from tfprune.choices import DEFAULT_SCHEMES, check_batch, check_schemes
 from tfprune.compact import compact
+from tfprune.compat import check_compat
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
@@ -97,6 +98,7 @@ def convert(
     schemes: Sequence[str],
     representative: Sequence[Array],
     batch: int | None = 1,
+    compat: bool = False,
 ) -> Iterator[tuple[str, bytes]]:
     """Converts a model, scheme by scheme.
 
@@ -111,6 +113,9 @@ def convert(
         model leaves open has its size in the file.
     batch : int or None
         Fixed batch size; None leaves it open, at the cost of a few operators.
+    compat : bool
+        Whether tflite-runtime 2.14 is to run the files: weights of Dense layers then have one
+        scale in place of one for each unit.
 
     Yields
     ------
@@ -119,7 +124,8 @@ def convert(
     Raises
     ------
     TfpruneError
-        If the converter refuses the model, or a file disagrees with Keras.
+        If the converter refuses the model, a file disagrees with Keras, or with ``compat`` has
+        operators that the runtime has not.
     """
     model = in_float32(model)
     samples = [
@@ -145,7 +151,9 @@ def convert(
         expected = outputs_of(model, samples)
         for scheme in schemes:
             fed = dict(zip(names, samples, strict=True))
-            data = _convert_one(folder, scheme, fed, batch or 1, model.name)
+            data = _convert_one(folder, scheme, fed, batch or 1, model.name, compat)
+            if compat:
+                check_compat(data, f"the {scheme} file of {model.name}")
             verify(data, scheme, samples, expected, names)
             yield scheme, data
 
@@ -181,9 +189,11 @@ def _check_recurrent(model: keras.Model, schemes: Sequence[str]) -> None:
 
 
 def _convert_one(
-    folder: str, scheme: str, samples: dict[str, Array], batch: int, name: str
+    folder: str, scheme: str, samples: dict[str, Array], batch: int, name: str, compat: bool
 ) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    # There is no public name for it; the old runtime has no FULLY_CONNECTED of version 12.
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = compat
 
     def representative() -> Iterator[dict[str, Array]]:
         for sample in zip(*samples.values(), strict=True):
@@ -329,6 +339,7 @@ def export(
     *,
     name: str | None = None,
     batch: int | None = 1,
+    compat: bool = False,
     progress: bool = False,
 ) -> dict[str, Path]:
     """Writes ``NAME_SCHEME.tflite`` files, each run in LiteRT and compared with Keras first.
@@ -348,6 +359,8 @@ def export(
         The model's own by default.
     batch : int or None
         Fixed batch size; None leaves it open.
+    compat : bool
+        Whether tflite-runtime 2.14 is to run the files.
     progress : bool
         Whether to draw a progress bar on stderr.
 
@@ -360,7 +373,7 @@ def export(
     ------
     TfpruneError
         If an argument is not as above, the converter refuses the model, or a file disagrees
-        with Keras.
+        with Keras or, with ``compat``, the runtime.
     """
     wanted = check_schemes(schemes)
     if representative is None:
@@ -371,7 +384,7 @@ def export(
     folder = Path(directory)
     made = {}
     with meter("converting", len(wanted), progress, "file") as drawn:
-        for scheme, data in convert(model, wanted, samples, batch):
+        for scheme, data in convert(model, wanted, samples, batch, compat):
             made[scheme] = data
             drawn.update()
     paths = {scheme: folder / f"{name or model.name}_{scheme}.tflite" for scheme in made}

@@ -160,6 +160,24 @@ def weight_bytes(path: Path) -> int:
     return sum(share.bytes for share in shares(path) if share.kind == "weights")
 
 
+def operator_versions(data: bytes) -> dict[str, int]:
+    """The operators of a file, by name, and the highest version that it uses of each.
+
+    Raises
+    ------
+    TfpruneError
+        If something in the file points past its end.
+    """
+    found: dict[str, int] = {}
+    try:
+        for code in _Table(data, _unpack("<I", data, 0)).tables(1):
+            name = _operator(code)
+            found[name] = max(code.scalar(2, "<i", 1), found.get(name, 0))
+    except _BrokenError:
+        raise TfpruneError("expected a whole TFLite file, received a broken one") from None
+    return found
+
+
 def read(path: Path) -> bytes:
     """A file's bytes, if it starts as a TFLite file does.
 
