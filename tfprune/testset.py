@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, decisions, limit
+from tfprune.precision import HALF
 
 Array = npt.NDArray[Any]
 
@@ -45,7 +46,8 @@ class TestSet:
         if measure.metric == "accuracy":
             decided = decisions(output, measure.reference[measure.output])[self.index]
             return {"accuracy": float(np.mean(decided == target))}
-        return {"mse": float(np.mean((output[self.index].astype(float) - target) ** 2))}
+        difference = output[self.index].astype(float) - target
+        return {"mse": float(np.mean(difference**2))}
 
     def write(self, path: Path, x: Sequence[Array], names: Sequence[str]) -> dict[str, Any]:
         """Writes an ``.npz`` that ``tools/run.py`` reads as it is.
@@ -71,6 +73,8 @@ class TestSet:
         measure = self.measure
         scoring: dict[str, Any] = {"metric": measure.metric}
         chosen = [data[self.index] for data in x]
+        # Their files take float32.
+        chosen = [c.astype(np.float32) if c.dtype.name in HALF else c for c in chosen]
         arrays = {f"x_test_{name}": data for name, data in zip(names, chosen, strict=True)}
         if len(x) == 1:
             arrays = {"x_test": chosen[0]}
