@@ -151,7 +151,7 @@ def convert(
         expected = outputs_of(model, samples)
         for scheme in schemes:
             fed = dict(zip(names, samples, strict=True))
-            data = _convert_one(folder, scheme, fed, batch or 1, model.name, compat)
+            data = _convert_one(folder, scheme, fed, batch or 1, model.name, compat=compat)
             if compat:
                 check_compat(data, f"the {scheme} file of {model.name}")
             verify(data, scheme, samples, expected, names)
@@ -189,7 +189,7 @@ def _check_recurrent(model: keras.Model, schemes: Sequence[str]) -> None:
 
 
 def _convert_one(
-    folder: str, scheme: str, samples: dict[str, Array], batch: int, name: str, compat: bool
+    folder: str, scheme: str, samples: dict[str, Array], batch: int, name: str, *, compat: bool
 ) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
     # There is no public name for it; the old runtime has no FULLY_CONNECTED of version 12.

@@ -12,6 +12,7 @@ import keras
 
 from tfprune import datasets, manifest, plots, training
 from tfprune.bridge import to_tf_keras
+from tfprune.compat import RUNTIME
 from tfprune.convert import outputs_of, signature_names
 from tfprune.copies import functional, walk
 from tfprune.digest import file_digest
@@ -32,6 +33,7 @@ from tfprune.request import Request
 from tfprune.search import check_classes, within_drop
 from tfprune.staging import staging
 from tfprune.survey import check_enough, check_weights
+from tfprune.testset import TestSet, check_test_count, drawn
 from tfprune.tflite import weight_bytes
 from tfprune.variants import Workshop, asked, made_by
 
@@ -116,7 +118,13 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             ],
             workshop, check_inputs(model, data.calibration.x), stage, ready.files,
         )  # fmt: skip
-        artifacts = _measured(files, x, measure)
+        chosen = drawn(request.test_data or 0, measure, len(data.test), request.seed)
+        artifacts, chosen_scores = _measured(files, x, measure, chosen)
+        test_data: dict[str, Any] | None = None
+        if request.test_data:
+            path = stage / f"{about['name']}_test.npz"
+            test_data = chosen.write(path, x, signature_names(model))
+            test_data["scores"] = chosen_scores
         _draw(result, artifacts, stage / "plots")
         made = manifest.manifest(
             command=command,
@@ -130,6 +138,8 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             training=ready.training,
             max_drop=request.max_drop,
             tried=tried,
+            compat=RUNTIME if request.compat else None,
+            test_data=test_data,
         )
         manifest.write(made, stage / MANIFEST)
     return Outcome(result, tuple(artifacts), made)
@@ -142,6 +152,7 @@ def model_and_data(
     if request.model in BUILT_IN:
         raw = datasets.load(request.dataset, request.data, request.seed, say)
         data = prepare(raw, request.scale, None, request.calibration, request.seed)
+        check_test_count(request.test_data, len(data.test))
         shape = data.train.arrays[0].shape[1:]
         _check_names(request, BUILT_IN[request.model](shape, 2, request.units))
         model, path = training.trained(
@@ -168,6 +179,7 @@ def model_and_data(
         names = [want.name for want in wanted]
         raw = datasets.load(request.dataset, request.data, request.seed, say, names)
         data = prepare(raw, request.scale, wanted, request.calibration, request.seed)
+        check_test_count(request.test_data, len(data.test))
     return model, data, {"name": name, "sha256": file_digest(path) if path else None}
 
 
@@ -224,16 +236,24 @@ def _exported(
 
 
 def _measured(
-    files: Sequence[tuple[Artifact, LiteModel]], x: Sequence[Array], measure: Yardstick
-) -> list[Artifact]:
-    """The artifacts with their scores on the test data and their latencies."""
+    files: Sequence[tuple[Artifact, LiteModel]],
+    x: Sequence[Array],
+    measure: Yardstick,
+    chosen: TestSet,
+) -> tuple[list[Artifact], dict[str, dict[str, float]]]:
+    """The artifacts with their scores on the test data and their latencies.
+
+    The scores on the samples that travel come apart, by the names of the files.
+    """
     times = latencies([lite for _, lite in files], [data[0] for data in x], progress=True)
-    made = []
+    made, apart = [], {}
     for (artifact, lite), latency in zip(files, times, strict=True):
         outputs = lite.predict(x, f"testing {artifact.variant} {artifact.scheme}", progress=True)
         scores = {name: round(value, 6) for name, value in measure.scores(outputs).items()}
         made.append(replace(artifact, scores=scores, latency_us=latency))
-    return made
+        if len(chosen.index):
+            apart[artifact.file] = chosen.score(outputs)
+    return made, apart
 
 
 def _draw(result: PruneResult, artifacts: Sequence[Artifact], folder: Path) -> None:

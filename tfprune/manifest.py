@@ -30,11 +30,14 @@ def manifest(
     training: Sequence[Trained] = (),
     max_drop: float | None = None,
     tried: Sequence[Tried] = (),
+    compat: str | None = None,
+    test_data: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything as plain data, schema 1.
 
     ``compression`` is what was asked for beside pruning, ``max_drop`` how many points of accuracy
-    might go, ``tried`` the models that the search for it measured.
+    might go, ``tried`` the models that the search for it measured, ``compat`` the old runtime that
+    runs all files, ``test_data`` what :meth:`TestSet.write` says, with the files' scores on it.
     """
     return {
         "schema": SCHEMA,
@@ -80,6 +83,8 @@ def manifest(
         },
         **({"compression": compression} if compression else {}),
         "training": [asdict(trained) for trained in training],
+        "compat": compat,
+        **({"test_data": test_data} if test_data else {}),
         "artifacts": [artifact_entry(artifact) for artifact in artifacts],
     }
 

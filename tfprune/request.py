@@ -52,6 +52,10 @@ class Request:
         Distinct weights of a kernel.
     sparsity : float, optional
         Share in (0, 1) of a kernel's weights that become zero.
+    compat : bool
+        Whether tflite-runtime 2.14 is to run the files.
+    test_data : int, optional
+        How many test samples to write beside the files.
     """
 
     prune: float = DEGREES
@@ -81,6 +85,8 @@ class Request:
     qat: int | None = None
     cluster: int | None = None
     sparsity: float | None = None
+    compat: bool = False
+    test_data: int | None = None
 
     @property
     def suffix(self) -> str:
@@ -152,12 +158,14 @@ def checked(
         ("qat", 1, 2**20),
         ("cluster", 2, 257),
         ("refit", 0, 2**20),
+        ("test_data", 1, 2**40),
     )
     for flag, least, end in limits:
         value = getattr(request, flag)
         if value is not None and not least <= value < end:
             raise TfpruneError(
-                f"--{flag}: expected a whole number from {least} to {end - 1}, received {value}"
+                f"--{flag.replace('_', '-')}: expected a whole number from {least} to {end - 1}, "
+                f"received {value}"
             )
     if not request.built_in:
         if not request.model.endswith(MODEL_FILES):

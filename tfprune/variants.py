@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from tfprune.compat import check_compat
 from tfprune.compression import compress
 from tfprune.convert import convert, outputs_of, signature_names
 from tfprune.copies import compile_as
@@ -116,7 +117,7 @@ class Workshop:
         self, model: keras.Model, schemes: Sequence[str], calibration: Sequence[Array]
     ) -> Iterator[tuple[str, bytes]]:
         """A model's files, converted as it was asked for."""
-        return convert(model, schemes, calibration, self.request.batch)
+        return convert(model, schemes, calibration, self.request.batch, self.request.compat)
 
     def _once(self, wish: Wish) -> Made:
         request = self.request
@@ -126,6 +127,8 @@ class Workshop:
         )
         models["pruned"], trained = self._compressed(models["pruned"])
         files = {} if trained is None else {"int8": trained}
+        if trained is not None and request.compat:
+            check_compat(trained, f"the int8 file of {self.model.name}")
         if healed_at_4_bits(request):
             model, told = healed(
                 request, self.model, models["pruned"], self.data, self.measure, bits=4

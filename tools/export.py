@@ -38,6 +38,8 @@ def export(
     qat: int | None = None,
     cluster: int | None = None,
     sparsity: str | None = None,
+    compat: bool = False,
+    test_data: int | None = None,
     unsafe: bool = False,
     json: bool = False,
 ) -> None:
@@ -83,6 +85,8 @@ def export(
         qat: Epochs of quantisation-aware training, without labels, for the pruned int8 file.
         cluster: Distinct weights that a kernel of the pruned model may have, 2 to 256.
         sparsity: Share of the pruned model's weights to set to zero, such as 50%.
+        compat: Make files that tflite-runtime 2.14 can run, the last runtime for 32-bit systems.
+        test_data: How many test samples to write beside the files, for tools/run.py on a device.
         unsafe: Load a model file although it can run code.
         json: Print the manifest in place of the tables.
     """
@@ -96,6 +100,7 @@ def export(
             unsafe=unsafe, centre=centre, fold=fold, layers=layers, skip=skip,
             calibration=calibration, schemes=schemes, seed=seed, output=output,
             qat=qat, cluster=cluster, select=select, refit=refit,
+            compat=compat, test_data=test_data,
         ),
         prune=prune, batch=batch, remove=remove, sparsity=sparsity, max_drop=max_drop,
         target_params=target_params, target_macs=target_macs, target_bytes=target_bytes,
