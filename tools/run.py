@@ -101,9 +101,9 @@ def run(flags: argparse.Namespace) -> None:
         If a flag, a file or the data is not what it should be; nothing is printed then.
     """
     kind = asked(flags)
-    path = getattr(flags, kind) if kind else None
+    path = getattr(flags, kind) if kind else Path()
     loaded: Any = {}
-    if path:
+    if kind:
         loaded = picture(path) if kind == "image" else arrays_of(path)
     package, runtime = load_runtime()
     models = [Model(path, package, runtime, flags) for path in flags.files]
@@ -112,6 +112,8 @@ def run(flags: argparse.Namespace) -> None:
         ready = kind == "data" and "scoring" in loaded
         model.fit(model.samples(loaded, kind), "none" if ready else flags.scale)
         model.first()
+    if kind == "data":
+        check_labels(loaded, len(models[0].x[0]), path)
     results: list[dict[str, Any]] = []
     saved: dict[str, Array] = {}
     for model in models:
@@ -295,7 +297,7 @@ class Model:
         for place, (data, detail) in enumerate(zip(arrays, self.inputs, strict=True)):
             where = f"{self.path}, input {self.names[place]}"
             want = tuple(map(int, detail["shape_signature"]))
-            check_numbers(data, len(arrays[0]), np.dtype(detail["dtype"]), where)
+            check_numbers(data, len(arrays[0]), detail, where)
             shapes = [data.shape[1:], (*data.shape[1:], 1)]
             inner = next((shape for shape in shapes if want and fits(shape, want[1:])), None)
             if inner is None and not fits(data.shape[1:], want):
@@ -408,8 +410,9 @@ def said(shape: Sequence[int]) -> str:
     return "x".join("any" if size < 0 else str(size) for size in shape) or "one number"
 
 
-def check_numbers(data: Array, count: int, kind: Any, where: str) -> None:
-    """Refuses samples that an input of a kind cannot take."""
+def check_numbers(data: Array, count: int, detail: Mapping[str, Any], where: str) -> None:
+    """Refuses samples that an input cannot take."""
+    kind = np.dtype(detail["dtype"])
     if data.dtype.kind not in "fiub" or kind.kind not in "fiub":
         raise RunError(f"{where}: expected numbers for {kind}, received {data.dtype}")
     if not data.ndim or not data.size or len(data) != count:
@@ -417,6 +420,23 @@ def check_numbers(data: Array, count: int, kind: Any, where: str) -> None:
         raise RunError(f"{where}: expected {count or 'some'} samples, received {received}")
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise RunError(f"{where}: expected finite numbers, received NaN or infinity")
+    if kind.kind in "iu" and not detail["quantization"][0]:
+        limits = np.iinfo(kind)
+        if not (
+            (data == np.round(data)).all() and limits.min <= data.min() <= data.max() <= limits.max
+        ):
+            raise RunError(f"{where}: expected whole numbers that fit {kind}, received others")
+
+
+def check_labels(labels: Mapping[str, Array], count: int, path: Path) -> None:
+    """Refuses labels that are no numbers, or not one for each sample."""
+    y = labels.get("y_test", labels.get("y"))
+    if y is None:
+        return
+    if y.dtype.kind not in "fiub" or (y.dtype.kind == "f" and not np.isfinite(y).all()):
+        raise RunError(f"{path}: expected finite numbers for labels, received {y.dtype}")
+    if y.shape[:1] != (count,):
+        raise RunError(f"{path}: expected labels for {count} samples, received {y.shape}")
 
 
 def quantised(x: Array, detail: Mapping[str, Any]) -> Array:
@@ -439,8 +459,9 @@ def real(values: Array, detail: Mapping[str, Any]) -> Array:
 def arrays_of(path: Path) -> dict[str, Array]:
     """The arrays of an .npz by their names, that of an .npy as ``x``."""
     try:
-        found: Any = np.load(path, allow_pickle=False)
-        return dict(found) if isinstance(found, Mapping) else {"x": found}
+        with path.open("rb") as file:
+            found: Any = np.load(file, allow_pickle=False)
+            return dict(found) if isinstance(found, Mapping) else {"x": found}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
         raise RunError(f"{path}: expected an .npz or .npy file of numbers: {error}") from None
 
@@ -488,8 +509,9 @@ def png(content: bytes) -> Array | None:
         return None
     step = CHANNELS[colour]
     total = height * (width * step + 1)
-    data = zlib.decompressobj().decompress(chunks[b"IDAT"], total + 1)
-    if len(data) != total or not total:
+    stream = zlib.decompressobj()
+    data = stream.decompress(chunks[b"IDAT"], total + 1)
+    if len(data) != total or not total or not stream.eof:
         raise ValueError
     lines = np.frombuffer(data, np.uint8).reshape(height, -1)
     rows = np.zeros((height + 1, width * step), np.uint8)
