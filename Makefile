@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: export test test-all check format bench clean help
+.PHONY: export test test-all test-arm check format bench clean help
 
 help:
 	@echo "make export    prune, export and measure (ARGS='--model mlp --prune 25' to change it)"
 	@echo "make test      the tests; make test-all: with the slow ones"
+	@echo "make test-arm  files on emulated Raspberry Pis, where Debian's packages can be had"
 	@echo "make check     lint and types; make format: put the code in order"
 	@echo "make bench     the benchmarks"
 
@@ -32,6 +33,9 @@ test: $(VENV)/made-dev
 
 test-all: $(VENV)/made-dev
 	$(BIN)/python -m pytest -m '' $(ARGS)
+
+test-arm: $(VENV)/made-dev
+	$(BIN)/python -m pytest -m arm -rs $(ARGS)
 
 check: $(VENV)/made-dev
 	$(BIN)/ruff check .

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+import sys
+import venv
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 from hypothesis import settings
 
@@ -40,6 +46,43 @@ def mnist() -> Path:
     if not Path(name).is_file():
         pytest.skip("needs the real MNIST: set TFPRUNE_MNIST to an .npz file of it")
     return Path(name)
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory):
+    """A folder of files for old runtimes with test samples, as tools.export makes it; manifest."""
+    folder = tmp_path_factory.mktemp("shipped")
+    environment = {**os.environ, "TFPRUNE_CACHE": str(folder / "cache")}
+    words = ["--dataset", "digits", "--epochs", "4", "--units", "32", "--seed", "2", "--compat"]
+    words += ["--schemes", "float32,float16,dynamic,int8,int16x8", "--test-data", "60"]
+    words += ["--output", str(folder / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.export", *words],
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "out", json.loads((folder / "out" / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def old_runtime() -> Path:
+    """A Python with tflite-runtime 2.14 on this machine, made once where that can be had."""
+    cache = Path(os.environ.get("TFPRUNE_CACHE", "") or platformdirs.user_cache_path("tfprune"))
+    folder = cache / "tflite-runtime-2.14"
+    python = folder / "bin" / "python"
+    probe = [str(python), "-c", "import numpy; import tflite_runtime.interpreter"]
+    if not python.exists() or subprocess.run(probe, capture_output=True, check=False).returncode:
+        venv.create(folder, with_pip=True, clear=True)
+        words = ["-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
+        made = subprocess.run(
+            [str(python), *words, "tflite-runtime==2.14.0", "numpy<2"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if made.returncode:
+            shutil.rmtree(folder)
+            why = made.stderr.strip().splitlines()[-1:]
+            pytest.skip(f"tflite-runtime 2.14 cannot be installed for this Python: {why}")
+    return python
 
 
 @pytest.fixture
