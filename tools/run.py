@@ -33,6 +33,7 @@ except ImportError:
 
 Array = Any
 RUNTIMES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
+BITS = 8 * struct.calcsize("P")
 WARM_UP = 50
 ROUNDS = 5
 # Timed invocations of a file, fewer of a slow one so that a round takes about this long.
@@ -203,7 +204,9 @@ def load_runtime() -> tuple[str, Any]:
         except Exception as error:  # Whatever a broken installation raises.
             problems.append(f"{package}: {error}")
     why = "; ".join(problems) or "neither ai-edge-litert nor tflite-runtime is installed"
-    raise RunError(f"{why}; pip install -r requirements-pi.txt")
+    # pip takes a 32-bit system on a 64-bit kernel for a 64-bit one.
+    small = "tflite-runtime==2.14.0 'numpy<2'"
+    raise RunError(f"{why}; pip install {'-r requirements-pi.txt' if BITS == 64 else small}")
 
 
 class Model:
@@ -693,7 +696,7 @@ def about(package: str, flags: argparse.Namespace) -> dict[str, Any]:
 def _software(package: str, flags: argparse.Namespace) -> dict[str, Any]:
     return {
         "runtime": package, "version": version(package), "numpy": np.__version__,
-        "python": platform.python_version(), "machine": platform.machine(),
+        "python": platform.python_version(), "machine": platform.machine(), "bits": BITS,
         "threads": flags.threads, "kernels": "reference" if flags.reference else "default",
     }  # fmt: skip
 
@@ -719,7 +722,7 @@ def peak_memory() -> int:
 def text(report: Mapping[str, Any]) -> str:
     """A report for people."""
     threads = f"{report['threads']} thread{'s' * (report['threads'] > 1)}"
-    device = report["device"] or report["machine"]
+    device = f"{report['device'] or report['machine']}, {report['bits']} bits"
     lines = [
         f"{report['runtime']} {report['version']}, {report['kernels']} kernels, {threads}; numpy "
         f"{report['numpy']}, Python {report['python']}, {device}",
