@@ -62,8 +62,8 @@ def layered():
     x = kl.Add()([x, kl.DepthwiseConv2D(3, padding="same")(x)])
     x = kl.Concatenate()([kl.BatchNormalization()(x), kl.LeakyReLU()(x)])
     x = kl.AveragePooling2D(2)(kl.ZeroPadding2D(2)(x))
-    x = kl.Conv2DTranspose(6, 3, strides=2, padding="same", activation="gelu")(x)
-    x = kl.UpSampling2D(2)(kl.SeparableConv2D(6, 3, activation="silu")(x))
+    x = kl.Conv2DTranspose(6, 3, strides=2, padding="same", activation="tanh")(x)
+    x = kl.SeparableConv2D(6, 3, activation="silu")(x)
     gate = kl.Dense(6, activation="sigmoid")(kl.GlobalAveragePooling2D(keepdims=True)(x))
     x = kl.GlobalMaxPooling2D()(kl.Multiply()([x, gate]))
     return keras.Model(made, kl.Softmax()(kl.Dense(4)(x)), name="layered")
@@ -82,12 +82,25 @@ def test_layers_of_many_kinds_are_checked(many):
 
 
 def test_newer_operators_are_refused_in_one_line():
-    """Attention multiplies matrices of batches; an operator that is not known at all."""
+    """By the name of the operator; a file that ends too soon is told as well."""
     content = one_operator("BATCH_MATMUL", VERSIONS["BATCH_MATMUL"] + 1)
     with pytest.raises(TfpruneError, match="BATCH_MATMUL of version 5"):
         check_compat(content, "the file")
     with pytest.raises(TfpruneError, match="broken"):
         operator_versions(content[:30])
+
+
+@pytest.mark.parametrize(
+    ("activation", "scheme", "said"),
+    [("gelu", "int16x8", "GELU of 16 bits"), ("softsign", "int8", "DIV of 8 bits")],
+)
+def test_numbers_that_its_kernels_do_not_take_are_refused(tmp_path, activation, scheme, said):
+    model = keras.Sequential([keras.Input((4,)), kl.Dense(3, activation=activation)], name="odd")
+    x = np.eye(4, dtype=np.float32)
+    with pytest.raises(TfpruneError, match=said):
+        export(model, tmp_path, [scheme], x, compat=True)
+    assert export(model, tmp_path, [scheme], x)
+    assert export(model, tmp_path, ["float32"], x, compat=True)
 
 
 def test_convert_refuses_what_the_old_runtime_has_not(monkeypatch):

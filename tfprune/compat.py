@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfprune.errors import TfpruneError
-from tfprune.tflite import operator_versions
+from tfprune.tflite import operator_types, operator_versions
 
 RUNTIME = "tflite-runtime 2.14"
 
@@ -37,11 +37,18 @@ _BY_VERSION = {
     8: "STRIDED_SLICE",
     10: "FULLY_CONNECTED",
 }
+# Types of a first input, by TFLite's codes, which the runtime takes and then fails on when it runs.
+_INT16, _INT8 = 7, 9
+REFUSED = {
+    ("GELU", _INT16): "GELU of 16 bits",
+    ("TILE", _INT16): "TILE of 16 bits",
+    ("DIV", _INT8): "DIV of 8 bits",
+}
 VERSIONS = {name: version for version, names in _BY_VERSION.items() for name in names.split()}
 
 
 def check_compat(data: bytes, what: str) -> None:
-    """Refuses a file that tflite-runtime 2.14 cannot load.
+    """Refuses a file that tflite-runtime 2.14 cannot run.
 
     Parameters
     ----------
@@ -53,13 +60,14 @@ def check_compat(data: bytes, what: str) -> None:
     Raises
     ------
     TfpruneError
-        If it has an operator, or a version of one, that the runtime has not.
+        If it has an operator, a version of one, or a type of numbers that the runtime has not.
     """
     newer = [
         f"{name} of version {version} (it has {VERSIONS.get(name, 'none')})"
         for name, version in operator_versions(data).items()
         if version > VERSIONS.get(name, 0)
     ]
+    newer += [said for use, said in REFUSED.items() if use in operator_types(data)]
     if newer:
         raise TfpruneError(
             f"--compat: {what} needs what {RUNTIME} has not: {', '.join(newer)}; "

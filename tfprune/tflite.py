@@ -178,6 +178,30 @@ def operator_versions(data: bytes) -> dict[str, int]:
     return found
 
 
+def operator_types(data: bytes) -> set[tuple[str, int]]:
+    """The operators of a file by name, each with the types of its first inputs, by their code.
+
+    Raises
+    ------
+    TfpruneError
+        As :func:`operator_versions`.
+    """
+    found: set[tuple[str, int]] = set()
+    try:
+        model = _Table(data, _unpack("<I", data, 0))
+        codes = [_operator(code) for code in model.tables(1)]
+        for graph in model.tables(2):
+            tensors = graph.tables(0)
+            for operator in graph.tables(3):
+                name = codes[_checked(operator.scalar(0, "<I"), codes)]
+                # Left out inputs are -1.
+                inputs = [number for number in operator.ints(1)[:1] if number >= 0]
+                found |= {(name, tensors[_checked(n, tensors)].scalar(1, "<b")) for n in inputs}
+    except _BrokenError:
+        raise TfpruneError("expected a whole TFLite file, received a broken one") from None
+    return found
+
+
 def read(path: Path) -> bytes:
     """A file's bytes, if it starts as a TFLite file does.
 

@@ -239,7 +239,7 @@ class Model:
                 self._interpreter = runtime.Interpreter(model_content=content, **options)
                 self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            raise RunError(f"{path}: {reason(str(error), package)}") from None
+            raise RunError(f"{path}: {reason(str(error), package, flags.reference)}") from None
         self.about = {"file": str(path), "bytes": len(content)}
         self.about["load_ms"] = round((time.perf_counter_ns() - start) / 1e6, 3)
         self.x: list[Array] = []
@@ -381,12 +381,14 @@ class Model:
         return [np.concatenate(row) for row in rows]
 
 
-def reason(error: str, package: str) -> str:
+def reason(error: str, package: str, reference: bool) -> str:
     """Why a file does not load, from what the runtime says."""
     here = f"{package} {version(package)}"
     known = re.search(r"builtin opcode '(\w+)' version '(\d+)'", error)
     if known:
         advice = "export with --compat, or use a newer runtime"
+        if reference:
+            advice = "there may be one among its default kernels; leave --reference out"
         return f"{here} has no {known[1]} of version {known[2]}; {advice}"
     custom = re.search(r"unresolved custom op: (\S+)|Select TensorFlow op", error)
     if custom:
