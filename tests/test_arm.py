@@ -73,7 +73,7 @@ def own(tmp_path_factory):
     model.fit(train, raw.train.y, 32, 4, verbose=0)
     folder = tmp_path_factory.mktemp("own")
     files = export(model, folder, SCHEMES, train[:200], compat=True)
-    np.savez(folder / "test.npz", x_test=test[:100], y_test=raw.test.y[:100])
+    np.savez(folder / "test.npz", x_test=test[:40], y_test=raw.test.y[:40])
     return list(files.values()), folder / "test.npz"
 
 
@@ -107,6 +107,9 @@ def compared(here, there, folder, files, data):
                 assert off <= (0 if flags else 1), key
             elif "_int16x8" in key:
                 assert off <= (0 if flags else 1e-3 * np.abs(out).max()), key
+            elif "_dynamic" in key:
+                # Activations are rounded on the way: one may fall on the other side of a half.
+                assert off <= 1e-3 * max(1, np.abs(out).max()), key
             else:
                 assert off <= 1e-5 * max(1, np.abs(out).max()), key
         for mine, other in zip(report["files"], elsewhere["files"], strict=True):

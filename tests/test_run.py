@@ -451,6 +451,20 @@ def test_what_is_not_installed_is_named(classifier, tmp_path, setup, said):
     assert "requirements-pi.txt" in done.stderr
 
 
+def test_requirements_choose_by_the_processor():
+    markers = pytest.importorskip("packaging.requirements")
+    lines = (SCRIPT.parent.parent / "requirements-pi.txt").read_text().splitlines()
+    wanted = [markers.Requirement(line) for line in lines if not line.startswith("#")]
+    for machine, runtime, newest in (
+        ("aarch64", "ai-edge-litert", True),
+        ("x86_64", "ai-edge-litert", True),
+        ("armv7l", "tflite-runtime", False),
+    ):
+        chosen = {w.name: w for w in wanted if w.marker.evaluate({"platform_machine": machine})}
+        assert set(chosen) == {runtime, "numpy"}
+        assert chosen["numpy"].specifier.contains("2.1.0") == newest
+
+
 def test_it_starts_at_once(classifier, folder, tmp_path):
     """Little more than what the interpreter and numpy need to be imported."""
     np.save(tmp_path / "x.npy", np.zeros((8, 6, 1), np.float32))
