@@ -45,12 +45,12 @@ def emulated(arch: str) -> Path:
     return folder / "python"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def arm64() -> Path:
     return emulated("arm64")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def armhf() -> Path:
     return emulated("armhf")
 
@@ -155,8 +155,8 @@ def test_a_32_bit_pi_names_what_its_runtime_lacks(armhf, own, tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["arm64", "armhf"])
-def test_a_pi_reads_pictures(arch, request, shipped, tmp_path):
-    python = request.getfixturevalue(arch)
+def test_a_pi_reads_pictures(arch, request, tmp_path):
+    python, shipped = request.getfixturevalue(arch), request.getfixturevalue("shipped")
     image = pytest.importorskip("PIL.Image")
     files, data = shipped_files(shipped)
     pixels = np.round(255 * np.load(data)["x_test"][7, ..., 0]).astype(np.uint8)
