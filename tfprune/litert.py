@@ -103,6 +103,12 @@ class LiteModel:
             for row, detail in zip(rows, self._outputs, strict=True)
         ]
 
+    def fed(self, x: Sequence[Array]) -> list[Array]:
+        """Samples as the file takes them, in the file's own order of inputs."""
+        places = [detail["index"] for detail in self._inputs]
+        quantised = dict(zip(places, self._quantised(x), strict=True))
+        return [quantised[detail["index"]] for detail in self._interpreter.get_input_details()]
+
     def _quantised(self, x: Sequence[Array]) -> list[Array]:
         return [_quantise(data, detail) for data, detail in zip(x, self._inputs, strict=True)]
 

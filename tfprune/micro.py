@@ -1,0 +1,128 @@
+"""What the main job does for microcontrollers: int8 files tried, measured, written as C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tfprune.boards import Board
+from tfprune.carray import c_array, identifier
+from tfprune.litert import LiteModel
+from tfprune.records import Artifact
+from tfprune.tflm import Trial, tflm_version, tried
+
+SCHEME = "int8"
+# How many samples of the test data go through both runtimes.
+SAMPLES = 16
+
+Array = Any
+Files = Sequence[tuple[Artifact, LiteModel]]
+
+
+def examined(
+    files: Files,
+    x: Sequence[Array],
+    folder: Path,
+    devices: Sequence[Board],
+    arrays: bool,
+    say: Callable[[str], None],
+) -> tuple[list[tuple[Artifact, LiteModel]], dict[str, Any] | None]:
+    """Runs the int8 files in TensorFlow Lite Micro, if anything was asked for.
+
+    Parameters
+    ----------
+    files : sequence of (Artifact, LiteModel)
+        They lie in the folder.
+    x : sequence of arrays of shape (samples, ...)
+        Test data, for each input.
+    folder : Path
+    devices : sequence of Board
+        Is told for each whether the files fit.
+    arrays : bool
+        Whether to write ``NAME.h`` and ``NAME.cc`` beside ``NAME.tflite``.
+    say : callable
+        Is told, in a line, where kernels differ.
+
+    Returns
+    -------
+    files : list of (Artifact, LiteModel)
+        The int8 ones with their arenas.
+    section : dict or None
+        What the manifest says of it.
+
+    Raises
+    ------
+    TfpruneError
+        If TensorFlow Lite Micro cannot run a file, or computes something else.
+    """
+    if not devices and not arrays:
+        return list(files), None
+    entries, made = [], []
+    for artifact, lite in files:
+        if artifact.scheme != SCHEME:
+            made.append((artifact, lite))
+            continue
+        data = (folder / artifact.file).read_bytes()
+        trial = tried(data, lite.fed([each[:SAMPLES] for each in x]), artifact.file)
+        if trial.different:
+            say(
+                f"{artifact.file}: TensorFlow Lite Micro and LiteRT's {trial.kernels} kernels are "
+                f"apart by up to {trial.steps:g} steps in {trial.different} of {trial.values} values"
+            )
+        entry = _entry(artifact, trial)
+        if arrays:
+            entry["c_array"] = _written(data, Path(artifact.file).stem, trial, folder)
+        entries.append(entry)
+        made.append((replace(artifact, arena_bytes=trial.arena), lite))
+    section = {
+        "tflite_micro": tflm_version(),
+        "files": entries,
+        "devices": [_device(board, [a for a, _ in made if a.scheme == SCHEME]) for board in devices],
+    }
+    return made, section
+
+
+def _entry(artifact: Artifact, trial: Trial) -> dict[str, Any]:
+    return {
+        "file": artifact.file,
+        "arena_bytes": trial.arena,
+        "samples": trial.samples,
+        "values": trial.values,
+        "different": trial.different,
+        "steps": trial.steps,
+        "kernels": trial.kernels,
+    }
+
+
+def _written(data: bytes, name: str, trial: Trial, folder: Path) -> list[str]:
+    header, source = c_array(data, name, trial.arena, trial.inputs, trial.outputs)
+    stem = identifier(name)
+    for ending, text in ((".h", header), (".cc", source)):
+        (folder / f"{stem}{ending}").write_text(text)
+    return [f"{stem}.h", f"{stem}.cc"]
+
+
+def _device(board: Board, artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    files = []
+    for artifact in artifacts:
+        assert artifact.arena_bytes is not None, "int8 files were measured"
+        room = board.room(artifact.bytes, artifact.arena_bytes)
+        files.append(
+            {
+                "file": artifact.file,
+                "fits": room.fits,
+                "ram_left_bytes": room.ram_left,
+                "flash_left_bytes": room.flash_left,
+                "verdict": str(room),
+            }
+        )
+    return {
+        "name": board.name,
+        "ram_bytes": board.ram,
+        "flash_bytes": board.flash,
+        "ram_taken_bytes": board.ram_taken,
+        "flash_taken_bytes": board.flash_taken,
+        "files": files,
+    }
