@@ -15,15 +15,15 @@ ROOT = Path(__file__).parent.parent
 # A room may import those before it.
 ROOMS = [
     "errors", "choices", "wish", "digest", "files", "git", "quiet", "progress", "records",
-    "tflite", "compat", "sizes", "budgets", "compare", "verdicts", "baseline", "history",
-    "moments", "threads", "select", "fold", "effect", "request", "grid", "pareto", "journal",
-    "sweeptable", "report", "inputs", "labels", "features", "readings", "layers", "copies",
-    "ledger", "trace", "groups", "costs", "widths", "measure", "shrink", "precision", "refit",
-    "evidence", "survey", "litert", "flatbuffer", "compact", "int4", "convert", "targets",
-    "pruning", "translate", "bridge", "distil", "compression", "qat", "distance", "fitting",
-    "rounding", "healing", "parts", "datasets", "evaluate", "testset", "models", "versions",
-    "training", "finetune", "retraining", "variants", "search", "staging", "plots", "sweepplot",
-    "manifest", "job", "sweep",
+    "probe", "tflite", "compat", "carray", "sizes", "budgets", "boards", "compare", "verdicts",
+    "baseline", "history", "moments", "threads", "select", "fold", "effect", "request", "grid",
+    "pareto", "journal", "sweeptable", "report", "inputs", "labels", "features", "readings",
+    "layers", "copies", "ledger", "trace", "groups", "costs", "widths", "measure", "shrink",
+    "precision", "refit", "evidence", "survey", "litert", "tflm", "flatbuffer", "compact", "int4",
+    "convert", "targets", "pruning", "translate", "bridge", "distil", "compression", "qat",
+    "distance", "fitting", "rounding", "healing", "parts", "datasets", "evaluate", "testset",
+    "models", "versions", "training", "finetune", "retraining", "variants", "search", "staging",
+    "plots", "micro", "card", "sweepplot", "manifest", "job", "sweep",
 ]  # fmt: skip
 
 

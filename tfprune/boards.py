@@ -108,9 +108,7 @@ def _read(path: Path) -> Board:
     keys = ("name", *_NEEDED, *_OPTIONAL)
     for key in table:
         if key not in keys:
-            raise TfpruneError(
-                f"--device {path}: unknown key {key!r}, expected {', '.join(keys)}"
-            )
+            raise TfpruneError(f"--device {path}: unknown key {key!r}, expected {', '.join(keys)}")
     missing = [key for key in _NEEDED if key not in table]
     if missing:
         raise TfpruneError(

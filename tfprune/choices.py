@@ -21,6 +21,14 @@ SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 DEFAULT_SCHEMES = SCHEMES[:4]
 MOST_BATCH = 4096
 DEGREES = 30.0
+# Why files of a scheme are not given to TensorFlow Lite Micro.
+NOT_MICRO = {
+    "float32": "it takes four times the memory of int8",
+    "float16": "TensorFlow Lite Micro has no floats of 16 bits",
+    "dynamic": "TensorFlow Lite Micro does not multiply floats with integer weights",
+    "int16x8": "it takes twice the arena of int8",
+    "int4": "TensorFlow Lite Micro refuses weights of 4 bits with their activations",
+}
 # What readers can get where units are not chosen in pairs.
 SHARE_FOLDS = ("least-squares", "drop")
 # Steps of least squares where survivors are refitted: for each group, and for all together.
@@ -224,3 +232,24 @@ def check_schemes(schemes: Sequence[str]) -> tuple[str, ...]:
             "pip install -r requirements-int4.txt"
         )
     return tuple(dict.fromkeys(schemes))
+
+
+def check_micro(flag: str, schemes: Sequence[str], batch: int | None) -> None:
+    """Refuses what needs int8 files and TensorFlow Lite Micro where that is not to be had.
+
+    Raises
+    ------
+    TfpruneError
+    """
+    if "int8" not in schemes:
+        why = "; ".join(f"{scheme}: {NOT_MICRO[scheme]}" for scheme in schemes)
+        raise TfpruneError(f"{flag}: it is for int8 files, and --schemes has none ({why})")
+    if batch is None:
+        raise TfpruneError(
+            f"{flag}: TensorFlow Lite Micro plans memory for one size; leave --batch dynamic out"
+        )
+    if find_spec("tflite_micro") is None:
+        raise TfpruneError(
+            f"{flag}: the memory that files need is measured by tflite-micro, which is not "
+            "installed; pip install -r requirements-tflm.txt (Linux on x86-64)"
+        )

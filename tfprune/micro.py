@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from tfprune.boards import Board
 from tfprune.carray import c_array, identifier
+from tfprune.convert import convert, signature_names
 from tfprune.litert import LiteModel
 from tfprune.records import Artifact
-from tfprune.tflm import Trial, tflm_version, tried
+from tfprune.tflm import Trial, check_runs, tflm_version, tried
 
 SCHEME = "int8"
 # How many samples of the test data go through both runtimes.
@@ -27,6 +30,7 @@ def examined(
     folder: Path,
     devices: Sequence[Board],
     arrays: bool,
+    *,
     say: Callable[[str], None],
 ) -> tuple[list[tuple[Artifact, LiteModel]], dict[str, Any] | None]:
     """Runs the int8 files in TensorFlow Lite Micro, if anything was asked for.
@@ -59,6 +63,9 @@ def examined(
     """
     if not devices and not arrays:
         return list(files), None
+    others = sorted({artifact.scheme for artifact, _ in files} - {SCHEME})
+    if others:
+        say(f"for microcontrollers are int8 files alone, not {', '.join(others)}")
     entries, made = [], []
     for artifact, lite in files:
         if artifact.scheme != SCHEME:
@@ -68,8 +75,9 @@ def examined(
         trial = tried(data, lite.fed([each[:SAMPLES] for each in x]), artifact.file)
         if trial.different:
             say(
-                f"{artifact.file}: TensorFlow Lite Micro and LiteRT's {trial.kernels} kernels are "
-                f"apart by up to {trial.steps:g} steps in {trial.different} of {trial.values} values"
+                f"{artifact.file}: TensorFlow Lite Micro gives other values than LiteRT's "
+                f"{trial.kernels} kernels, {trial.different} of {trial.values}, by up to "
+                f"{trial.steps:g} steps"
             )
         entry = _entry(artifact, trial)
         if arrays:
@@ -79,9 +87,35 @@ def examined(
     section = {
         "tflite_micro": tflm_version(),
         "files": entries,
-        "devices": [_device(board, [a for a, _ in made if a.scheme == SCHEME]) for board in devices],
+        "devices": [
+            _device(board, [a for a, _ in made if a.scheme == SCHEME]) for board in devices
+        ],
     }
     return made, section
+
+
+def check_early(
+    model: keras.Model, x: Sequence[Array], calibration: Sequence[Array], **how: Any
+) -> None:
+    """Tells before the long work that TensorFlow Lite Micro cannot run a model.
+
+    Parameters
+    ----------
+    model : keras.Model
+    x : sequence of arrays of shape (samples, ...)
+        For each input.
+    calibration : sequence of arrays of shape (samples, ...)
+    **how
+        What :func:`tfprune.convert.convert` is told: ``batch``, ``compat``.
+
+    Raises
+    ------
+    TfpruneError
+        As :func:`examined`.
+    """
+    ((_, data),) = convert(model, [SCHEME], calibration, **how)
+    fed = LiteModel(data, signature_names(model)).fed([each[:1] for each in x])
+    check_runs(data, fed, f"the {SCHEME} file of {model.name}")
 
 
 def _entry(artifact: Artifact, trial: Trial) -> dict[str, Any]:

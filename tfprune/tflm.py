@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,7 +33,7 @@ Array = npt.NDArray[Any]
 STEPS = 3
 # Bytes of arena to start with, beside ten times the file's.
 ROOMY = 1 << 20
-# The arena's own figure leaves out what setting up takes for a moment; it is found to so many bytes.
+# What it says of its arena leaves out what setting up takes; that is found to so many bytes.
 STEP = 64
 SECONDS = 300
 MODEL, GIVEN, MADE = "model.tflite", "given.npz", "made.npz"
@@ -98,15 +99,9 @@ def tried(data: bytes, samples: Sequence[Array], what: str) -> Trial:
     """
     methods(data, what)
     inside, outside = _details(data)
-    fed = [
-        np.stack([np.broadcast_to(one, detail["shape"]) for one in values])
-        for values, detail in zip(samples, inside, strict=True)
-    ]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / MODEL).write_bytes(data)
-        np.savez(folder / GIVEN, **{str(n): v for n, v in enumerate(fed)})  # type: ignore[arg-type]
-        received, arena = _measured(folder, len(data), what)
+    with _folder(data, samples, inside) as folder:
+        received, used = _received(folder, len(data), what)
+        arena = _enough(folder, received, used, what)
         expected, kernels = _in_litert(folder, what)
     different, steps, values = 0, 0.0, 0
     for ours, theirs in zip(received, expected, strict=True):
@@ -122,8 +117,34 @@ def tried(data: bytes, samples: Sequence[Array], what: str) -> Trial:
             f"kernels, {different} of {values} values differ, by up to {steps:g} steps"
         )
     return Trial(
-        arena, _ports(inside), _ports(outside), len(fed[0]), values, different, steps, kernels
+        arena, _ports(inside), _ports(outside), len(samples[0]), values, different, steps, kernels
     )
+
+
+def check_runs(data: bytes, samples: Sequence[Array], what: str) -> None:
+    """Refuses a file that TensorFlow Lite Micro cannot run.
+
+    Takes and raises what :func:`tried` does, but compares nothing.
+    """
+    methods(data, what)
+    with _folder(data, samples, _details(data)[0]) as folder:
+        _received(folder, len(data), what)
+
+
+@contextmanager
+def _folder(
+    data: bytes, samples: Sequence[Array], inside: Sequence[dict[str, Any]]
+) -> Iterator[Path]:
+    """A folder with the file and what it is to be fed."""
+    fed = {
+        str(place): np.stack([np.broadcast_to(one, detail["shape"]) for one in values])
+        for place, (values, detail) in enumerate(zip(samples, inside, strict=True))
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / MODEL).write_bytes(data)
+        np.savez(folder / GIVEN, **fed)  # type: ignore[arg-type]
+        yield folder
 
 
 def _details(data: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -156,35 +177,36 @@ def _in_litert(folder: Path, what: str) -> tuple[list[Array], str]:
     raise TfpruneError(f"{what}: LiteRT cannot run it: {_reason(failed, said)}")
 
 
-def _measured(folder: Path, size: int, what: str) -> tuple[list[Array], int]:
-    """The outputs of all samples, and an arena in which they come out the same."""
+def _received(folder: Path, size: int, what: str) -> tuple[list[Array], int]:
+    """The outputs of all samples, and the bytes of arena that are said to be used."""
     received, said, failed = _run(folder, "micro", 10 * size + ROOMY)
     used = _USED.search(said)
     if failed or used is None:
-        raise TfpruneError(
-            f"{what}: TensorFlow Lite Micro cannot run it: {_reason(failed, said)}"
-        )
+        raise TfpruneError(f"{what}: TensorFlow Lite Micro cannot run it: {_reason(failed, said)}")
+    return received, int(used[1])
+
+
+def _enough(folder: Path, received: Sequence[Array], least: int, what: str) -> int:
+    """Bytes of arena, from a number on, in which the same comes out."""
 
     def enough(arena: int) -> bool:
         made, _, failed = _run(folder, "micro", arena)
         return not failed and all(map(np.array_equal, made, received))
 
-    least = int(used[1])
     if enough(least):
-        return received, least
+        return least
     # Between one that is too little and one that is enough.
     reach = STEP
     while not enough(least + reach):
         least, reach = least + reach, 2 * reach
         if reach > ROOMY:
             raise TfpruneError(
-                f"{what}: TensorFlow Lite Micro says that it uses {used[1]} bytes of arena, and "
-                f"does not run in {least}"
+                f"{what}: TensorFlow Lite Micro does not run in what it uses and {reach} bytes more"
             )
     while reach > STEP:
         reach //= 2
         least += 0 if enough(least + reach) else reach
-    return received, least + reach
+    return least + reach
 
 
 def _run(folder: Path, runtime: str, arena: int = 0) -> tuple[list[Array], str, int | None]:
