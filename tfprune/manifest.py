@@ -32,12 +32,16 @@ def manifest(
     tried: Sequence[Tried] = (),
     compat: str | None = None,
     test_data: dict[str, Any] | None = None,
+    microcontrollers: dict[str, Any] | None = None,
+    licence: str | None = None,
 ) -> dict[str, Any]:
     """Everything as plain data, schema 1.
 
     ``compression`` is what was asked for beside pruning, ``max_drop`` how many points of accuracy
     might go, ``tried`` the models that the search for it measured, ``compat`` the old runtime that
-    runs all files, ``test_data`` what :meth:`TestSet.write` says, with the files' scores on it.
+    runs all files, ``test_data`` what :meth:`TestSet.write` says, with the files' scores on it,
+    ``microcontrollers`` what :func:`tfprune.micro.examined` says, ``licence`` that of the data,
+    None if it is not known.
     """
     return {
         "schema": SCHEMA,
@@ -50,6 +54,7 @@ def manifest(
             "name": dataset.name,
             "sha256": dataset.sha256,
             "fallback_from": dataset.fallback_from,
+            "licence": licence,
             "train": len(dataset.train),
             "calibration": len(dataset.calibration),
             "validation": len(dataset.validation),
@@ -85,6 +90,7 @@ def manifest(
         "training": [asdict(trained) for trained in training],
         "compat": compat,
         **({"test_data": test_data} if test_data else {}),
+        **({"microcontrollers": microcontrollers} if microcontrollers else {}),
         "artifacts": [artifact_entry(artifact) for artifact in artifacts],
     }
 
@@ -93,8 +99,9 @@ def artifact_entry(artifact: Artifact) -> dict[str, Any]:
     """One artifact as plain data, its scores beside its bytes."""
     entry = asdict(artifact)
     scores, latency = entry.pop("scores"), entry.pop("latency_us")
-    if entry["gzip_bytes"] is None:
-        del entry["gzip_bytes"]
+    for name in ("gzip_bytes", "arena_bytes"):
+        if entry[name] is None:
+            del entry[name]
     return {**entry, **scores, "latency_us": latency}
 
 

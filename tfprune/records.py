@@ -145,6 +145,8 @@ class Artifact:
         How, in words.
     gzip_bytes : int, optional
         Where zeros or shared weights were asked for: they show in compressed files alone.
+    arena_bytes : int, optional
+        Memory that TensorFlow Lite Micro worked in, where it was tried.
     """
 
     file: str
@@ -158,3 +160,4 @@ class Artifact:
     latency_us: dict[str, float] = field(default_factory=dict)
     made_by: str = "conversion after training"
     gzip_bytes: int | None = None
+    arena_bytes: int | None = None

@@ -51,6 +51,8 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
     head = ["file", "variant", "scheme", "bytes", "= weights", "+ overhead", *["gzip"] * zipped]
     head += ["times smaller"]
     head += [_HEADINGS[name] for name in metrics] + ["p10 us"]
+    measured = any(artifact.arena_bytes is not None for artifact in artifacts)
+    head += ["arena bytes"] * measured
     rows: list[list[Any]] = []
     for artifact in artifacts:
         smaller = f"{base / artifact.bytes:.2f}" if base else None
@@ -60,7 +62,8 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
             [artifact.file, artifact.variant, artifact.scheme, f"{artifact.bytes:,}",
              f"{artifact.weights_bytes:,}", f"{artifact.bytes - artifact.weights_bytes:,}",
              *([f"{artifact.gzip_bytes:,}"] if zipped else []), smaller, *scores,
-             None if p10 is None else f"{p10:.1f}"]
+             None if p10 is None else f"{p10:.1f}",
+             *([_count(artifact.arena_bytes)] if measured else [])]
         )  # fmt: skip
     for variant in ("original", "finetuned", "pruned"):
         mine = [artifact for artifact in artifacts if artifact.variant == variant]
@@ -81,6 +84,7 @@ def job_report(
     training: Sequence[dict[str, Any]] = (),
     *,
     reached: Reached | None = None,
+    microcontrollers: dict[str, Any] | None = None,
 ) -> str:
     """Both tables and the lines that say what they were measured on."""
     name = dataset["name"]
@@ -103,7 +107,26 @@ def job_report(
             f"{reached.why}"
         )
     tables = [layer_table(layers, skipped), file_table(artifacts)]
-    return "\n\n".join(["\n".join(lines), *tables])
+    boards = _boards(microcontrollers["devices"]) if microcontrollers else ""
+    return "\n\n".join(["\n".join(lines), *tables, *[boards] * bool(boards)])
+
+
+def _boards(devices: Sequence[dict[str, Any]]) -> str:
+    """Whether files fit: of a board all memory, less what its own file says is taken."""
+    lines = []
+    for device in devices:
+        taken = device["ram_taken_bytes"], device["flash_taken_bytes"]
+        less = f" ({taken[0]:,} and {taken[1]:,} taken)" if any(taken) else ""
+        lines.append(
+            f"{device['name']}, {device['ram_bytes']:,} B of RAM and {device['flash_bytes']:,} B "
+            f"of flash{less}; counted are arena and file, the program's own code and data are not:"
+        )
+        lines += [f"  {file['file']} {file['verdict']}" for file in device["files"]]
+    return "\n".join(lines)
+
+
+def _count(value: int | None) -> str | None:
+    return None if value is None else f"{value:,}"
 
 
 def _percent(value: float | None) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tfprune.boards import Board, boards
 from tfprune.choices import (
     DEFAULT_SCHEMES,
     DEGREES,
@@ -12,6 +14,7 @@ from tfprune.choices import (
     MOST_BATCH,
     check_centre,
     check_choice,
+    check_micro,
     check_points,
     check_schemes,
     check_select,
@@ -56,6 +59,10 @@ class Request:
         Whether tflite-runtime 2.14 is to run the files.
     test_data : int, optional
         How many test samples to write beside the files.
+    c_array : bool
+        Whether to write the int8 files as C source, too.
+    devices : tuple of Board
+        For which to say whether the int8 files fit.
     """
 
     prune: float = DEGREES
@@ -87,6 +94,8 @@ class Request:
     sparsity: float | None = None
     compat: bool = False
     test_data: int | None = None
+    c_array: bool = False
+    devices: tuple[Board, ...] = ()
 
     @property
     def suffix(self) -> str:
@@ -137,6 +146,7 @@ def checked(
     target_bytes: str | None = None,
     max_drop: str | None = None,
     sparsity: str | None = None,
+    device: Sequence[str] = (),
 ) -> Request:
     """Returns a request with every field checked, and these read from text.
 
@@ -205,6 +215,7 @@ def checked(
     size = _batch(batch)
     # The search for a drop sets a budget of parameters, so it allows what that does.
     searched = max_drop is not None
+    _check_micro(request.c_array, device, schemes, size)
     asked = wish(
         DEGREES if prune is None else prune,
         remove=remove,
@@ -228,12 +239,21 @@ def checked(
         centre=check_centre(request.centre),
         schemes=schemes,
         batch=size,
+        devices=boards(device),
         sparsity=None if sparsity is None else check_share(sparsity, "--sparsity"),
     )
 
 
 def _flag(argument: str) -> str:
     return f"--{argument.replace('_', '-')}"
+
+
+def _check_micro(
+    c_array: bool, device: Sequence[str], schemes: Sequence[str], batch: int | None
+) -> None:
+    for flag, wanted in (("--c-array", c_array), ("--device", device)):
+        if wanted:
+            check_micro(flag, schemes, batch)
 
 
 def _batch(batch: str) -> int | None:
