@@ -56,7 +56,7 @@ def test_files_are_those_that_the_manifest_names(first):
     names = {artifact["file"] for artifact in manifest["artifacts"]}
     assert names == {f"cnn{part}_{s}.tflite" for part in ("", "_prune30") for s in SCHEMES}
     assert {p.name for p in folder.iterdir()} == names | {
-        "cnn_prune30.keras", "manifest.json", "plots",
+        "cnn.md", "cnn_prune30.keras", "manifest.json", "plots",
     }  # fmt: skip
     plots = {p.name for p in (folder / "plots").iterdir()}
     assert plots == {"hidden_angles.png", "hidden_angle_map.png", "bytes_against_score.png"}

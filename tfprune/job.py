@@ -12,6 +12,7 @@ import keras
 
 from tfprune import datasets, manifest, plots, training
 from tfprune.bridge import to_tf_keras
+from tfprune.card import card, licence
 from tfprune.compat import RUNTIME
 from tfprune.convert import outputs_of, signature_names
 from tfprune.copies import functional, walk
@@ -23,6 +24,7 @@ from tfprune.git import git_state
 from tfprune.inputs import Array, check_inputs, input_shapes
 from tfprune.layers import MAKERS
 from tfprune.litert import LiteModel, latencies
+from tfprune.micro import check_early, examined
 from tfprune.models import BUILT_IN, load_model
 from tfprune.parts import Dataset, Wanted, prepare
 from tfprune.progress import meter
@@ -77,6 +79,9 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             check_quantisable(model, x)
         elif request.sparsity or request.cluster:
             to_tf_keras(model, x)
+        if request.c_array or request.devices:
+            calibration = check_inputs(model, data.calibration.x)
+            check_early(model, x, calibration, batch=request.batch, compat=request.compat)
         measure = yardstick(outputs_of(model, x), data.test)
         if request.finetune:
             check_labels(measure)
@@ -119,6 +124,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             workshop, check_inputs(model, data.calibration.x), stage, ready.files,
         )  # fmt: skip
         chosen = drawn(request.test_data or 0, measure, len(data.test), request.seed)
+        files, micro = examined(files, x, stage, request.devices, request.c_array, say=say)
         artifacts, chosen_scores = _measured(files, x, measure, chosen)
         test_data: dict[str, Any] | None = None
         if request.test_data:
@@ -140,7 +146,10 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             tried=tried,
             compat=RUNTIME if request.compat else None,
             test_data=test_data,
+            microcontrollers=micro,
+            licence=licence(data.name, request.data is not None and request.dataset != "mnist"),
         )
+        (stage / f"{about['name']}.md").write_text(card(made))
         manifest.write(made, stage / MANIFEST)
     return Outcome(result, tuple(artifacts), made)
 

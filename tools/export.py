@@ -40,6 +40,8 @@ def export(
     sparsity: str | None = None,
     compat: bool = False,
     test_data: int | None = None,
+    c_array: bool = False,
+    device: tuple[str, ...] = (),
     unsafe: bool = False,
     json: bool = False,
 ) -> None:
@@ -87,6 +89,10 @@ def export(
         sparsity: Share of the pruned model's weights to set to zero, such as 50%.
         compat: Make files that tflite-runtime 2.14 can run, the last runtime for 32-bit systems.
         test_data: How many test samples to write beside the files, for tools/run.py on a device.
+        c_array: Write the int8 files as C source as well, NAME.h and NAME.cc, for TensorFlow Lite
+            Micro; needs tflite-micro, which measures the memory that they work in.
+        device: Say whether the int8 files fit in microcontroller boards, by name (an unknown one is
+            answered with all names) or FILE.toml with ram and flash; NAME,NAME for several.
         unsafe: Load a model file although it can run code.
         json: Print the manifest in place of the tables.
     """
@@ -100,9 +106,10 @@ def export(
             unsafe=unsafe, centre=centre, fold=fold, layers=layers, skip=skip,
             calibration=calibration, schemes=schemes, seed=seed, output=output,
             qat=qat, cluster=cluster, select=select, refit=refit,
-            compat=compat, test_data=test_data,
+            compat=compat, test_data=test_data, c_array=c_array,
         ),
-        prune=prune, batch=batch, remove=remove, sparsity=sparsity, max_drop=max_drop,
+        prune=prune, device=device, batch=batch, remove=remove, sparsity=sparsity,
+        max_drop=max_drop,
         target_params=target_params, target_macs=target_macs, target_bytes=target_bytes,
     )  # fmt: skip
     with quiet():
@@ -124,6 +131,7 @@ def export(
             made["dataset"],
             made["training"],
             reached=result.reached,
+            microcontrollers=made.get("microcontrollers"),
         )
     )
 
