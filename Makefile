@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: export test test-all test-arm check format bench clean help
+.PHONY: export example test test-all test-arm check format bench clean help
 
 help:
 	@echo "make export    prune, export and measure (ARGS='--model mlp --prune 25' to change it)"
 	@echo "make test      the tests; make test-all: with the slow ones"
 	@echo "make test-arm  files on emulated Raspberry Pis, where Debian's packages can be had"
 	@echo "make check     lint and types; make format: put the code in order"
+	@echo "make example   the files that exported/ brings along (TFPRUNE_MNIST=mnist.npz)"
 	@echo "make bench     the benchmarks"
 
 $(VENV)/made: requirements.txt
@@ -27,6 +28,9 @@ $(VENV)/made-dev: $(VENV)/made requirements-dev.txt
 
 export: $(VENV)/made
 	$(BIN)/python -m tools.export --prune 30 $(ARGS)
+
+example: $(VENV)/made-dev
+	$(BIN)/python -m tools.example $(ARGS)
 
 test: $(VENV)/made-dev
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,0 +1,84 @@
+"""``python -m tools.example``: makes the small set of files that the repository brings along."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tools.command import main
+
+# What stands in exported/: the file to compare with and the smallest.
+KEPT = (("original", "float32"), ("pruned", "int8"))
+COMMAND = (
+    "python -m tools.export --prune 30 --dataset mnist --seed 0 --schemes float32,int8 "
+    "--test-data 100 --device arduino-uno-r4,raspberry-pi-pico,stm32-blue-pill"
+)
+MANIFEST = "manifest.json"
+
+
+def example(*, data: str | None = None, output: str = "exported") -> None:
+    """Exports the built-in CNN on MNIST, and keeps two files, 100 samples, manifest and card.
+
+    Needs MNIST and requirements-tflm.txt.
+
+    Args:
+        data: An .npz file of MNIST, else TFPRUNE_MNIST, Keras' cache or its download.
+        output: The folder to write to.
+    """
+    import json
+    import tempfile
+    from dataclasses import replace
+    from pathlib import Path
+
+    from tfprune.quiet import quiet
+    from tfprune.request import Request, checked
+    from tfprune.staging import staging
+    from tools.export import export
+    from tools.flags import collect
+
+    flags = collect(export, COMMAND.split()[3:], "tools.export")
+    assert flags is not None, "it asks for no help"
+    texts = {name: flags.pop(name) for name in ("prune", "device")}
+    request = checked(Request(data=data, **flags), **texts)
+    with quiet():
+        from tfprune.job import run
+    from tfprune.card import card
+
+    with tempfile.TemporaryDirectory() as made, staging(Path(output), last=MANIFEST) as stage:
+        run(replace(request, output=made), COMMAND.split(), _say)
+        manifest = kept(json.loads(Path(made, MANIFEST).read_text()))
+        names = [entry["file"] for entry in manifest["artifacts"]]
+        for name in (*names, manifest["test_data"]["file"]):
+            (stage / name).write_bytes(Path(made, name).read_bytes())
+        (stage / f"{manifest['model']['name']}.md").write_text(card(manifest))
+        (stage / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def kept(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of the files that stay."""
+    artifacts = [e for e in manifest["artifacts"] if (e["variant"], e["scheme"]) in KEPT]
+    names = {entry["file"] for entry in artifacts}
+    test, micro = manifest["test_data"], manifest["microcontrollers"]
+    scores = {file: score for file, score in test["scores"].items() if file in names}
+
+    def among(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [entry for entry in entries if entry["file"] in names]
+
+    return {
+        **manifest,
+        "artifacts": artifacts,
+        "test_data": {**test, "scores": scores},
+        "microcontrollers": {
+            **micro,
+            "files": among(micro["files"]),
+            "devices": [{**one, "files": among(one["files"])} for one in micro["devices"]],
+        },
+    }
+
+
+def _say(line: str) -> None:
+    print(f"tfprune: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(example))
