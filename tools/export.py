@@ -48,7 +48,7 @@ def export(
     """Prunes units that do the same work, and exports TFLite files with measured figures.
 
     Writes NAME_SCHEME.tflite, NAME_pruneDEGREES_SCHEME.tflite, NAME_pruneDEGREES.keras,
-    manifest.json and plots/. A budget in place of degrees stands in the names as well:
+    manifest.json, NAME.md and plots/. A budget in place of degrees stands in the names as well:
     NAME_remove50, NAME_params50, NAME_macs50, NAME_bytes20000, NAME_drop0.1.
 
     Args:
