@@ -43,17 +43,19 @@ def _what(manifest: dict[str, Any]) -> str:
     prune, files = manifest["prune"], manifest["artifacts"]
     before = sum(layer["units_before"] for layer in prune["layers"])
     after = sum(layer["units_after"] for layer in prune["layers"])
-    gone = f"{before - after} of {before} units of {len(prune['layers'])} layers are gone"
+    names = ", ".join(_plain(layer["name"]) for layer in prune["layers"])
+    gone = f"{before - after} of {before} units are gone (layers: {names})"
     said = "nothing was found to prune" if not prune["layers"] else gone
-    schemes = ", ".join(dict.fromkeys(entry["scheme"] for entry in files))
     kinds = {"original": "as trained", "finetuned": "trained longer", "pruned": "smaller"}
-    variants = dict.fromkeys(entry["variant"] for entry in files)
+    schemes: dict[str, list[str]] = {}
+    for entry in files:
+        schemes.setdefault(entry["variant"], []).append(entry["scheme"])
     text = [
         f"# {_plain(manifest['model']['name'])}",
         "A Keras model as TFLite files: "
-        + ", ".join(f"`{name}` ({kinds[name]})" for name in variants)
-        + f", each in the schemes {schemes}. In the pruned one {said}: hidden units that do the "
-        "same work as others, the weights that read them corrected.",
+        + "; ".join(f"`{name}` ({kinds[name]}): {', '.join(schemes[name])}" for name in schemes)
+        + f". In the pruned one {said}: hidden units that do the same work as others, or nothing; "
+        "the weights that read them are corrected.",
         f"Made by tfprune {manifest['versions']['tfprune']} on {manifest['created'][:10]} with\n\n"
         f"    {_plain(' '.join(manifest['command']))}",
     ]
@@ -135,7 +137,7 @@ def _on_microcontrollers(manifest: dict[str, Any]) -> str:
         )
     lines = [
         f"TensorFlow Lite Micro ({micro['tflite_micro']}) ran the int8 files on a PC, in the arena "
-        "of the table, and gave what LiteRT gives:",
+        "of the table, and was held against LiteRT:",
         "",
     ]
     for entry in micro["files"]:
