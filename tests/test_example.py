@@ -60,11 +60,13 @@ def test_its_figures_hold(manifest):
 def test_microcontrollers_give_the_same_bits(manifest):
     pytest.importorskip("tflite_micro", reason="needs requirements-tflm.txt")
     from tfprune.litert import LiteModel
-    from tfprune.tflm import tried
+    from tfprune.tflm import tflm_version, tried
 
     (entry,) = [e for e in manifest["artifacts"] if e["scheme"] == "int8"]
     data = (FOLDER / entry["file"]).read_bytes()
     images = np.load(FOLDER / manifest["test_data"]["file"])["x_test"]
     trial = tried(data, LiteModel(data).fed([images]), "it")
     assert (trial.values, trial.different, trial.kernels) == (1000, 0, "reference")
-    assert trial.arena == entry["arena_bytes"]
+    # Versions may plan their memory otherwise.
+    if tflm_version() == manifest["microcontrollers"]["tflite_micro"]:
+        assert trial.arena == entry["arena_bytes"]
