@@ -213,9 +213,9 @@ def checked(
             f"--qat: it makes the int8 file, and --schemes has none: {', '.join(schemes)}"
         )
     size = _batch(batch)
+    _check_micro(request.c_array, device, schemes, size)
     # The search for a drop sets a budget of parameters, so it allows what that does.
     searched = max_drop is not None
-    _check_micro(request.c_array, device, schemes, size)
     asked = wish(
         DEGREES if prune is None else prune,
         remove=remove,
