@@ -71,22 +71,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
     with staging(Path(request.output), last=MANIFEST) as stage:
         keras.utils.set_random_seed(request.seed)
         model, data, about = model_and_data(request, say)
-        check_weights(model)
-        # Early, so that what does not fit is told alone, and before the long work.
-        x = check_inputs(model, data.test.x)
-        check_enough(len(data.calibration))
-        if request.qat:
-            check_quantisable(model, x)
-        elif request.sparsity or request.cluster:
-            to_tf_keras(model, x)
-        if request.c_array or request.devices:
-            calibration = check_inputs(model, data.calibration.x)
-            check_early(model, x, calibration, batch=request.batch, compat=request.compat)
-        measure = yardstick(outputs_of(model, x), data.test)
-        if request.finetune:
-            check_labels(measure)
-        if request.max_drop is not None:
-            check_classes(measure)
+        x, measure = _checked(request, model, data)
         for note in data.notes:
             say(f"data: {note}")
         if measure.metric and len(measure.reference) > 1:
@@ -190,6 +175,29 @@ def model_and_data(
         data = prepare(raw, request.scale, wanted, request.calibration, request.seed)
         check_test_count(request.test_data, len(data.test))
     return model, data, {"name": name, "sha256": file_digest(path) if path else None}
+
+
+def _checked(request: Request, model: keras.Model, data: Dataset) -> tuple[list[Array], Yardstick]:
+    """The test samples as the model takes them, and how files are scored on them.
+
+    Refuses what is not possible, before the long work, so that it is told alone.
+    """
+    check_weights(model)
+    x = check_inputs(model, data.test.x)
+    check_enough(len(data.calibration))
+    if request.qat:
+        check_quantisable(model, x)
+    elif request.sparsity or request.cluster:
+        to_tf_keras(model, x)
+    if request.c_array or request.devices:
+        calibration = check_inputs(model, data.calibration.x)
+        check_early(model, x, calibration, batch=request.batch, compat=request.compat)
+    measure = yardstick(outputs_of(model, x), data.test)
+    if request.finetune:
+        check_labels(measure)
+    if request.max_drop is not None:
+        check_classes(measure)
+    return x, measure
 
 
 def _check_names(request: Request, model: keras.Model) -> None:
