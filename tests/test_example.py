@@ -1,10 +1,12 @@
-"""The files that the repository brings along in exported/, as long as they are those."""
+"""The files that the repository brings along in exported/."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -13,58 +15,64 @@ import pytest
 from tests.litert import in_litert
 from tfprune.card import card
 
-FOLDER = Path(__file__).parent.parent / "exported"
+ROOT = Path(__file__).parent.parent
 NAMES = {"cnn_float32.tflite", "cnn_prune30_int8.tflite"}
 
 
-def git(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *words], cwd=FOLDER, capture_output=True, text=True, check=False)
+def git(*words: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=False)
 
 
 @pytest.fixture(scope="module")
-def manifest():
-    """Where somebody has exported something else since, there is nothing to hold it against."""
-    tracked = git("ls-files", "manifest.json")
-    if tracked.returncode == 0 and not tracked.stdout:
-        pytest.skip("no example is committed: make example")
-    if tracked.returncode == 0 and git("diff", "--quiet", "HEAD", "--", ".").returncode:
-        pytest.skip("exported/ was written since: git checkout exported")
-    return json.loads((FOLDER / "manifest.json").read_text())
+def folder(tmp_path_factory):
+    """The committed files: those in exported/ may have been written over since."""
+    archive = git("archive", "HEAD", "exported")
+    if archive.returncode:
+        return ROOT / "exported"
+    made = tmp_path_factory.mktemp("example")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        tar.extractall(made, filter="data")
+    return made / "exported"
 
 
-def test_it_is_small_and_whole(manifest):
+@pytest.fixture(scope="module")
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def test_it_is_small_and_whole(folder, manifest):
     assert {entry["file"] for entry in manifest["artifacts"]} == NAMES
     assert [entry["variant"] for entry in manifest["artifacts"]] == ["original", "pruned"]
     assert manifest["dataset"]["name"] == "mnist"
     test = manifest["test_data"]
     assert test["samples"] == 100
     for entry in (*manifest["artifacts"], test):
-        content = (FOLDER / entry["file"]).read_bytes()
+        content = (folder / entry["file"]).read_bytes()
         assert entry["bytes"] == len(content)
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
-    assert (FOLDER / "cnn.md").read_text() == card(manifest)
+    assert (folder / "cnn.md").read_text() == card(manifest)
 
 
-def test_its_figures_hold(manifest):
-    arrays = np.load(FOLDER / manifest["test_data"]["file"])
+def test_its_figures_hold(folder, manifest):
+    arrays = np.load(folder / manifest["test_data"]["file"])
     images, labels = arrays["x_test"], arrays["y_test"]
     assert len(images) == len(labels) == 100
     for entry in manifest["artifacts"]:
-        right = in_litert(FOLDER / entry["file"], images).argmax(axis=1) == labels
+        right = in_litert(folder / entry["file"], images).argmax(axis=1) == labels
         expected = manifest["test_data"]["scores"][entry["file"]]["accuracy"]
         assert right.mean() == pytest.approx(expected)
         # A hundred samples are few: the scores of all test data are near.
         assert entry["accuracy"] == pytest.approx(expected, abs=0.05)
 
 
-def test_microcontrollers_give_the_same_bits(manifest):
+def test_microcontrollers_give_the_same_bits(folder, manifest):
     pytest.importorskip("tflite_micro", reason="needs requirements-tflm.txt")
     from tfprune.litert import LiteModel
     from tfprune.tflm import tflm_version, tried
 
     (entry,) = [e for e in manifest["artifacts"] if e["scheme"] == "int8"]
-    data = (FOLDER / entry["file"]).read_bytes()
-    images = np.load(FOLDER / manifest["test_data"]["file"])["x_test"]
+    data = (folder / entry["file"]).read_bytes()
+    images = np.load(folder / manifest["test_data"]["file"])["x_test"]
     trial = tried(data, LiteModel(data).fed([images]), "it")
     assert (trial.values, trial.different, trial.kernels) == (1000, 0, "reference")
     # Versions may plan their memory otherwise.
