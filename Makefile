@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Two processes, as CI has two cores; a file's tests stay together, for what they share.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: export example test test-all test-arm check format bench clean help
 
@@ -33,10 +35,10 @@ example: $(VENV)/made-dev
 	$(BIN)/python -m tools.example $(ARGS)
 
 test: $(VENV)/made-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/made-dev
-	$(BIN)/python -m pytest -m '' $(ARGS)
+	$(PYTEST) -m '' $(ARGS)
 
 test-arm: $(VENV)/made-dev
 	$(BIN)/python -m pytest -m arm -rs $(ARGS)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from tests.gates import manifest
@@ -71,6 +72,14 @@ def old_runtime() -> Path:
     folder = cache / "tflite-runtime-2.14"
     python = folder / "bin" / "python"
     probe = [str(python), "-c", "import numpy; import tflite_runtime.interpreter"]
+    cache.mkdir(parents=True, exist_ok=True)
+    # Tests run in several processes.
+    with FileLock(cache / "tflite-runtime-2.14.lock"):
+        _make_old(folder, python, probe)
+    return python
+
+
+def _make_old(folder: Path, python: Path, probe: list[str]) -> None:
     if not python.exists() or subprocess.run(probe, capture_output=True, check=False).returncode:
         venv.create(folder, with_pip=True, clear=True)
         words = ["-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
@@ -82,7 +91,6 @@ def old_runtime() -> Path:
             shutil.rmtree(folder)
             why = made.stderr.strip().splitlines()[-1:]
             pytest.skip(f"tflite-runtime 2.14 cannot be installed for this Python: {why}")
-    return python
 
 
 @pytest.fixture
