@@ -468,7 +468,9 @@ def arrays_of(path: Path) -> dict[str, Array]:
             found: Any = np.load(file, allow_pickle=False)
             return dict(found) if isinstance(found, Mapping) else {"x": found}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
-        raise RunError(f"{path}: expected an .npz or .npy file of numbers: {error}") from None
+        # Of any other file numpy says that it is pickled, and how to load it.
+        why = "it holds something else" if "pickle" in str(error) else error
+        raise RunError(f"{path}: expected an .npz or .npy file of numbers: {why}") from None
 
 
 def picture(path: Path) -> Array:
