@@ -68,14 +68,20 @@ def test_a_budget_is_met_and_one_unit_more_would_not_fit(model, pictures, what, 
     assert result.reached.why in [f"one unit more makes {size:,}" for size in more]
 
 
-def test_bytes_are_those_of_the_file(model, pictures, tmp_path):
-    whole = tfprune.export(model, tmp_path, ["int8"], pictures, name="whole")["int8"]
-    limit = round(0.6 * whole.stat().st_size)
-    result = tfprune.prune(model, pictures, layers="all", target_bytes=limit, refit=5)
-    file = tfprune.export(result.model, tmp_path, ["int8"], pictures, name="small")["int8"]
-    assert result.reached.whole == whole.stat().st_size
+@pytest.mark.parametrize("compat", [False, True])
+def test_bytes_are_those_of_the_file(model, pictures, tmp_path, compat):
+    def exported(what, name):
+        files = tfprune.export(what, tmp_path, ["int8"], pictures, name=name, compat=compat)
+        return files["int8"].stat().st_size
+
+    whole = exported(model, "whole")
+    limit = round(0.6 * whole)
+    result = tfprune.prune(
+        model, pictures, layers="all", target_bytes=limit, refit=5, file_compat=compat
+    )
+    assert result.reached.whole == whole
     # What refitting changes are values; a value that is the default of the format takes no bytes.
-    assert abs(file.stat().st_size - result.reached.reached) <= 32
+    assert abs(exported(result.model, "small") - result.reached.reached) <= 32
     assert result.reached.reached <= limit < result.reached.reached + 600
 
 

@@ -85,6 +85,7 @@ def prune(
     refit: int | None = None,
     scheme: str = "int8",
     file_batch: int | None = 1,
+    file_compat: bool = False,
     seed: int = 0,
     batch_size: int = 256,
     progress: bool = False,
@@ -132,6 +133,8 @@ def prune(
         Of the file whose bytes ``target_bytes`` counts: see :func:`tfprune.export`.
     file_batch : int or None
         Batch size of that file; None leaves it open.
+    file_compat : bool
+        Whether that file is one for tflite-runtime 2.14.
     seed : int
         Of ``random``.
     batch_size : int
@@ -155,7 +158,7 @@ def prune(
     asked = wish(
         threshold, remove=remove, target_params=target_params, target_macs=target_macs,
         target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
-        file_batch=file_batch, seed=seed,
+        file_batch=file_batch, file_compat=file_compat, seed=seed,
     )  # fmt: skip
     pruner = Pruner(
         model, x, layers=layers, skip=skip, centre=centre, batch_size=batch_size, progress=progress

@@ -227,6 +227,7 @@ def checked(
         refit=request.refit,
         scheme=schemes[0],
         file_batch=size,
+        file_compat=request.compat,
         seed=request.seed,
         called=lambda name: _flag("max_drop" if searched and "target" in name else name),
     )

@@ -114,5 +114,5 @@ def _size(model: keras.Model, survey: Survey, target: Target) -> int:
     if target.what == "macs":
         return macs(model)
     samples = next(survey.samples.batches(SAMPLES))
-    ((_, content),) = convert(model, [target.scheme], samples, target.batch)
+    ((_, content),) = convert(model, [target.scheme], samples, target.batch, target.compat)
     return len(content)

@@ -37,12 +37,15 @@ class Target:
         Of the file whose bytes count.
     batch : int or None
         Of that file.
+    compat : bool
+        Whether tflite-runtime 2.14 is to run that file.
     """
 
     what: str
     amount: float
     scheme: str = "int8"
     batch: int | None = 1
+    compat: bool = False
 
     def __str__(self) -> str:
         amount = f"{100 * self.amount:g} %" if self.amount < 1 else f"{self.amount:,.0f}"
@@ -91,6 +94,7 @@ def wish(
     refit: int | None = None,
     scheme: str = "int8",
     file_batch: int | None = 1,
+    file_compat: bool = False,
     seed: int = 0,
     called: Callable[[str], str] = str,
 ) -> Wish:
@@ -117,7 +121,7 @@ def wish(
     for what, amount in targets.items():
         if amount is not None:
             number = check_target(amount, called(f"target_{what}"))
-            target = Target(what, number, scheme, file_batch)
+            target = Target(what, number, scheme, file_batch, file_compat)
     check_choice(called("fold"), fold, FOLD_NAMES)
     by = check_select(select, bool(asked))
     if target is not None and by != "effect":
