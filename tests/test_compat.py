@@ -16,6 +16,7 @@ from tests.litert import in_litert
 from tfprune import TfpruneError, export
 from tfprune.compat import VERSIONS, check_compat
 from tfprune.convert import convert
+from tfprune.request import Request, checked
 from tfprune.tflite import OPERATORS, operator_versions
 from tools import run
 
@@ -101,6 +102,17 @@ def test_numbers_that_its_kernels_do_not_take_are_refused(tmp_path, activation, 
         export(model, tmp_path, [scheme], x, compat=True)
     assert export(model, tmp_path, [scheme], x)
     assert export(model, tmp_path, ["float32"], x, compat=True)
+
+
+def test_weights_of_4_bits_are_refused(tmp_path, rng):
+    pytest.importorskip("ai_edge_quantizer", reason="needs requirements-int4.txt")
+    model = keras.Sequential([keras.Input((64,)), kl.Dense(64, "relu"), kl.Dense(3)], name="low")
+    x = rng.random((50, 64), np.float32)
+    assert export(model, tmp_path, ["int4"], x)
+    with pytest.raises(TfpruneError, match="FULLY_CONNECTED with weights of 4 bits"):
+        export(model, tmp_path, ["int4"], x, compat=True)
+    with pytest.raises(TfpruneError, match="has no weights of 4 bits; leave int4 out"):
+        checked(Request(compat=True, schemes=("int8", "int4")))
 
 
 def test_convert_refuses_what_the_old_runtime_has_not(monkeypatch):

@@ -37,8 +37,8 @@ _BY_VERSION = {
     8: "STRIDED_SLICE",
     10: "FULLY_CONNECTED",
 }
-# Types of a first input, by TFLite's codes, which the runtime takes and then fails on when it runs.
-_INT16, _INT8 = 7, 9
+# Types of inputs, by TFLite's codes, which the runtime takes and then fails on when it runs.
+_INT16, _INT8, _INT4 = 7, 9, 17
 REFUSED = {
     ("GELU", _INT16): "GELU of 16 bits",
     ("TILE", _INT16): "TILE of 16 bits",
@@ -67,7 +67,9 @@ def check_compat(data: bytes, what: str) -> None:
         for name, version in operator_versions(data).items()
         if version > VERSIONS.get(name, 0)
     ]
-    newer += [said for use, said in REFUSED.items() if use in operator_types(data)]
+    types = operator_types(data)
+    newer += [said for use, said in REFUSED.items() if use in types]
+    newer += [f"{name} with weights of 4 bits" for name, kind in sorted(types) if kind == _INT4]
     if newer:
         raise TfpruneError(
             f"--compat: {what} needs what {RUNTIME} has not: {', '.join(newer)}; "

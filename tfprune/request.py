@@ -20,6 +20,7 @@ from tfprune.choices import (
     check_select,
     check_share,
 )
+from tfprune.compat import RUNTIME
 from tfprune.errors import TfpruneError
 from tfprune.wish import Target, Wish, wish
 
@@ -211,6 +212,10 @@ def checked(
     if request.qat is not None and "int8" not in schemes:
         raise TfpruneError(
             f"--qat: it makes the int8 file, and --schemes has none: {', '.join(schemes)}"
+        )
+    if request.compat and "int4" in schemes:
+        raise TfpruneError(
+            f"--compat: {RUNTIME} has no weights of 4 bits; leave int4 out of --schemes"
         )
     size = _batch(batch)
     _check_micro(request.c_array, device, schemes, size)

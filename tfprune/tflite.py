@@ -179,7 +179,7 @@ def operator_versions(data: bytes) -> dict[str, int]:
 
 
 def operator_types(data: bytes) -> set[tuple[str, int]]:
-    """The operators of a file by name, each with the types of its first inputs, by their code.
+    """The operators of a file by name, each with the types of its inputs, by their code.
 
     Raises
     ------
@@ -195,7 +195,7 @@ def operator_types(data: bytes) -> set[tuple[str, int]]:
             for operator in graph.tables(3):
                 name = codes[_checked(operator.scalar(0, "<I"), codes)]
                 # Left out inputs are -1.
-                inputs = [number for number in operator.ints(1)[:1] if number >= 0]
+                inputs = [number for number in operator.ints(1) if number >= 0]
                 found |= {(name, tensors[_checked(n, tensors)].scalar(1, "<b")) for n in inputs}
     except _BrokenError:
         raise TfpruneError("expected a whole TFLite file, received a broken one") from None
