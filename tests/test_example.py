@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import subprocess
-import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +26,12 @@ def git(*words: str) -> subprocess.CompletedProcess[bytes]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The committed files: those in exported/ may have been written over since."""
-    archive = git("archive", "HEAD", "exported")
+    archive = git("archive", "--format=zip", "HEAD", "exported")
     if archive.returncode:
         return ROOT / "exported"
     made = tmp_path_factory.mktemp("example")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-        tar.extractall(made, filter="data")
+    with zipfile.ZipFile(io.BytesIO(archive.stdout)) as files:
+        files.extractall(made)
     return made / "exported"
 
 

@@ -90,9 +90,7 @@ def _interrupt_surely(arrived: list[int]) -> None:
 
 
 def _unraisable(lost: Any) -> None:
-    """Says nothing of an interrupt that got lost: it comes again."""
-    if lost.exc_type is not KeyboardInterrupt:
-        sys.__unraisablehook__(lost)
+    """Says nothing once interrupted: what got lost comes again, and cut short are destructors."""
 
 
 def _interrupted(name: str, left: str) -> int:
