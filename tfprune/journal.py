@@ -1,4 +1,4 @@
-"""What a sweep has measured so far: a line of JSON for each file, kept when it is interrupted."""
+"""What was measured so far: a line of JSON for each row, kept when the work is interrupted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
@@ -77,17 +78,33 @@ class Row:
         return float(value if self.metric == "mse" else 1 - value)
 
 
-class Journal:
+class Keyed(Protocol):
+    """A dataclass with a key."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def key(self) -> str: ...
+
+
+R = TypeVar("R", bound=Keyed)
+
+
+class Lines(Generic[R]):
     """The rows of a file, and the file to add rows to.
 
     Parameters
     ----------
     path : Path
         Its folder is made for the first row. A last line that was cut off is taken away.
+    kind : type
+        Of the rows.
+    command : str
+        Whose rows they are.
 
     Attributes
     ----------
-    rows : dict of str to Row
+    rows : dict of str to row
         By their keys.
 
     Raises
@@ -96,8 +113,8 @@ class Journal:
         If it cannot be read or written, or holds something else; names the line.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, kind: type[R], command: str) -> None:
+        self._path, self._kind, self._command = path, kind, command
         folder = next(place for place in path.parents if place.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise TfpruneError(f"--output {path.parent}: expected a folder that can be written")
@@ -110,19 +127,26 @@ class Journal:
             raise TfpruneError(f"{path}: cannot be read or written ({error})") from None
         self.rows = {row.key: row for row in self._read(whole)}
 
-    def _read(self, text: str) -> Iterator[Row]:
+    def _read(self, text: str) -> Iterator[R]:
         for number, line in enumerate(text.splitlines(), 1):
             try:
-                yield Row(**json.loads(line))
+                yield self._kind(**json.loads(line))
             except (ValueError, TypeError):
                 raise TfpruneError(
-                    f"{self._path}, line {number}: expected a row of tools.sweep; take the line "
-                    "out, or choose another --output"
+                    f"{self._path}, line {number}: expected a row of {self._command}; take the "
+                    "line out, or choose another --output"
                 ) from None
 
-    def append(self, row: Row) -> None:
+    def append(self, row: R) -> None:
         """Adds a row, at once."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
             file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
         self.rows[row.key] = row
+
+
+class Journal(Lines[Row]):
+    """The rows of a sweep."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, Row, "tools.sweep")

@@ -1,0 +1,103 @@
+"""``python -m tools.reproduce STUDY``: a published study's experiments, and its figures beside ours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from typing import TYPE_CHECKING
+
+from tools.command import main as run_command
+
+if TYPE_CHECKING:
+    from tfprune.papers.study import Study
+
+# What an interrupt leaves behind.
+LEFT = "finished runs are kept, and the same command goes on from there"
+VALUED = ("--runs", "--data", "--output", "--seed")
+
+
+def reproduce(
+    *,
+    study: str = "",
+    quick: bool = False,
+    runs: int | None = None,
+    data: str | None = None,
+    output: str = "studies",
+    seed: int = 0,
+    list: bool = False,
+) -> None:
+    """Repeats a study of MNIST, and shows published and measured figures side by side.
+
+    python -m tools.reproduce STUDY, without --study. Writes OUTPUT/STUDY/results.md, results.json,
+    results.jsonl and the study's figures. The same command goes on where it was interrupted.
+
+    Args:
+        study: fanyu, zhu, bastani, zheng, mchunu, or all.
+        quick: Fewer epochs, samples, runs and points: under 2 minutes a study.
+        runs: In place of the study's own numbers of runs.
+        data: MNIST as mnist.npz; without it scikit-learn's 1,797 digits, which figures of MNIST
+            are not to be compared with.
+        output: The folder to write to, and to go on in.
+        seed: Of the first run; the next run's is one more.
+        list: Show the studies, and run nothing.
+    """
+    from tfprune.errors import TfpruneError
+    from tfprune.papers import study as studies
+
+    if list:
+        for name, title, counts in studies.listing():
+            said = ", ".join(f"{count} {what}" for what, count in counts.items())
+            print(f"{name:8} {title.partition(': ')[2]} ({said})")
+        return
+    names = studies.NAMES if study == "all" else (studies.check_name(study),)
+    if runs is not None and runs < 1:
+        raise TfpruneError(f"--runs: expected a whole number from 1, received {runs}")
+    if seed < 0:
+        raise TfpruneError(f"--seed: expected a whole number from 0, received {seed}")
+    wanted = [studies.load(name, quick, runs) for name in names]
+    _start(wanted, data, output, seed)
+
+
+def _start(wanted: Sequence[Study], data: str | None, output: str, seed: int) -> None:
+    import os
+    from pathlib import Path
+
+    from tfprune.quiet import quiet
+
+    # Convolutions train twice as fast; exported files are not compared byte by byte here.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    with quiet():
+        from tfprune.papers.runner import find_data, run
+    from tfprune.papers.tables import cut_table, table
+
+    found = find_data(data, seed, _say)
+    for study in wanted:
+        folder = Path(output) / study.name
+        made = run(
+            study, found, folder, seed=seed, say=_say,
+            command=["python", "-m", "tools.reproduce", *sys.argv[1:]],
+        )  # fmt: skip
+        print(f"\n{study.title}{', A QUICK RUN' if study.quick else ''}, on {found.name}\n")
+        print(table(made, "simple"))
+        cut = cut_table(made, "simple")
+        print(f"\n{cut}" if cut else "", end="\n" if cut else "")
+        print(f"\nall of it, with figures: {folder}/results.md", flush=True)
+
+
+def _say(line: str) -> None:
+    print(f"tfprune: {line}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; its first plain word is the study."""
+    words = [*(sys.argv[1:] if argv is None else argv)]
+    for place, word in enumerate(words):
+        if not word.startswith("-") and (place == 0 or words[place - 1] not in VALUED):
+            words[place] = f"--study={word}"
+            break
+    return run_command(reproduce, words, left=LEFT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
