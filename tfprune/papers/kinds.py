@@ -175,7 +175,8 @@ def _chained_files(
 def prune(bench: Bench, experiment: Experiment) -> Outcome:
     """Prunes a trained classifier at a threshold, by the study's rule and by the package's.
 
-    Gives ``before.``, ``study.`` and ``ours.`` accuracy, ``change`` in points by either rule,
+    ``also`` names further folds, whose values go by their names. Gives ``before.``, ``study.`` and
+    ``ours.`` accuracy, ``change`` in points by either rule,
     units removed by class, and, for the first ``files`` runs, bytes and accuracy of files.
     """
     (name,) = experiment.models
@@ -185,13 +186,14 @@ def prune(bench: Bench, experiment: Experiment) -> Outcome:
     samples = train.arrays[0][:BATCH]
     whole = scores(trained.table, predicted(trained.model, x), x, y)
     values = {f"before.{key}": value for key, value in whole.items()}
-    for rule, side in ((experiment.settings["fold"], "study"), (OURS, "ours")):
+    also = [(fold, fold) for fold in experiment.settings.get("also", ())]
+    for rule, side in ((experiment.settings["fold"], "study"), (OURS, "ours"), *also):
         made = cut(bench, name, experiment, rule)
         after = scores(trained.table, predicted(made.result.model, x), x, y)
         values |= {f"{side}.{key}": value for key, value in after.items()}
         values[f"{side}.change"] = after["accuracy"] - whole["accuracy"]
         values |= told([made], side)
-        if bench.run < experiment.settings["files"]:
+        if bench.run < experiment.settings["files"] and (rule, side) not in also:
             values[f"{side}.bytes"], run = _sized(made.result.model, samples)
             values[f"{side}.int8.accuracy"] = 100 * float(np.mean(run(x).argmax(axis=-1) == y))
             if side == "study":
