@@ -1,10 +1,9 @@
-"""``python -m tools.reproduce STUDY``: a published study's experiments, and its figures beside ours."""
+"""``python -m tools.reproduce STUDY``: a study's experiments, published figures beside ours."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-
 from typing import TYPE_CHECKING
 
 from tools.command import main as run_command

@@ -23,7 +23,7 @@ FILTERS = 64
 REQUIREMENTS = "requirements-studies.txt"
 
 
-class Missing(TfpruneError):
+class MissingError(TfpruneError):
     """A package of the optional extra is not installed."""
 
 
@@ -236,7 +236,7 @@ def hog(bench: Bench, experiment: Experiment) -> Outcome:
 
     Raises
     ------
-    Missing
+    MissingError
         Without scikit-image.
 
     References
@@ -244,7 +244,7 @@ def hog(bench: Bench, experiment: Experiment) -> Outcome:
     Dalal, Triggs (2005), "Histograms of oriented gradients for human detection".
     """
     if find_spec("skimage") is None:
-        raise Missing(f"needs {REQUIREMENTS}")
+        raise MissingError(f"needs {REQUIREMENTS}")
     from sklearn.svm import LinearSVC
 
     train, _ = bench.parts(experiment)

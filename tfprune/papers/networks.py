@@ -15,7 +15,6 @@ from tfprune.papers.study import Table
 Array = npt.NDArray[Any]
 
 LAYERS = (
-    "AdaptiveAveragePooling2D",
     "AveragePooling2D",
     "Conv2D",
     "Conv2DTranspose",

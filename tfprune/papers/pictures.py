@@ -59,7 +59,7 @@ def curves(results: Results, spec: Table) -> Figure | None:
         axes.grid(alpha=0.3)
     if not drawn:
         return None
-    handles, labels = np.atleast_1d(figure.axes)[0].get_legend_handles_labels()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=8, ncols=3, loc="outside lower center")
     figure.suptitle(spec["title"])
     return figure

@@ -49,7 +49,13 @@ class Record:
 
 
 def key_of(
-    study: Study, experiment: Experiment, run: int, seed: int, data: str, versions: Mapping[str, str]
+    study: Study,
+    experiment: Experiment,
+    run: int,
+    *,
+    seed: int,
+    data: str,
+    versions: Mapping[str, str],
 ) -> str:
     """Names a run by all that its values depend on."""
     parts = [

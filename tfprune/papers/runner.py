@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from tfprune.git import git_state
 from tfprune.journal import Lines
 from tfprune.papers import pictures, tables
 from tfprune.papers.bench import Bench, Data
-from tfprune.papers.kinds import KINDS, NEEDS, Missing
+from tfprune.papers.kinds import KINDS, NEEDS, MissingError
 from tfprune.papers.networks import CLASSES, SHAPE
 from tfprune.papers.record import Record, key_of, pack
 from tfprune.papers.study import Experiment, Study
@@ -131,15 +132,14 @@ def run(
     with meter(study.name, _epochs(study, left), unit="epoch") as drawn:
         # The mean of all epochs, not of the last few: models differ a lot.
         drawn.smoothing = 0
-        seen = 0
         for place, task in enumerate(left):
             if bench is None or bench.run != task.run:
-                bench = Bench(study, data, task.run, seed + task.run, drawn.update)
+                bench = Bench(study, data, task.run, seed + task.run, lambda: _moved(drawn))
             drawn.set_postfix_str(f"{task.experiment.id}, run {task.run + 1}")
             began = time.perf_counter()
             try:
                 made = KINDS[task.experiment.kind](bench, task.experiment)
-            except Missing as error:
+            except MissingError as error:
                 missing[task.experiment.id] = str(error)
             else:
                 journal.append(
@@ -160,8 +160,8 @@ def run(
                 )
                 tables.write(so_far(), folder)
             # Early stopping leaves epochs out; what stands in the bar is what is over.
-            seen = _epochs(study, left) - _epochs(study, left[place + 1 :])
-            drawn.update(max(0, seen - drawn.n))
+            over = _epochs(study, left) - _epochs(study, left[place + 1 :])
+            drawn.update(max(0, over - drawn.n))
     results = so_far()
     tables.write(results, folder)
     pictures.write(results, folder)
@@ -176,7 +176,7 @@ def _tasks(study: Study, data: Data, seed: int) -> list[Task]:
         for experiment in study.experiments:
             if run_ < experiment.runs:
                 used = versions() | _versions(NEEDS.get(experiment.kind, ()))
-                key = key_of(study, experiment, run_, seed, data.sha256, used)
+                key = key_of(study, experiment, run_, seed=seed, data=data.sha256, versions=used)
                 made.append(Task(experiment, run_, key))
     return made
 
@@ -190,6 +190,10 @@ def _epochs(study: Study, tasks: Sequence[Task]) -> int:
         for name in task.experiment.models
     }
     return len(tasks) + sum(study.epochs(name) for _, name, *_ in models)
+
+
+def _moved(drawn: Any) -> None:
+    drawn.update()
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

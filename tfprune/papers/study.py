@@ -154,7 +154,9 @@ def from_table(name: str, table: Table, quick: bool = False, runs: int | None = 
     if most is not None:
         models = {key: {**one, "epochs": min(one["epochs"], most)} for key, one in models.items()}
     experiments = tuple(
-        _experiment(one, whole, quick, runs) for entry in whole["experiments"] for one in _each(entry)
+        _experiment(one, whole, quick, runs)
+        for entry in whole["experiments"]
+        for one in _each(entry)
     )
     return Study(
         name=name,
@@ -192,7 +194,7 @@ def _each(entry: Table) -> Iterator[Table]:
             yield {**common, **point, "id": f"{entry['id']}.{point['id']}", "point": point["id"]}
 
 
-def _experiment(entry: Table, whole: Table, quick: bool, runs: int | None) -> Experiment:
+def _experiment(entry: Table, whole: Table, runs: int | None) -> Experiment:
     known = ("id", "kind", "models", "runs", "train", "test", "rows", "published", "points", "note")
     published = entry.get("published", {})
     rows = tuple(
@@ -211,7 +213,7 @@ def _experiment(entry: Table, whole: Table, quick: bool, runs: int | None) -> Ex
         kind=entry["kind"],
         models=tuple(entry.get("models", ())),
         settings={key: value for key, value in entry.items() if key not in known},
-        runs=runs or (1 if quick else entry.get("runs", whole["runs"])),
+        runs=runs or int(entry.get("runs", whole["runs"])),
         train=min(entry.get("train", whole["train"]), whole["train"]),
         test=min(entry.get("test", whole["test"]), whole["test"]),
         rows=rows,

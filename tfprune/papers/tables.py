@@ -72,9 +72,7 @@ def to_markdown(results: Results) -> str:
     cut = cut_table(results)
     if cut:
         parts += ["## Pruned: the study's rule and the package's", CUT_TEXT, cut]
-    notes = list(
-        dict.fromkeys(f"- {row.label}: {row.note}" for _, row in results.rows if row.note)
-    )
+    notes = list(dict.fromkeys(f"- {row.label}: {row.note}" for _, row in results.rows if row.note))
     if notes:
         parts += ["## Notes", "\n".join(notes)]
     for figure in study.figures:
@@ -92,8 +90,8 @@ def _warnings(results: Results) -> str:
         )
     if not results.comparable:
         lines.append(
-            f"**On {results.about['data']['name']}, not on MNIST**: published figures are of MNIST, "
-            "so no difference is shown."
+            f"**On {results.about['data']['name']}, not on MNIST**: published figures are of "
+            "MNIST, so no difference is shown."
         )
     if len(results.records) + _never(results) < results.total:
         lines.append(
@@ -133,9 +131,9 @@ def table(results: Results, form: str = "pipe") -> str:
 
 
 CUT_TEXT = (
-    "Units removed are in percent of the layers' units, *constant* (a dead ReLU is the constant 0) + "
-    "*similar* + *complementary*. Bytes are of int8 TFLite files: the study's network with zeros for "
-    "what was removed; the same without what was removed; the package's."
+    "Units removed are in percent of the layers' units, *constant* (a dead ReLU is the constant "
+    "0) + *similar* + *complementary*. Bytes are of int8 TFLite files of first runs: the study's "
+    "network with zeros for what was removed; the same without what was removed; the package's."
 )
 
 
