@@ -153,11 +153,10 @@ def from_table(name: str, table: Table, quick: bool = False, runs: int | None = 
     models = whole["models"]
     if most is not None:
         models = {key: {**one, "epochs": min(one["epochs"], most)} for key, one in models.items()}
-    experiments = tuple(
-        _experiment(one, whole, quick, runs)
-        for entry in whole["experiments"]
-        for one in _each(entry)
-    )
+    if quick and runs is None:
+        runs = 1
+    entries = (one for entry in whole["experiments"] for one in _each(entry))
+    experiments = tuple(_experiment(one, whole, runs) for one in entries)
     return Study(
         name=name,
         title=whole["title"],
@@ -213,7 +212,7 @@ def _experiment(entry: Table, whole: Table, runs: int | None) -> Experiment:
         kind=entry["kind"],
         models=tuple(entry.get("models", ())),
         settings={key: value for key, value in entry.items() if key not in known},
-        runs=runs or int(entry.get("runs", whole["runs"])),
+        runs=entry.get("runs", whole["runs"]) if runs is None else runs,
         train=min(entry.get("train", whole["train"]), whole["train"]),
         test=min(entry.get("test", whole["test"]), whole["test"]),
         rows=rows,
