@@ -212,7 +212,7 @@ def _experiment(entry: Table, whole: Table, runs: int | None) -> Experiment:
         kind=entry["kind"],
         models=tuple(entry.get("models", ())),
         settings={key: value for key, value in entry.items() if key not in known},
-        runs=int(entry.get("runs", whole["runs"])) if runs is None else runs,
+        runs=runs or int(entry["runs"] if "runs" in entry else whole["runs"]),
         train=min(entry.get("train", whole["train"]), whole["train"]),
         test=min(entry.get("test", whole["test"]), whole["test"]),
         rows=rows,
