@@ -26,6 +26,12 @@ ROOMS = [
     "plots", "micro", "card", "sweepplot", "manifest", "job", "sweep",
 ]  # fmt: skip
 
+# The sub-package of the studies may import all rooms, and its own before; no room imports it.
+PAPERS = [
+    "study", "record", "summary", "tables", "pictures", "networks", "bench", "cutting", "kinds",
+    "runner",
+]  # fmt: skip
+
 
 def imported(path: Path) -> set[str]:
     """The package's rooms that a file imports, anywhere in it."""
@@ -50,6 +56,29 @@ def test_imports_go_down(room):
     assert imported(ROOT / "tfprune" / f"{room}.py") <= below
 
 
+def test_every_module_of_the_studies_has_its_place():
+    files = {path.stem for path in (ROOT / "tfprune" / "papers").glob("*.py")} - {"__init__"}
+    assert files == set(PAPERS)
+
+
+@pytest.mark.parametrize("module", PAPERS)
+def test_imports_of_the_studies_go_down(module):
+    below = set(PAPERS[: PAPERS.index(module)])
+    tree = ast.parse((ROOT / "tfprune" / "papers" / f"{module}.py").read_text())
+    seen = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "tfprune.papers":
+            seen |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tfprune.papers."):
+            seen.add(str(node.module).rpartition(".")[2])
+    assert seen <= below
+
+
+def test_files_are_short():
+    files = [path for part in ("tfprune", "tools", "tests") for path in (ROOT / part).rglob("*.py")]
+    assert [path for path in files if len(path.read_text().splitlines()) >= 400] == []
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -59,7 +88,9 @@ def test_imports_go_down(room):
         "tfprune.request",
         "tfprune.sweeptable",
         "tfprune.litert",
+        "tfprune.papers.tables",
         "tools.export",
+        "tools.reproduce",
         "tools.sweep",
     ],
 )
@@ -71,7 +102,7 @@ def test_no_tensorflow_before_it_is_needed(module):
     assert done.stdout.split() == ["False", "False"]
 
 
-@pytest.mark.parametrize("module", ["tools.export", "tools.sweep"])
+@pytest.mark.parametrize("module", ["tools.export", "tools.reproduce", "tools.sweep"])
 def test_a_command_can_be_interrupted_as_soon_as_it_starts(module):
     """Whatever is imported before the handlers are set is time in which Ctrl-C is a traceback."""
     code = f"import sys, {module}; print(*sys.modules)"
@@ -84,7 +115,10 @@ def test_a_command_can_be_interrupted_as_soon_as_it_starts(module):
 
 def test_the_wheel_holds_the_package_alone():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["packages"] == ["tfprune"]
+    setup = project["tool"]["setuptools"]
+    assert setup["packages"] == ["tfprune", "tfprune.papers"]
+    # The studies are data that an installed package reads.
+    assert setup["package-data"]["tfprune.papers"] == ["*.toml"]
 
 
 def test_the_public_names_are_there():

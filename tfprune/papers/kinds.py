@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -71,7 +72,7 @@ def _pictures(bench: Bench, experiment: Experiment, trained: Trained) -> dict[st
         made["reconstructions"] = np.stack(rows)
     if experiment.settings.get("filters"):
         layer = next(one for one in trained.model.layers if isinstance(one, keras.layers.Conv2D))
-        kernel = np.array(layer.kernel)[..., 0, :FILTERS].transpose(2, 0, 1)
+        kernel = keras.ops.convert_to_numpy(layer.kernel)[..., 0, :FILTERS].transpose(2, 0, 1)
         low, high = (extreme(kernel, axis=(1, 2), keepdims=True) for extreme in (np.min, np.max))
         made["filters"] = (kernel - low) / np.maximum(high - low, 1e-9)
     return made
@@ -212,8 +213,17 @@ def classifier(bench: Bench, experiment: Experiment) -> Outcome:
     x, y = _test(bench, experiment)
     assert train.y is not None
     model = _estimator(experiment.settings, bench.seed)
-    model.fit(train.arrays[0].reshape(len(train), -1), train.y)
+    _fit(model, train.arrays[0].reshape(len(train), -1), train.y)
     return _right(model.predict(x.reshape(len(x), -1)), y)
+
+
+def _fit(model: Any, x: Array, y: Array) -> None:
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # How many steps it may take is a setting of the study.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x, y)
 
 
 def _estimator(settings: dict[str, Any], seed: int) -> Any:
@@ -250,7 +260,8 @@ def hog(bench: Bench, experiment: Experiment) -> Outcome:
     train, _ = bench.parts(experiment)
     x, y = _test(bench, experiment)
     model = LinearSVC(C=experiment.settings["penalty"], random_state=bench.seed)
-    model.fit(_described(train.arrays[0], experiment.settings), train.y)
+    assert train.y is not None
+    _fit(model, _described(train.arrays[0], experiment.settings), train.y)
     return _right(model.predict(_described(x, experiment.settings)), y)
 
 

@@ -104,7 +104,8 @@ def untied(model: keras.Model, table: Table) -> keras.Model:
     made = build({**table, "layers": layers})
     for new, old in zip(made.layers, model.layers, strict=True):
         if isinstance(old, TiedDense):
-            new.set_weights([np.transpose(old.of.kernel), np.array(old.bias)])
+            kernel, bias = map(keras.ops.convert_to_numpy, (old.of.kernel, old.bias))
+            new.set_weights([kernel.T, bias])
         else:
             new.set_weights(old.get_weights())
     compile_for(made, table, 1)
