@@ -40,7 +40,8 @@ def cut(bench: Bench, name: str, experiment: Experiment, fold: str) -> Cut:
     """Prunes one of the study's models by the experiment's threshold."""
     settings = experiment.settings
     pruner = bench.pruner(name, experiment)
-    what = [name, experiment.train, settings["on"], settings["centre"], settings["degrees"], fold]
+    what = [name, experiment.train, experiment.test, settings.get("change"), fold]
+    what += [settings[key] for key in ("on", "centre", "degrees")]
 
     def make() -> Cut:
         result = pruner.prune(wish(settings["degrees"], fold=fold))

@@ -72,6 +72,7 @@ def points(results: Results, spec: Table) -> Figure | None:
     drawn = False
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         _plain(axes)
+        shown = [one for line in panel["lines"] for one in _points_of(results, line["experiment"])]
         for line, colour in zip(panel["lines"], COLOURS, strict=False):
             found = [
                 (_place(one, panel), measured)
@@ -101,9 +102,14 @@ def points(results: Results, spec: Table) -> Figure | None:
             axes.plot(*zip(*said, strict=True), "x", color="black", label="published")
         if panel.get("log"):
             axes.set_xscale("log")
+            places = sorted({_place(one, panel) for one in shown})
+            axes.set_xticks(places, [f"{place:g}" for place in places])
+            axes.minorticks_off()
+        if panel.get("from_zero"):
+            axes.set_ylim(bottom=0)
         axes.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"])
         axes.grid(alpha=0.3)
-        if panel["lines"] and axes.get_legend_handles_labels()[0]:
+        if len(axes.get_legend_handles_labels()[0]) > 1:
             axes.legend(frameon=False, fontsize=8)
     figure.suptitle(spec["title"])
     return figure if drawn else None
