@@ -26,7 +26,7 @@ def write(results: Results, folder: Path) -> None:
         figure = DRAWN[spec["kind"]](results, spec)
         if figure is not None:
             out = io.BytesIO()
-            figure.savefig(out, dpi=DPI, format="png")
+            figure.savefig(out, dpi=spec.get("dpi", DPI), format="png")
             write_whole(folder / spec["file"], out.getvalue())
 
 
@@ -56,6 +56,9 @@ def curves(results: Results, spec: Table) -> Figure | None:
         axes.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"])
         if panel.get("log"):
             axes.set_yscale("log")
+        if panel.get("percent"):
+            for axis in ("major", "minor"):
+                getattr(axes.yaxis, f"set_{axis}_formatter")("{x:g}")
         axes.grid(alpha=0.3)
     if not drawn:
         return None
@@ -150,7 +153,7 @@ def reconstructions(results: Results, spec: Table) -> Figure | None:
     grid = figure.subplots(len(rows), count, squeeze=False)
     for (label, images), line in zip(rows, grid, strict=True):
         for axes, image in zip(line, images, strict=True):
-            axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+            axes.imshow(image, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     figure.suptitle(spec["title"], fontsize=10)
