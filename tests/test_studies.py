@@ -75,8 +75,8 @@ PUBLISHED = {
         "784-512-10, SGD: accuracy (just under 50 %)": 50,
         "784-512-10, Adam: accuracy (above 95 %)": 95,
         "784-512-64-10, ReLU, tanh, SGD: accuracy (below 50 %)": 50,
-        "784-512-10, SGD, mean squared error: accuracy": 50,
-        "784-512-64-10, SGD, mean squared error: accuracy": 50,
+        "tried: 784-512-10, SGD, mean squared error: accuracy": 50,
+        "tried: 784-512-64-10, SGD, mean squared error: accuracy": 50,
     },
 }
 
