@@ -72,9 +72,14 @@ def to_markdown(results: Results) -> str:
     cut = cut_table(results)
     if cut:
         parts += ["## Pruned: the study's rule and the package's", CUT_TEXT, cut]
-    notes = list(dict.fromkeys(f"- {row.label}: {row.note}" for _, row in results.rows if row.note))
+    notes: dict[str, str] = {}
+    for _, row in results.rows:
+        if row.note:
+            # One note for all rows of an experiment, by what they have in common.
+            notes.setdefault(row.note, row.label.rpartition(": ")[0] or row.label)
     if notes:
-        parts += ["## Notes", "\n".join(notes)]
+        lines = [f"- {label}: {note}" for note, label in notes.items()]
+        parts += ["## Notes", "\n".join(lines)]
     for figure in study.figures:
         parts.append(f"![{figure['title']}]({figure['file']})")
     parts += ["## How it was made", manifest(results)]
