@@ -155,7 +155,8 @@ def from_table(name: str, table: Table, quick: bool = False, runs: int | None = 
         models = {key: {**one, "epochs": min(one["epochs"], most)} for key, one in models.items()}
     if quick and runs is None:
         runs = 1
-    entries = (one for entry in whole["experiments"] for one in _each(entry))
+    told = (entry for entry in whole["experiments"] if not entry.get("skip"))
+    entries = (one for entry in told for one in _each(entry))
     experiments = tuple(_experiment(one, whole, runs) for one in entries)
     return Study(
         name=name,
