@@ -228,6 +228,15 @@ def test_an_interrupted_study_goes_on(digits, tmp_path, monkeypatch):
     assert len(calls) == 7
 
 
+def test_figures_that_went_astray_are_an_error_and_not_kept(digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        kinds.KINDS, "classifier", lambda bench, one: kinds.Outcome({"error": float("nan")})
+    )
+    with pytest.raises(TfpruneError, match="table2.linear, run 1: expected a finite error"):
+        go(tiny("fanyu", only=("table2.linear",)), digits, tmp_path)
+    assert not (tmp_path / "results.jsonl").exists()
+
+
 def record(run, **values):
     return Record(f"key{run}", "test", "one", run, values)
 

@@ -19,7 +19,7 @@ from tfprune.git import git_state
 from tfprune.journal import Lines
 from tfprune.papers import pictures, tables
 from tfprune.papers.bench import Bench, Data
-from tfprune.papers.kinds import KINDS, NEEDS, MissingError
+from tfprune.papers.kinds import KINDS, NEEDS, MissingError, Outcome
 from tfprune.papers.networks import CLASSES, SHAPE
 from tfprune.papers.record import Record, key_of, pack
 from tfprune.papers.study import Experiment, Study
@@ -142,6 +142,7 @@ def run(
             except MissingError as error:
                 missing[task.experiment.id] = str(error)
             else:
+                _check_finite(task, made)
                 journal.append(
                     Record(
                         key=task.key,
@@ -190,6 +191,16 @@ def _epochs(study: Study, tasks: Sequence[Task]) -> int:
         for name in task.experiment.models
     }
     return len(tasks) + sum(study.epochs(name) for _, name, *_ in models)
+
+
+def _check_finite(task: Task, made: Outcome) -> None:
+    for figures in (made.values, *made.history):
+        for name, value in figures.items():
+            if not np.isfinite(value):
+                raise TfpruneError(
+                    f"{task.experiment.id}, run {task.run + 1}: expected a finite {name}, received "
+                    f"{value}; the training went astray, try another --seed"
+                )
 
 
 def _moved(drawn: Any) -> None:
