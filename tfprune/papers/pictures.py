@@ -54,6 +54,7 @@ def curves(results: Results, spec: Table) -> Figure | None:
                 axes.plot(x, y, style, color=colour, label=f"{label}, {told}")
                 drawn = True
         axes.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"])
+        axes.xaxis.get_major_locator().set_params(integer=panel["x"] == "epoch")
         if panel.get("log"):
             axes.set_yscale("log")
         if panel.get("percent"):
