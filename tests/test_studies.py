@@ -198,7 +198,7 @@ def test_a_quick_study_on_the_bundled_digits(reproduced):
 
 
 def test_an_interrupted_study_goes_on(digits, tmp_path, monkeypatch):
-    made = tiny("fanyu", only=("table2.linear", "table2.3-NN", "table2.pairwise linear"))
+    made = tiny("fanyu", only=("table2.linear", "table2.3-NN", "table2.large MLP"))
     calls = []
 
     def breaks(bench, experiment):
@@ -218,7 +218,7 @@ def test_an_interrupted_study_goes_on(digits, tmp_path, monkeypatch):
     journal.write_text(first + first[:40])
     results, said = go(made, digits, tmp_path)
     assert said == ["fanyu (quick): 3 runs on digits, 1 of them done before"]
-    assert calls == ["table2.linear", "table2.3-NN", "table2.3-NN", "table2.pairwise linear"]
+    assert calls == ["table2.linear", "table2.3-NN", "table2.3-NN", "table2.large MLP"]
     assert journal.read_text().startswith(first)
     assert len(results.records) == 3
     go(made, digits, tmp_path)
