@@ -185,12 +185,13 @@ def _tasks(study: Study, data: Data, seed: int) -> list[Task]:
 def _epochs(study: Study, tasks: Sequence[Task]) -> int:
     """How many the trainings of these tasks take, models that they share counted once, and one
     for each task beside."""
-    models = {
-        (task.run, name, str(task.experiment.settings.get("change")), task.experiment.train)
-        for task in tasks
-        for name in task.experiment.models
-    }
-    return len(tasks) + sum(study.epochs(name) for _, name, *_ in models)
+    models = {}
+    for task in tasks:
+        change = task.experiment.settings.get("change", {})
+        for name in task.experiment.models:
+            epochs = change.get("model", {}).get("epochs", study.epochs(name))
+            models[task.run, name, str(change), task.experiment.train] = epochs
+    return len(tasks) + sum(models.values())
 
 
 def _check_finite(task: Task, made: Outcome) -> None:
