@@ -100,7 +100,7 @@ def test_the_full_settings_are_the_studies():
     assert made["zhu"].models["bp"]["optimizer"] == {"type": "Adam", "learning_rate": 0.005}
     assert next(one.runs for one in made["zhu"].experiments if one.id == "bp") == 10
     assert {made["zhu"].epochs(name) for name in ("autoencoder", "convolutional")} == {20}
-    assert made["zheng"].epochs("cnn"), made["zheng"].epochs("fnn") == (10, 100)
+    assert (made["zheng"].epochs("cnn"), made["zheng"].epochs("fnn")) == (10, 100)
     assert {(one.train, one.test) for one in made["zheng"].experiments} == {(20_000, 2_000)}
     points = {one.id: one.settings["degrees"] for one in made["zheng"].experiments if "." in one.id}
     wanted = range(15, 61, 5)
