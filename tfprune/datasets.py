@@ -184,9 +184,11 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
     except FileNotFoundError:
         raise TfpruneError(f"{path}: no such file") from None
     except Exception as error:  # Truncated or foreign files fail in zipfile, zlib or numpy.
+        told = str(error).splitlines()[0] if str(error) else repr(error)
+        # Of any foreign file numpy says that it is pickled, and how to load it.
+        why = "" if "allow_pickle" in told else f" ({told})"
         raise TfpruneError(
-            f"{path}: expected a readable .npz file without pickles, "
-            f"received something else ({str(error).splitlines()[0] if str(error) else error!r})"
+            f"{path}: expected a readable .npz file without pickles, received something else{why}"
         ) from None
     notes: list[str] = []
     parts = _parts(path, arrays, found, inputs)
