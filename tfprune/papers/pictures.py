@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,9 @@ def write(results: Results, folder: Path) -> None:
 
 def curves(results: Results, spec: Table) -> Figure | None:
     """A quantity over epochs, or over seconds, training dashed and test solid; mean of the runs."""
-    panels = spec["panels"]
-    figure = Figure(figsize=(5.2 * len(panels), 4), layout="constrained")
+    figure, panels = _side_by_side(spec["panels"])
     drawn = False
-    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
-        _plain(axes)
+    for axes, panel in panels:
         for name, colour in zip(spec["experiments"], COLOURS, strict=False):
             runs = [record.history for record in results.of(name) if record.history]
             if not runs:
@@ -71,11 +69,9 @@ def curves(results: Results, spec: Table) -> Figure | None:
 
 def points(results: Results, spec: Table) -> Figure | None:
     """Quantities over the points of experiments, the published figures as crosses."""
-    panels = spec["panels"]
-    figure = Figure(figsize=(5.2 * len(panels), 4), layout="constrained")
+    figure, panels = _side_by_side(spec["panels"])
     drawn = False
-    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
-        _plain(axes)
+    for axes, panel in panels:
         shown = [one for line in panel["lines"] for one in _points_of(results, line["experiment"])]
         for line, colour in zip(panel["lines"], COLOURS, strict=False):
             found = [
@@ -180,6 +176,15 @@ def filters(results: Results, spec: Table) -> Figure | None:
         axes.imshow(kernel, cmap="gray_r", vmin=0, vmax=1)
     figure.suptitle(spec["title"], fontsize=10)
     return figure
+
+
+def _side_by_side(panels: Sequence[Table]) -> tuple[Figure, list[tuple[Any, Table]]]:
+    """A figure with axes for each panel."""
+    figure = Figure(figsize=(5.2 * len(panels), 4), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    for one in axes:
+        _plain(one)
+    return figure, list(zip(axes, panels, strict=True))
 
 
 def _plain(axes: Any) -> None:

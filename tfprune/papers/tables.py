@@ -197,10 +197,10 @@ def manifest(results: Results) -> str:
         commit += " with changes"
     used = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     data = about["data"]
-    hours = sum(record.seconds for record in results.records) / 60
+    minutes = sum(record.seconds for record in results.records) / 60
     return (
         f"```sh\n{shlex.join(about['command'])}\n```\n\n"
         f"{data['name']}, {data['train']:,} training and {data['test']:,} test images, "
         f"sha256 `{data['sha256'][:16]}…`; first seed {about['seed']}, the next run's is one more; "
-        f"{hours:.0f} minutes in all; commit {commit}; {used}."
+        f"{minutes:.0f} minutes in all; commit {commit}; {used}."
     )
