@@ -14,7 +14,7 @@ help:
 	@echo "make test      the tests; make test-all: with the slow ones"
 	@echo "make test-arm  files on emulated Raspberry Pis, where Debian's packages can be had"
 	@echo "make check     lint and types; make format: put the code in order"
-	@echo "make example   the files that exported/ brings along (TFPRUNE_MNIST=mnist.npz)"
+	@echo "make example   the files in exported/example (TFPRUNE_MNIST=mnist.npz)"
 	@echo "make bench     the benchmarks"
 
 $(VENV)/made: requirements.txt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,27 @@ def test_accuracy_in_a_folder_is_that_of_the_very_file(gate, folders, tmp_path):
     code, out, err = gate(old, tmp_path / "new", "--all")
     assert (code, "50.00 %" in out) == (0, False)
     assert "not the file that the manifest measured" in err
+
+
+def test_an_export_inside_another_is_left_alone(gate, folders, tmp_path):
+    """exported/example of a checkout is none of the models that make export wrote."""
+    made = tmp_path / "made"
+    shutil.copytree(folders / "small", made)
+    shutil.copytree(folders / "large", made / "example")
+    shutil.copytree(folders / "small", made / ".tfprune-stage-0")
+    old = {path.name: path.stat().st_size for path in made.glob("*.tflite")}
+    nested = {f"example/{name}" for name in old}
+    code, out, err = gate(old, made, "--all", "--format", "json")
+    assert (code, err) == (0, "")
+    assert {model["name"] for model in json.loads(out)["models"]} == {*old, *nested}
+    for folder in (made, made / "example"):
+        (folder / "manifest.json").write_text(json.dumps({"schema": 1, "artifacts": []}))
+    code, out, err = gate(old, made, "--all", "--format", "json")
+    assert {model["name"] for model in json.loads(out)["models"]} == set(old)
+    assert "example/ in" in err
+    assert "not compared" in err
+    assert gate(made, folders / "small", "--update")[0] == 0
+    assert {path.name for path in (made / "example").glob("*.tflite")} == set(old)
 
 
 @pytest.mark.parametrize("name", ["base", "base.json"])

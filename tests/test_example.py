@@ -1,4 +1,4 @@
-"""The files that the repository brings along in exported/."""
+"""The files that the repository brings along in exported/example/."""
 
 from __future__ import annotations
 
@@ -23,16 +23,39 @@ def git(*words: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=False)
 
 
+# What the commands of the README and the tests write into a checkout.
+WRITTEN = (
+    ".venv/bin/python", "exported/manifest.json", "exported/cnn_float32.tflite",
+    "exported/cnn_prune30.keras", "exported/cnn_test.npz", "exported/plots/hidden_angles.png",
+    "exported/.tfprune-lock", "exported/example/.tfprune-lock", "sweep/sweep.png",
+    "studies/zheng/results.md", "tfprune.egg-info/PKG-INFO", "build/lib/tfprune/job.py",
+    "dist/tfprune.whl", "tfprune/__pycache__/job.cpython-311.pyc", ".hypothesis/examples",
+    ".pytest_cache/README.md", ".mypy_cache/3.11/x.json", ".ruff_cache/0.8/x", ".coverage",
+    "mnist.npz",
+)  # fmt: skip
+
+
+def test_what_commands_write_is_not_for_git():
+    done = git("check-ignore", "--no-index", *WRITTEN)
+    if done.returncode == 128:
+        pytest.skip("not a checkout of git")
+    assert done.stdout.decode().split() == list(WRITTEN)
+    tracked = git("ls-files", "exported", "sweep", "studies").stdout.decode().split()
+    assert {name for name in tracked if not name.startswith("exported/example/")} == {
+        "exported/.gitkeep"
+    }
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The committed files: those in exported/ may have been written over since."""
-    archive = git("archive", "--format=zip", "HEAD", "exported")
+    """The committed files: those of the checkout may have been written over since."""
+    archive = git("archive", "--format=zip", "HEAD", "exported/example")
     if archive.returncode:
-        return ROOT / "exported"
+        return ROOT / "exported" / "example"
     made = tmp_path_factory.mktemp("example")
     with zipfile.ZipFile(io.BytesIO(archive.stdout)) as files:
         files.extractall(made)
-    return made / "exported"
+    return made / "exported" / "example"
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,8 @@ def checkout(tmp_path_factory):
         if name and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    for words in (["init", "-q"], ["add", "-A"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -47,12 +49,12 @@ def checkout(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shell(checkout):
+def shell(checkout, tmp_path_factory):
     environment = {
         **os.environ,
         "PATH": f"{checkout / '.venv' / 'bin'}:{os.environ['PATH']}",
         "GITHUB_STEP_SUMMARY": str(checkout / "summary.md"),
-        "TFPRUNE_CACHE": str(checkout / "cache"),
+        "TFPRUNE_CACHE": str(tmp_path_factory.mktemp("cache")),
     }
     done: dict[str, int] = {}
 
@@ -66,6 +68,22 @@ def shell(checkout):
             done[command] = result.returncode
 
     return run
+
+
+def test_an_export_leaves_the_checkout_clean(checkout, shell):
+    """For git: neither a tracked file nor an untracked one that it would show."""
+
+    def status() -> str:
+        words = ["git", "status", "--porcelain", "--untracked-files=all", "--", "exported", ".venv"]
+        done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=True)
+        return "".join(line for line in done.stdout.splitlines(True) if not line.startswith("A  "))
+
+    shell('make export ARGS="--dataset digits --seed 0"')
+    assert (checkout / "exported" / "manifest.json").is_file()
+    assert status() == ""
+    (checkout / "exported" / "example" / "seen.md").touch()
+    assert status() == "?? exported/example/seen.md\n"
+    (checkout / "exported" / "example" / "seen.md").unlink()
 
 
 def test_the_workflows_run_and_pass(checkout, shell):

@@ -9,7 +9,7 @@ from tfprune.budgets import Config, tightened
 from tfprune.digest import text_digest
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
-from tfprune.sizes import MANIFEST, SCHEMA, Side, read_side
+from tfprune.sizes import MANIFEST, SCHEMA, Side, members, read_side
 
 
 def update(baseline: Path, candidate: Path, config_file: Path | None, config: Config) -> list[str]:
@@ -99,7 +99,7 @@ def _sync(baseline: Path, candidate: Path, new: Side) -> None:
         place = baseline / name
         place.parent.mkdir(parents=True, exist_ok=True)
         write_whole(place, model.path.read_bytes())
-    for file in baseline.rglob("*.tflite"):
+    for file in members(baseline):
         if file.relative_to(baseline).as_posix() not in new.models:
             file.unlink()
     if new.manifest is not None:

@@ -13,6 +13,8 @@ from tfprune.tflite import read, shares
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+# How the names of files and folders begin that are there only while a run writes.
+PRIVATE = ".tfprune-"
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,16 @@ def read_side(path: Path, what: str) -> Side:
 
 def _folder(path: Path, what: str) -> Side:
     manifest = _manifest(path / MANIFEST, what) if (path / MANIFEST).is_file() else None
-    files = sorted(file for file in path.rglob("*.tflite") if file.is_file())
+    files, exports = _members(path)
     if not files:
         raise TfpruneError(f"{what} {path}: expected .tflite files, the folder has none")
     known = {entry["file"]: entry for entry in manifest["artifacts"]} if manifest else {}
     models: dict[str, Model] = {}
-    warnings = []
+    warnings = [
+        f"{folder.relative_to(path).as_posix()}/ in {path} has a {MANIFEST} of its own: an export "
+        "apart, not compared here"
+        for folder in exports
+    ]
     for file in files:
         name = file.relative_to(path).as_posix()
         shares(file)  # A file that cannot be read through has no size worth comparing.
@@ -115,6 +121,33 @@ def _folder(path: Path, what: str) -> Side:
     missing = sorted(set(known) - set(models))
     warnings += [f"{name}: in the manifest but not in {path}" for name in missing]
     return Side(models, _tensorflow(manifest), manifest, tuple(warnings))
+
+
+def members(folder: Path) -> list[Path]:
+    """The ``.tflite`` files of a folder and of the folders in it, sorted.
+
+    Hidden ``.tfprune-`` folders, where a run prepares its files, do not count. Where the folder
+    has a manifest, a folder in it that has one too is an export apart, and its files do not count.
+    """
+    return _members(folder)[0]
+
+
+def _members(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files, and the exports apart that were left out."""
+    files: list[Path] = []
+    exports: list[Path] = []
+    has_manifest = (folder / MANIFEST).is_file()
+    for file in sorted(folder.rglob("*.tflite")):
+        names = file.relative_to(folder).parts
+        if not file.is_file() or any(name.startswith(PRIVATE) for name in names):
+            continue
+        between = [folder.joinpath(*names[:depth]) for depth in range(1, len(names))]
+        apart = next((place for place in between if (place / MANIFEST).is_file()), None)
+        if has_manifest and apart is not None:
+            exports += [apart] if apart not in exports else []
+        else:
+            files.append(file)
+    return files, exports
 
 
 def _tensorflow(manifest: dict[str, Any] | None) -> str | None:

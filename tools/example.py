@@ -7,7 +7,7 @@ from typing import Any
 
 from tools.command import main
 
-# What stands in exported/: the file to compare with and the smallest.
+# What stands in exported/example/: the file to compare with and the smallest.
 KEPT = (("original", "float32"), ("pruned", "int8"))
 COMMAND = (
     "python -m tools.export --prune 30 --dataset mnist --seed 0 --schemes float32,int8 "
@@ -16,7 +16,7 @@ COMMAND = (
 MANIFEST = "manifest.json"
 
 
-def example(*, data: str | None = None, output: str = "exported") -> None:
+def example(*, data: str | None = None, output: str = "exported/example") -> None:
     """Exports the built-in CNN on MNIST, and keeps two files, 100 samples, manifest and card.
 
     Needs MNIST and requirements-tflm.txt.
