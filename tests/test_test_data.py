@@ -58,6 +58,50 @@ def test_run_repeats_the_manifests_figures(shipped, capsys):
         assert manifest["test_data"]["scores"][file.name]["accuracy"] == entry["accuracy"]
 
 
+def test_samples_of_other_data_are_warned_of(shipped, tmp_path, capsys):
+    """A file of one export scored on the samples of another: right by chance, at best."""
+    folder, manifest = shipped
+    about = {key: manifest["dataset"][key] for key in ("name", "sha256")}
+    arrays = dict(np.load(folder / "cnn_test.npz"))
+    assert json.loads(str(arrays["dataset"])) == about
+    pi = tmp_path / "pi"
+    pi.mkdir()
+    for name in ("cnn_float32.tflite", "cnn_int8.tflite", "manifest.json", "cnn_test.npz"):
+        (pi / name).write_bytes((folder / name).read_bytes())
+    # Not a file of this export, so nothing is known of it.
+    (pi / "cnn_int8.tflite").write_bytes((folder / "cnn_dynamic.tflite").read_bytes())
+    files = [str(pi / "cnn_float32.tflite"), str(pi / "cnn_int8.tflite")]
+
+    def warnings(dataset=None, text=None):
+        text = json.dumps(dataset) if text is None else text
+        np.savez(pi / "other.npz", **{**arrays, "dataset": np.array(text)})
+        code = run.main([*files, "--data", str(pi / "other.npz"), "--runs", "0", "--json"])
+        out, err = capsys.readouterr()
+        assert code == 0
+        report = json.loads(out)
+        assert "".join(f"run.py: warning: {line}\n" for line in report["warnings"]) == err
+        return report["warnings"]
+
+    assert warnings(about) == []
+    (said,) = warnings({"name": "mnist", "sha256": "06af5dfe" + "0" * 56})
+    digits = f"the data set 'digits' (SHA-256 {about['sha256'][:8]})"
+    assert said.startswith(f"{files[0]} was made on {digits}, ")
+    assert f"{pi / 'other.npz'} is of 'mnist' (SHA-256 06af5dfe)" in said
+    # The same name does not make it the same data.
+    assert len(warnings({**about, "sha256": "0" * 64})) == 1
+    # What is malformed says nothing of the data; a line break in a name stays in its line.
+    for text in ("", "{", "[1]", "{}", "[" * 100_000, '{"name": 1, "sha256": 2}'):
+        assert warnings(text=text) == []
+    (said,) = warnings({"name": "two\nlines\u202e\x1b[1m", "sha256": ""})
+    assert said.isprintable()
+    (pi / "manifest.json").write_text(json.dumps({**manifest, "dataset": None}))
+    assert warnings({**about, "sha256": "0" * 64}) == []
+    (pi / "manifest.json").write_text("[" * 100_000)
+    assert warnings({**about, "sha256": "0" * 64}) == []
+    (pi / "manifest.json").unlink()
+    assert warnings({**about, "sha256": "0" * 64}) == []
+
+
 def test_more_samples_than_there_are_is_a_mistake(environment, tmp_path):  # noqa: F811
     done = command(
         environment, "--dataset", "digits", "--test-data", "1000", "--output", tmp_path / "out"

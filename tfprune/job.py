@@ -114,7 +114,9 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         test_data: dict[str, Any] | None = None
         if request.test_data:
             path = stage / f"{about['name']}_test.npz"
-            test_data = chosen.write(path, x, signature_names(model))
+            test_data = chosen.write(
+                path, x, signature_names(model), {"name": data.name, "sha256": data.sha256}
+            )
             test_data["scores"] = chosen_scores
         _draw(result, artifacts, stage / "plots")
         made = manifest.manifest(

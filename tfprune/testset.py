@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,19 @@ class TestSet:
         difference = output[self.index].astype(float) - target
         return {"mse": float(np.mean(difference**2))}
 
-    def write(self, path: Path, x: Sequence[Array], names: Sequence[str]) -> dict[str, Any]:
+    def write(
+        self,
+        path: Path,
+        x: Sequence[Array],
+        names: Sequence[str],
+        dataset: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Writes an ``.npz`` that ``tools/run.py`` reads as it is.
 
         Arrays ``x_test``, or ``x_test_NAME`` for several inputs, as the files take them before
         they quantise; ``y_test``, unless outputs are held against the input; and ``scoring``,
         JSON text that says what the labels are: ``metric``, ``output``, and ``threshold`` where
-        a single unit decides.
+        a single unit decides. Where the data set is given, ``dataset`` is JSON text as well.
 
         Parameters
         ----------
@@ -64,6 +70,8 @@ class TestSet:
             All test data, for each input.
         names : sequence of str
             The files' names of the inputs.
+        dataset : mapping, optional
+            ``name`` and ``sha256`` of the data that the samples are of, as in the manifest.
 
         Returns
         -------
@@ -89,7 +97,9 @@ class TestSet:
             )
             if not scoring["copy"]:
                 arrays["y_test"] = target
-        np.savez_compressed(path, scoring=np.array(json.dumps(scoring)), **arrays)  # type: ignore[arg-type]
+        texts = {"scoring": scoring} | ({"dataset": dict(dataset)} if dataset else {})
+        arrays |= {key: np.array(json.dumps(value)) for key, value in texts.items()}
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
         return {
             "file": path.name,
             "samples": len(self.index),

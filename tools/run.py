@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -41,6 +42,8 @@ RUNS = 1000
 ROUND_SECONDS = 1.0
 # An output as large as the input, and of at least so many numbers, is taken for its copy.
 LEAST_RECONSTRUCTION = 16
+# No larger manifest is read.
+MANIFEST_BYTES = 2**24
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Channels of a pixel by a PNG's colour type: grey, RGB, palette, grey and RGB with alpha.
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -140,6 +143,10 @@ def run(flags: argparse.Namespace) -> None:
     if kind:
         notes = sorted({note for model in models for note in model.notes})
         report |= {"data": str(path), "samples": len(models[0].x[0]), "notes": notes}
+    if kind == "data":
+        report["warnings"] = [line for model in models for line in other_data(model, loaded, path)]
+        for line in report["warnings"]:
+            print(f"run.py: warning: {line}", file=sys.stderr)
     report |= {"peak_memory_bytes": peak_memory(), "files": results}
     print(json.dumps(report, indent=2) if flags.json else text(report))
 
@@ -214,6 +221,8 @@ class Model:
 
     Attributes
     ----------
+    sha256 : str
+        Of the file's content.
     names : list of str
         Of the inputs, in the order of the model.
     inputs, outputs : list of dict
@@ -228,6 +237,7 @@ class Model:
 
     def __init__(self, path: Path, package: str, runtime: Any, flags: argparse.Namespace) -> None:
         self.path, content = path, path.read_bytes()
+        self.sha256 = hashlib.sha256(content).hexdigest()
         if content[4:8] != b"TFL3":
             raise RunError(f"{path}: expected a TFLite file, received something else")
         kinds = runtime.OpResolverType
@@ -605,6 +615,41 @@ def scores(outputs: Sequence[Array], model: Model, labels: Mapping[str, Array]) 
     limit = told.get("threshold", 0.5 if out.min() >= 0 and out.max() <= 1 else 0.0)
     decided = out.argmax(axis=-1) if out.ndim > 1 and out.shape[-1] > 1 else out.ravel() > limit
     return {"accuracy": float(np.mean(decided == goal.reshape(decided.shape)))}
+
+
+def other_data(model: Model, loaded: Mapping[str, Array], path: Path) -> list[str]:
+    """Says that a file was made on other data than the samples are of, where both are known.
+
+    An .npz of ``tools.export --test-data`` names its data set in ``dataset``; what a file was made
+    on stands in the manifest.json beside it, if that knows this very file.
+    """
+    samples = dataset_of(str(loaded["dataset"]) if "dataset" in loaded else "")
+    manifest, text = model.path.with_name("manifest.json"), ""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if manifest.is_file() and manifest.stat().st_size <= MANIFEST_BYTES:
+            text = manifest.read_text(encoding="utf-8")
+    training = dataset_of(text, model.path.name, model.sha256)
+    if not samples or not training or samples["sha256"] == training["sha256"]:
+        return []
+    on, of = (f"{known['name']!r} (SHA-256 {known['sha256'][:8]})" for known in (training, samples))
+    advice = "its scores on other data say little, export it again with --test-data"
+    return [f"{model.path} was made on the data set {on}, {path} is of {of}: {advice}"]
+
+
+def dataset_of(text: str, file: str = "", sha256: str = "") -> dict[str, str] | None:
+    """The data set, ``name`` and ``sha256``, that JSON text tells of; None if it tells of none.
+
+    With a file's name and digest the text is a manifest, which has to know that file.
+    """
+    try:
+        told = json.loads(text)
+        if file:
+            entries = [(entry["file"], entry["sha256"]) for entry in told["artifacts"]]
+            told = told["dataset"] if (file, sha256) in entries else None
+        known = {key: told[key] for key in ("name", "sha256")}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return known if all(isinstance(value, str) for value in known.values()) else None
 
 
 def squared(out: Array, target: Array) -> float:
