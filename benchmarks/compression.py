@@ -27,10 +27,10 @@ with quiet():
     from tfprune.convert import convert, outputs_of
     from tfprune.distil import Distillation, tools
     from tfprune.evaluate import yardstick
-    from tfprune.inputs import input_shapes
     from tfprune.litert import LiteModel
     from tfprune.models import load_model
-    from tfprune.parts import Dataset, Wanted, prepare
+    from tfprune.parts import Dataset, prepare
+    from tfprune.preprocessing import wanted
     from tfprune.pruning import prune
     from tfprune.qat import RATE, quantisation_aware
 
@@ -55,8 +55,7 @@ def model_and_data(asked: argparse.Namespace) -> tuple[keras.Model, Dataset]:
     raw = datasets.load("auto", asked.data, asked.seed, say)
     if asked.model:
         model = load_model(Path(asked.model))
-        wanted = [Wanted(name, shape, True) for name, shape in input_shapes(model).items()]
-        return model, prepare(raw, "auto", wanted, 10_000, asked.seed)
+        return model, prepare(raw, "auto", wanted(model), 10_000, asked.seed)
     data = prepare(raw, "auto", None, 10_000, asked.seed)
     model, _ = training.trained(
         "cnn", None, data.train, data.validation,

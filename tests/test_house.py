@@ -21,9 +21,9 @@ ROOMS = [
     "layers", "copies", "ledger", "trace", "groups", "costs", "widths", "measure", "shrink",
     "precision", "refit", "evidence", "survey", "litert", "tflm", "flatbuffer", "compact", "int4",
     "convert", "targets", "pruning", "translate", "bridge", "distil", "compression", "qat",
-    "distance", "fitting", "rounding", "healing", "parts", "datasets", "evaluate", "testset",
-    "models", "versions", "training", "finetune", "retraining", "variants", "search", "staging",
-    "plots", "micro", "card", "sweepplot", "manifest", "job", "sweep",
+    "distance", "fitting", "rounding", "healing", "parts", "preprocessing", "datasets", "evaluate",
+    "testset", "models", "versions", "training", "finetune", "retraining", "variants", "search",
+    "staging", "plots", "micro", "card", "sweepplot", "manifest", "job", "sweep",
 ]  # fmt: skip
 
 # The sub-package of the studies may import all rooms, and its own before; no room imports it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -148,11 +148,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer in a graph: what it read and what it made, tensors alone."""
+    """One call of a layer in a graph: what it read and what it made, tensors alone.
+
+    ``args`` and ``kwargs`` are the whole call, constants and all.
+    """
 
     layer: Any
     read: list[Any]
     made: list[Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 def graph_of(model: keras.Model) -> tuple[keras.Model, list[Call]]:
@@ -161,7 +166,7 @@ def graph_of(model: keras.Model) -> tuple[keras.Model, list[Call]]:
 
     def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
         made = layer(*args, **kwargs)
-        calls.append(Call(layer, _tensors((args, kwargs)), _tensors(made)))
+        calls.append(Call(layer, _tensors((args, kwargs)), _tensors(made), args, kwargs))
         return made
 
     graph = keras.models.clone_model(

@@ -26,7 +26,8 @@ from tfprune.layers import MAKERS
 from tfprune.litert import LiteModel, latencies
 from tfprune.micro import check_early, examined
 from tfprune.models import BUILT_IN, load_model
-from tfprune.parts import Dataset, Wanted, prepare
+from tfprune.parts import Dataset, prepare
+from tfprune.preprocessing import wanted
 from tfprune.progress import meter
 from tfprune.pruning import Pruner, PruneResult
 from tfprune.qat import check_quantisable
@@ -168,13 +169,10 @@ def model_and_data(
         name = path.stem
         functional(model)  # A model without known shapes is told here.
         _check_names(request, model)
-        wanted = [
-            Wanted(name, shape, "float" in tensor.dtype)
-            for (name, shape), tensor in zip(input_shapes(model).items(), model.inputs, strict=True)
-        ]
-        names = [want.name for want in wanted]
-        raw = datasets.load(request.dataset, request.data, request.seed, say, names)
-        data = prepare(raw, request.scale, wanted, request.calibration, request.seed)
+        raw = datasets.load(
+            request.dataset, request.data, request.seed, say, list(input_shapes(model))
+        )
+        data = prepare(raw, request.scale, wanted(model), request.calibration, request.seed)
         check_test_count(request.test_data, len(data.test))
     return model, data, {"name": name, "sha256": file_digest(path) if path else None}
 

@@ -21,15 +21,78 @@ Shape = tuple[int | None, ...]
 
 # Share of the training data that is held back for choices.
 VALIDATION_SHARE = 1 / 12
+# Samples whose spread tells their range.
+MOST_FOR_SPREAD = 1000
+
+
+@dataclass(frozen=True)
+class OwnScaling:
+    """What a model itself does to an input before its first weights: ``x * factor + offset``.
+
+    Attributes
+    ----------
+    layer : str
+        The path of the first layer or operation that scales or shifts.
+    factor, offset : float
+        Of all of them together; the middle one of those of the channels.
+    """
+
+    layer: str
+    factor: float
+    offset: float
+
+    def takes_raw(self, spread: float) -> bool:
+        """Whether it is bytes from 0 to 255 that the model scales, and not values from 0 to 1.
+
+        Parameters
+        ----------
+        spread : float
+            The standard deviation of the bytes.
+        """
+        zero = -self.offset / self.factor if self.factor else 0.0
+        # Values from 0 to 1 are never centred outside of them. Else: which of the two comes
+        # nearer to a standard deviation of 1, on a scale of ratios.
+        return zero > 1 or abs(self.factor) * spread < 255**0.5
+
+
+@dataclass(frozen=True)
+class InputScale:
+    """How the samples for one input were brought to the range in which the model takes them.
+
+    Attributes
+    ----------
+    dtype : str
+        Of the array as it came.
+    factor : float
+        That it was multiplied by.
+    auto : float
+        The factor that ``--scale auto`` takes for it.
+    """
+
+    dtype: str
+    factor: float = 1.0
+    auto: float = 1.0
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an input of a model takes: samples of a shape, floats or whole numbers."""
+    """What an input of a model takes.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int or None
+        Of a sample.
+    floats : bool
+        False for whole numbers: indices, not brightness.
+    scaling : OwnScaling or None
+        What the model does to the range by itself.
+    """
 
     name: str
     shape: Shape
     floats: bool = True
+    scaling: OwnScaling | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +143,8 @@ class Dataset:
         The data set that was wanted and could not be had.
     notes : tuple of str
         What was done to the data, for the user to know.
+    scales : tuple of InputScale
+        Of each input, in their order.
     """
 
     name: str
@@ -90,6 +155,7 @@ class Dataset:
     test: Part
     fallback_from: str | None = None
     notes: tuple[str, ...] = ()
+    scales: tuple[InputScale, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +188,8 @@ def prepare(
     ----------
     raw : Raw
     scale : {"auto", "none"}
-        ``auto`` brings uint8 to [0, 1], but for inputs of whole numbers.
+        ``auto`` brings uint8 to [0, 1], but for inputs of whole numbers, for inputs that the
+        model scales by itself, and where no value is greater than 1.
     wanted : sequence of Wanted or None
         What the model's inputs take, in their order; None if the model is made for the data.
     calibration : int
@@ -143,10 +210,11 @@ def prepare(
             f"data: expected arrays for {len(inputs)} inputs ({names}), {raw.name} is one array; "
             "add --data FILE.npz with x_train_NAME and x_test_NAME for each input NAME"
         )
-    changes = []
+    changes, scales = [], []
     for train, test, want in zip(raw.train.arrays, raw.test.arrays, inputs, strict=True):
-        change, said = _fitted(train, test, scale, want)
+        change, used, said = _fitted(train, test, scale, want)
         changes.append(change)
+        scales.append(used)
         notes += [f"input {want.name}: {note}" if want and count > 1 else note for note in said]
 
     def ready(part: Part) -> Part:
@@ -162,12 +230,13 @@ def prepare(
         test=ready(raw.test),
         fallback_from=raw.fallback_from,
         notes=tuple(notes),
+        scales=tuple(scales),
     )
 
 
 def _fitted(
     train: Array, test: Array, scale: str, wanted: Wanted | None
-) -> tuple[Callable[[Array], Array], list[str]]:
+) -> tuple[Callable[[Array], Array], InputScale, list[str]]:
     """What is to be done to the samples for one input, and that in words."""
     shape = train.shape[1:]
     if shape != test.shape[1:]:
@@ -175,10 +244,9 @@ def _fitted(
             f"data: expected training and test samples of one shape, received "
             f"{shape} and {test.shape[1:]}"
         )
-    # Numbers that a model takes as integers are indices, not brightness.
-    floats = wanted is None or wanted.floats
-    scaled = scale == "auto" and floats
-    if (train.dtype == np.uint8) != (test.dtype == np.uint8) and scaled:
+    factor, why = _auto_factor(train, test, wanted)
+    scaled = scale == "auto" and factor != 1
+    if scaled and (train.dtype == np.uint8) != (test.dtype == np.uint8):
         raise TfpruneError(
             f"data: expected x_train and x_test in one range, received {train.dtype} and "
             f"{test.dtype}; scale them yourself and say --scale none"
@@ -190,17 +258,29 @@ def _fitted(
         add_axis = len(wanted.shape) == len(channel) and all(
             want in (None, size) for want, size in zip(wanted.shape, channel, strict=True)
         )
-    scaled = scaled and train.dtype == np.uint8
-    notes = []
-    if scaled:
-        notes.append("uint8 scaled from 0..255 to 0..1")
-    elif train.dtype == np.uint8 and scale == "auto":
-        notes.append("uint8 left as it is, the model takes whole numbers")
+    notes = [why] if why and scale == "auto" else []
     if add_axis:
         notes.append(f"channel axis added: {shape} to {channel}")
 
     def change(data: Array) -> Array:
         data = data[..., None] if add_axis else data
-        return data.astype(np.float32) / 255 if scaled else data
+        return data.astype(np.float32) * np.float32(factor) if scaled else data
 
-    return change, notes
+    used = InputScale(str(train.dtype), factor if scaled else 1.0, factor)
+    return change, used, notes
+
+
+def _auto_factor(train: Array, test: Array, wanted: Wanted | None) -> tuple[float, str]:
+    """The factor that ``--scale auto`` takes for an input, and why, in words."""
+    if np.uint8 not in (train.dtype, test.dtype):
+        return 1.0, ""
+    # Numbers that a model takes as integers are indices, not brightness.
+    if wanted is not None and not wanted.floats:
+        return 1.0, "uint8 left as it is, the model takes whole numbers"
+    if max(train.max(), test.max()) <= 1:
+        return 1.0, "not scaled, as no value of the uint8 data is greater than 1"
+    own = None if wanted is None else wanted.scaling
+    if own is not None and own.takes_raw(float(train[:MOST_FOR_SPREAD].std())):
+        return 1.0, f"not scaled, as layer {own.layer} scales it"
+    after = f" (layer {own.layer} goes on from there)" if own is not None else ""
+    return 1 / 255, f"uint8 scaled from 0..255 to 0..1{after}"

@@ -285,6 +285,7 @@ def _common(request: Request, model: str, data: Dataset) -> dict[str, Any]:
         "model": model,
         "data": data.sha256,
         "scale": request.scale,
+        "factors": [scale.factor for scale in data.scales],
         "seed": request.seed,
         "calibration": request.calibration,
         "centre": request.centre,

@@ -68,7 +68,7 @@ def export(
         dataset: auto (MNIST, else the bundled digits), mnist or digits.
         data: FILE.npz with x_train, y_train, x_test, y_test, or x, y; labels may lack.
             For a model of several inputs x_train_NAME, x_test_NAME, or x_NAME, for every input.
-        scale: auto (uint8 to 0..1) or none.
+        scale: auto (uint8 to 0..1, but for a model that scales by itself) or none.
         model: cnn, mlp, autoencoder, or the path of a .keras or .h5 file.
         units: Width of a built-in model's hidden layer.
         epochs: Of training a built-in model.

@@ -44,7 +44,7 @@ def sweep(
         model: cnn, mlp, autoencoder, or the path of a .keras or .h5 file.
         data: FILE.npz with x_train, y_train, x_test, y_test, or x, y; labels may lack.
         dataset: auto (MNIST, else the bundled digits), mnist or digits.
-        scale: auto (uint8 to 0..1) or none.
+        scale: auto (uint8 to 0..1, but for a model that scales by itself) or none.
         units: Width of a built-in model's hidden layer.
         epochs: Of training a built-in model.
         selections: Some of effect,span,angle,magnitude,random; all of them by default.
