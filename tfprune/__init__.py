@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tfprune.errors import TfpruneError
+from tfprune.errors import PruningWarning, TfpruneError
 
 if TYPE_CHECKING:
     from tfprune.convert import export
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tfprune.pruning import PruneResult, prune
 
 __version__ = "0.1.0"
-__all__ = ["PruneResult", "TfpruneError", "export", "heal", "prune"]
+__all__ = ["PruneResult", "PruningWarning", "TfpruneError", "export", "heal", "prune"]
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.
 _ROOMS = {"PruneResult": "pruning", "prune": "pruning", "export": "convert", "heal": "healing"}

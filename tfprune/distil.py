@@ -14,6 +14,7 @@ from tfprune.errors import TfpruneError
 from tfprune.inputs import Array
 from tfprune.progress import meter
 from tfprune.quiet import quiet
+from tfprune.safe_gradients import safe_gradients
 
 BATCH_SIZE = 100
 # Variance below which an output counts as constant.
@@ -88,7 +89,7 @@ class Distillation:
         rate = tf_keras.optimizers.schedules.CosineDecay(start, self.steps)
         losses = [_loss(target, tf_keras) for target in self._targets]
         network.compile(tf_keras.optimizers.Adam(rate), losses)
-        with meter(what, self.steps, self._progress, "step") as drawn:
+        with safe_gradients(network), meter(what, self.steps, self._progress, "step") as drawn:
             count = tf_keras.callbacks.LambdaCallback(
                 on_train_batch_end=lambda batch, logs: drawn.update()
             )

@@ -3,3 +3,7 @@
 
 class TfpruneError(ValueError):
     """Says what was expected, what came, and what to do, in one line."""
+
+
+class PruningWarning(UserWarning):
+    """What a user of the library should know of a result that is not an error."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfprune.errors import TfpruneError
 from tfprune.inputs import Array
 from tfprune.progress import meter
+from tfprune.safe_gradients import safe_gradients
 
 # Largest and smallest; in between, so many steps in an epoch.
 MOST, LEAST, STEPS = 128, 16, 64
@@ -52,7 +53,7 @@ def fit(
         If the loss is NaN or infinite.
     """
     taught = _taught(network)
-    with meter(what, epochs * samples, progress) as drawn:
+    with safe_gradients(network), meter(what, epochs * samples, progress) as drawn:
         for epoch in range(epochs):
             for batches in _together(feed(), epochs * samples):
                 loss = taught(batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,14 @@ import keras
 import numpy as np
 
 from tfprune.choices import check_centre, check_refit
+from tfprune.errors import PruningWarning
 from tfprune.evidence import chosen, in_span, nowhere_empty
 from tfprune.fold import FOLDS, Scheme, intake
 from tfprune.moments import Array
 from tfprune.records import LayerResult, Reached, Skipped
 from tfprune.refit import refit as refit_survivors
 from tfprune.report import layer_table
+from tfprune.safe_gradients import newly_unsafe
 from tfprune.select import Selection
 from tfprune.shrink import Cut, shrink
 from tfprune.survey import Seen, Survey, survey
@@ -221,6 +224,15 @@ class Pruner:
                 smaller, seen.model, shrunk, {layer.name: layer.kept for layer in results},
                 samples=seen.samples, iterations=steps, progress=self._progress,
             )  # fmt: skip
+        unsafe = newly_unsafe(smaller, seen.model)
+        if unsafe:
+            warnings.warn(
+                f"training the pruned model may end the process: {', '.join(unsafe)} now reads "
+                "fewer than 16 channels with a stride, which TensorFlow's oneDNN kernels get "
+                "wrong; set TF_ENABLE_ONEDNN_OPTS=0 before TensorFlow is imported",
+                PruningWarning,
+                stacklevel=2,
+            )
         return PruneResult(
             model=smaller,
             layers=tuple(results),

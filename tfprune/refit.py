@@ -26,6 +26,8 @@ from tfprune.layers import CONVOLUTIONS, SEPARABLE
 from tfprune.precision import in_float32
 from tfprune.progress import meter
 from tfprune.readings import Trace
+from tfprune.safe_gradients import safe_gradients
+from tfprune.threads import threads_for
 from tfprune.trace import trace
 
 Array = npt.NDArray[Any]
