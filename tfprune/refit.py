@@ -41,6 +41,8 @@ BATCH = 512
 HELD_BACK = 5
 # Steps of L-BFGS that are remembered.
 MEMORY = 20
+# Steps without a smaller error on the samples held back after which fitting ends.
+PATIENCE = 10
 # Relative squared error that is rounding already.
 NOTHING = 1e-9
 
@@ -113,7 +115,8 @@ def refit(
         for group in order:
             block = _block(ours, theirs, group, kept)
             if block is not None:
-                _fit(block, x, iterations)
+                with safe_gradients(block.ours):
+                    _fit(block, x, iterations)
                 for path, layer in (block.makers | block.readers).items():
                     values = layer.get_weights()
                     ours.copies[path].set_weights(values)
@@ -192,24 +195,30 @@ def _fit(block: _Block, x: Sequence[Array], iterations: int) -> None:
         for part in (~held, held)
     )
     start = _vector(block.variables)
-    best = (check.value(start), start)
+    best, waited = (check.value(start), start), 0
     if best[0] <= NOTHING:
         return
 
     def look(xk: Array) -> None:
-        nonlocal best
+        nonlocal best, waited
         error = check.value(xk)
         if error < best[0]:
-            best = (error, xk.copy())
+            best, waited = (error, xk.copy()), 0
+            return
+        waited += 1
+        if waited == PATIENCE:
+            raise StopIteration
 
-    optimize.minimize(
-        fit,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        callback=look,
-        options={"maxiter": iterations, "maxcor": MEMORY},
-    )
+    # Products of some long vectors: threads would wait for each other longer than they compute.
+    with threads_for(1):
+        optimize.minimize(
+            fit,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            callback=look,
+            options={"maxiter": iterations, "maxcor": MEMORY},
+        )
     _assign(block.variables, best[1])
 
 
