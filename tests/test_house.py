@@ -21,6 +21,7 @@ ROOMS = [
     "layers", "copies", "safe_gradients", "ledger", "trace", "groups", "costs", "widths", "measure",
     "shrink",
     "precision", "refit", "evidence", "survey", "litert", "tflm", "flatbuffer", "compact", "int4",
+    "saved_model",
     "convert", "targets", "pruning", "translate", "bridge", "distil", "compression", "qat",
     "distance", "fitting", "rounding", "healing", "parts", "preprocessing", "datasets", "evaluate",
     "testset", "models", "versions", "training", "finetune", "retraining", "variants", "search",

@@ -33,6 +33,7 @@ from tfprune.litert import LiteModel
 from tfprune.precision import HALF, in_float32
 from tfprune.progress import meter
 from tfprune.quiet import quiet
+from tfprune.saved_model import write_saved_model
 
 Converter = Any
 Array = npt.NDArray[Any]
@@ -141,13 +142,7 @@ def convert(
             keras.InputSpec(shape=(batch, *data.shape[1:]), dtype=tensor.dtype, name=name)
             for name, tensor, data in zip(names, model.inputs, samples, strict=True)
         ]
-        try:
-            with quiet():
-                model.export(folder, verbose=False, input_signature=[packed(model, specs)])
-        except Exception as error:
-            raise TfpruneError(
-                f"model {model.name}: TensorFlow cannot export it: {error}"
-            ) from error
+        write_saved_model(model, specs, folder)
         expected = outputs_of(model, samples)
         for scheme in schemes:
             fed = dict(zip(names, samples, strict=True))
