@@ -24,7 +24,11 @@ ROOMS = [
     "saved_model",
     "convert", "targets", "pruning", "translate", "bridge", "distil", "compression", "qat",
     "distance", "fitting", "rounding", "healing", "parts", "preprocessing", "datasets", "evaluate",
-    "testset", "models", "versions", "training", "finetune", "retraining", "variants", "search",
+    "testset",
+    "keras_classes", "keras1", "keras2_forms", "keras2_layers", "keras2_nodes", "keras2_ops",
+    "keras2", "keras2_training", "model_config", "trust", "h5_weights", "keras_archive",
+    "keras2_twin", "model_files",
+    "models", "versions", "training", "finetune", "retraining", "variants", "search",
     "staging", "plots", "micro", "card", "sweepplot", "manifest", "job", "sweep",
 ]  # fmt: skip
 

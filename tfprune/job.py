@@ -165,7 +165,7 @@ def model_and_data(
         name = request.model
     else:
         path = Path(request.model)
-        model = load_model(path, request.unsafe)
+        model = load_model(path, request.unsafe, say=say)
         name = path.stem
         functional(model)  # A model without known shapes is told here.
         _check_names(request, model)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 from keras import layers as kl
 
+from tfprune import model_files
 from tfprune.errors import TfpruneError
 
 Shape = tuple[int, ...]
@@ -72,8 +72,13 @@ BUILT_IN: dict[str, Callable[[Shape, int, int | None], keras.Model]] = {
 }
 
 
-def load_model(path: Path, unsafe: bool = False, compiled: bool = False) -> keras.Model:
-    """Reads a ``.keras`` or ``.h5`` file.
+def load_model(
+    path: Path,
+    unsafe: bool = False,
+    compiled: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> keras.Model:
+    """Reads a ``.keras`` or ``.h5`` file, one of Keras 1 and 2 as well.
 
     Parameters
     ----------
@@ -82,6 +87,8 @@ def load_model(path: Path, unsafe: bool = False, compiled: bool = False) -> kera
         Whether code in the file (a Lambda layer) may be loaded.
     compiled : bool
         Whether to load its compile settings too.
+    say : callable, optional
+        Is told in a line what was adapted in a file of an older Keras.
 
     Raises
     ------
@@ -92,34 +99,7 @@ def load_model(path: Path, unsafe: bool = False, compiled: bool = False) -> kera
         raise TfpruneError(f"--model {path}: no such file, and not one of {', '.join(BUILT_IN)}")
     if not path.is_file():
         raise TfpruneError(f"--model {path}: expected a file, received a folder")
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise TfpruneError(
-            f"--model {path}: expected a .keras file as Keras 3 saves it (a zip archive), "
-            "received something else; is it truncated?"
-        )
     try:
-        model = keras.models.load_model(path, compile=compiled, safe_mode=not unsafe)
-    except Exception as error:  # Keras, zipfile and h5py each raise their own for a bad file.
-        text = str(error)
-        if "lambda" in text.lower() and not unsafe:
-            raise TfpruneError(
-                f"--model {path}: it would run code on loading (a Lambda layer); "
-                "add --unsafe if you trust the file"
-            ) from None
-        if "custom" in text.lower() or "locate class" in text.lower():
-            raise TfpruneError(
-                f"--model {path}: it needs classes that are not Keras' own ({first_line(text)}); "
-                "load it in Python, where they are registered, and call tfprune.prune"
-            ) from None
-        raise TfpruneError(
-            f"--model {path}: Keras cannot read it ({first_line(text) or type(error).__name__})"
-        ) from None
-    if not isinstance(model, keras.Model):
-        raise TfpruneError(f"--model {path}: expected a model, received {type(model).__name__}")
-    return model
-
-
-def first_line(text: str) -> str:
-    """The first line of a message, shortened to one that a terminal shows."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return line if len(line) <= 200 else line[:197] + "..."
+        return model_files.load(path, unsafe, compiled, say)
+    except TfpruneError as error:
+        raise TfpruneError(f"--model {path}: {error}") from None

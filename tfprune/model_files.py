@@ -1,0 +1,196 @@
+"""Models read from files: the configuration first, as data; then Keras builds what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+
+from tfprune import (
+    h5_weights,
+    keras2,
+    keras2_training,
+    keras2_twin,
+    keras_archive,
+    model_config,
+    trust,
+)
+from tfprune.errors import TfpruneError
+from tfprune.keras2_forms import Adapted
+
+Say = Callable[[str], None] | None
+# Numbers that a model may hold beside those in its file: tables that layers make themselves.
+SPARE = 1_000_000
+
+
+def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
+    """The model in a file; see :func:`tfprune.models.load_model`.
+
+    Raises
+    ------
+    TfpruneError
+        With the reason alone, not the file's name.
+    """
+    if h5py.is_hdf5(path):
+        model = _from_h5(path, unsafe, compiled, say)
+    elif zipfile.is_zipfile(path):
+        model = _from_keras(path, unsafe, compiled, say)
+    else:
+        raise TfpruneError(
+            "expected a .keras file as Keras 3 saves it (a zip archive) or an .h5 file, "
+            "received something else; is it truncated?"
+        )
+    if not isinstance(model, keras.Model):
+        raise TfpruneError(f"expected a model, received {type(model).__name__}")
+    return model
+
+
+def _from_h5(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
+    try:
+        file = h5py.File(path)
+    except OSError as error:
+        raise TfpruneError(f"HDF5 cannot open it ({reason(error)}); is it truncated?") from None
+    with file:
+        numbers = h5_weights.check_arrays(file, path.stat().st_size)
+        text = h5_weights.text_attribute(file.attrs, "model_config")
+        if text is None or "model_weights" not in file:
+            raise TfpruneError(
+                "it has no model_config: weights alone, as save_weights writes them? "
+                "Build the model in Python, load them and save it whole, as .keras"
+            )
+        version = h5_weights.text_attribute(file.attrs, "keras_version")
+        config = model_config.parsed(text, "model_config")
+        adapted = _adapted(config)
+        safe = adapted.config if unsafe else trust.trusted(adapted.config, False)
+        model = _built(safe, unsafe, numbers)
+        _attempt(lambda: h5_weights.assign(model, file["model_weights"], adapted, version))
+        if compiled:
+            training = h5_weights.text_attribute(file.attrs, "training_config")
+            if training is not None:
+                _compile(model, model_config.parsed(training, "training_config"))
+        backend = h5_weights.text_attribute(file["model_weights"].attrs, "backend")
+    compared = None
+    # tf_keras takes Theano's kernels as they are.
+    if (version is None or not version.startswith("3")) and backend != h5_weights.THEANO:
+        compared = keras2_twin.difference(model, config, path)
+    if say and adapted.changes:
+        same = "" if compared is None else f"; computes what tf_keras computes (to {compared:.0e})"
+        written = f"Keras {version}" if version else "an old Keras"
+        say(f"{path.name}: written by {written}; adapted: {', '.join(adapted.changes)}{same}")
+    return model
+
+
+def _adapted(config: Any) -> Adapted:
+    try:
+        return keras2.adapted(config)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, TfpruneError):
+            raise
+        raise TfpruneError(
+            f"its configuration is not as Keras writes it ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _from_keras(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
+    archive = keras_archive.read(path)
+    config, changes = archive.config, []
+    if archive.version is not None and archive.version.startswith("2"):
+        adapted = _adapted(config)
+        config, changes = adapted.config, adapted.changes
+        if adapted.edits:
+            raise TfpruneError(f"written by Keras {archive.version}: {adapted.edits[0].what}")
+        if compiled and isinstance(archive.config.get("compile_config"), dict):
+            training = {**archive.config["compile_config"]}
+            training["optimizer_config"] = training.pop("optimizer", None)
+            config["compile_config"] = keras2_training.compile_config(training)
+    if not unsafe:
+        config = trust.trusted(config, compiled)
+        if archive.assets and not keras_archive.needs_assets(config):
+            raise TfpruneError(
+                f"it has files that none of its layers reads ({next(iter(archive.assets))}); "
+                "add --unsafe if you trust the file"
+            )
+    # Keras reads files alone, and it is to read what was checked.
+    with tempfile.TemporaryDirectory(prefix="tfprune-") as folder:
+        copy_of = Path(folder) / "model.keras"
+        keras_archive.write(copy_of, config, archive)
+        with weights_within(archive.numbers):
+            model = _attempt(
+                lambda: keras.models.load_model(copy_of, compile=compiled, safe_mode=not unsafe)
+            )
+    if say and changes:
+        say(f"{path.name}: written by Keras {archive.version}; adapted: {', '.join(changes)}")
+    return model
+
+
+def _built(config: Any, unsafe: bool, numbers: int) -> keras.Model:
+    with weights_within(numbers):
+        # Keras takes configurations apart while it reads them.
+        return _attempt(
+            lambda: keras.saving.deserialize_keras_object(
+                copy.deepcopy(config), safe_mode=not unsafe
+            )
+        )
+
+
+@contextlib.contextmanager
+def weights_within(numbers: int) -> Iterator[None]:
+    """While it lasts, layers get weights for so many numbers, and some; no more is allocated.
+
+    A configuration of a few bytes can ask for any size of layer; a file has weights for all of it.
+    """
+    left = numbers + SPARE
+    original = keras.layers.Layer.add_weight
+
+    def add_weight(self: Any, shape: Any = None, *args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        sizes = (shape,) if isinstance(shape, int) else shape or ()
+        left -= math.prod(int(size) for size in sizes)
+        if left < 0:
+            raise TfpruneError(
+                f"layer {self.name!r} has weights of shape {tuple(sizes)}, "
+                f"where the file has {numbers:,} numbers in all"
+            )
+        return original(self, shape, *args, **kwargs)
+
+    keras.layers.Layer.add_weight = add_weight
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = original
+
+
+def _compile(model: keras.Model, training: Any) -> None:
+    config = keras2_training.compile_config(training)
+    _attempt(lambda: model.compile_from_config(config))
+
+
+def _attempt(function: Callable[[], Any]) -> Any:
+    """Calls Keras, whose errors are of many kinds."""
+    try:
+        return function()
+    except TfpruneError:
+        raise
+    except Exception as error:  # Keras, numpy and h5py each raise their own for a bad file.
+        raise TfpruneError(f"Keras cannot read it ({reason(error)})") from None
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in one line: Keras' last cause, whole, without the configuration."""
+    text = str(error)
+    for mark in ("Exception encountered:", "Original error:"):
+        text = text.rpartition(mark)[2] if mark in text else text
+    text = re.split(r"\n\s*(?:Full object config|Full config|config=|Arguments received by)", text)[
+        0
+    ]
+    text = re.sub(r"(?:Full object config|Full config): \{.*", "", text, flags=re.DOTALL)
+    return " ".join(text.split()).strip(" '\"") or type(error).__name__
