@@ -80,7 +80,7 @@ def test_the_manifest_has_its_fields(first):
     assert manifest["model"]["name"] == "cnn"
     prune = manifest["prune"]
     assert prune["threshold_degrees"] == 30
-    assert (prune["centre"], prune["fold"]) == ("auto", "least-squares")
+    assert (prune["centre"], prune["fold"]) == ("mean", "least-squares")
     assert prune["skipped"] == [{"name": "output", "reason": "output layer"}]
     (layer,) = prune["layers"]
     assert layer["name"] == "hidden"

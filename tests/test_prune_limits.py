@@ -21,8 +21,8 @@ def x(rng):
     ("change", "message"),
     [
         ({"threshold": "30%"}, "number of degrees between 0 and 90, received '30%'"),
-        ({"centre": "middle"}, "expected auto, none, mean or a number, received 'middle'"),
-        ({"centre": float("nan")}, "expected auto, none, mean or a number"),
+        ({"centre": "middle"}, "expected auto, mean, activation, none or a number"),
+        ({"centre": float("nan")}, "a number, received nan"),
         ({"fold": "origami"}, "expected one of least-squares, .*, received 'origami'"),
         ({"x": np.zeros((0, 6))}, "at least one sample"),
         ({"x": np.zeros((5, 7))}, r"shape \(6,\) as model chain takes them, received \(7,\)"),

@@ -16,7 +16,7 @@ FOLD_NAMES = ("least-squares", "scaled", "outgoing", "incoming", "drop")
 # By which units are chosen, the default first: with a threshold, and with a share.
 SELECTIONS = ("angle", "span")
 SHARE_SELECTIONS = ("effect", "span", "angle", "magnitude", "random")
-CENTRES = ("auto", "none", "mean")
+CENTRES = ("auto", "mean", "activation", "none")
 SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 DEFAULT_SCHEMES = SCHEMES[:4]
 MOST_BATCH = 4096
@@ -182,7 +182,7 @@ def check_centre(centre: object) -> str | float:
     Raises
     ------
     TfpruneError
-        If it is neither ``auto``, ``none``, ``mean`` nor a finite number.
+        If it is none of ``auto``, ``mean``, ``activation``, ``none``, nor a finite number.
     """
     if isinstance(centre, str) and centre in CENTRES:
         return centre

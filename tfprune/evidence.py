@@ -18,21 +18,46 @@ from tfprune.select import Selection, by_nearest, by_span, without
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One read of a group's units, what was measured there, and the point angles are about."""
+    """One read of a group's units, what was measured there, and how alike units are to it.
+
+    Attributes
+    ----------
+    read : Read
+    moments : Moments
+    centre : array of shape (seen,)
+        The point about which angles are measured.
+    lengths : array of shape (seen,)
+        Against what the error of a unit that goes is held; 0 for units without a direction. The
+        lengths of the vectors about the centre, or less.
+    """
 
     read: Read
     moments: Moments
     centre: Array
+    lengths: Array
 
 
 def view(read: Read, moments: Moments, point: str | float) -> View:
-    """A read and its moments, seen from ``auto``, ``none``, ``mean`` or a number."""
-    if point == "auto":
-        return View(read, moments, read.centre)
-    if point == "mean":
-        return View(read, moments, moments.mean)
-    value = 0.0 if point == "none" else float(point)
-    return View(read, moments, np.full(moments.units, value))
+    """A read and its moments, seen from ``mean``, ``activation``, ``none`` or a number.
+
+    Where a constant has nowhere to go (``read.shiftless``) a unit can only be a multiple of
+    another, so angles are about 0. With ``mean`` an error is held against what varies there as
+    well, since that is what the reader works with.
+    """
+    if read.shiftless:
+        centre = np.zeros(moments.units)
+    elif point == "activation":
+        centre = read.centre
+    elif point == "mean":
+        centre = moments.mean
+    else:
+        centre = np.full(moments.units, 0.0 if point == "none" else float(point))
+    lengths = moments.lengths(centre)
+    if read.shiftless and point == "mean":
+        # A constant one is as long as it is.
+        varying = moments.lengths(moments.mean)
+        lengths = np.where(varying > 0, varying, lengths)
+    return View(read, moments, centre, lengths)
 
 
 def evidence(group: Group, views: Sequence[View]) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -46,7 +71,7 @@ def evidence(group: Group, views: Sequence[View]) -> tuple[Array, npt.NDArray[np
     Returns
     -------
     degrees : array of shape (units, units)
-        NaN for units that are nothing to every reader.
+        NaN for units without a direction to every reader: about the mean those that never change.
     constant : array of shape (units,)
     """
     size = len(group.roots)
@@ -55,13 +80,16 @@ def evidence(group: Group, views: Sequence[View]) -> tuple[Array, npt.NDArray[np
     alive = np.zeros(size, bool)
     for seen in views:
         read, moments, centre = seen.read, seen.moments, seen.centre
-        at = np.zeros_like(centre) if read.shiftless else centre
         still = moments.constant()
         if read.shiftless:
             # Only nothing can go where a constant has no bias to go into.
             still &= moments.mean == 0
         constant[read.units] &= still
-        whole = angles(moments.gram(at))
+        gram = moments.gram(centre)
+        nowhere = seen.lengths == 0
+        gram[nowhere] = 0
+        gram[:, nowhere] = 0
+        whole = _held_against(angles(gram), moments.lengths(centre), seen.lengths)
         only = np.zeros(size, bool)
         only[read.units] = ~np.isnan(whole.diagonal())
         alive |= only
@@ -78,6 +106,28 @@ def evidence(group: Group, views: Sequence[View]) -> tuple[Array, npt.NDArray[np
     assert between is not None, "a group that can be pruned has a reader"
     between[np.diag_indices(size)] = np.where(alive, 0.0, np.nan)
     return between, constant
+
+
+def _held_against(degrees: Array, lengths: Array, measure: Array) -> Array:
+    """Angles whose sine is the error of a unit as a share of another length than its own.
+
+    The best multiple of unit j misses unit i by ``lengths[i] * sin(angle)``; of the two units of
+    a pair the one counts that is missed by more.
+
+    Parameters
+    ----------
+    degrees : array of shape (units, units)
+    lengths, measure : arrays of shape (units,)
+        The vectors' lengths, and what errors are held against in place of them.
+    """
+    if (lengths == measure).all():
+        return degrees
+    longer = lengths / np.where(measure > 0, measure, np.inf)
+    sines = np.sin(np.radians(degrees)) * np.maximum(longer, longer[:, None])
+    opened = np.degrees(np.arcsin(np.minimum(sines, 1)))
+    opened = np.where(degrees > 90, 180 - opened, opened)
+    opened[np.diag_indices_from(opened)] = degrees.diagonal()
+    return opened
 
 
 def chosen(
@@ -150,9 +200,7 @@ def _spread(group: Group, views: Sequence[View]) -> Array:
     total, seen_by = np.zeros((size, size)), np.zeros(size)
     for seen in views:
         mean = np.zeros(seen.moments.units) if seen.read.shiftless else seen.moments.mean
-        centre = np.zeros_like(mean) if seen.read.shiftless else seen.centre
-        lengths = np.sqrt(np.maximum(seen.moments.gram(centre).diagonal(), 0))
-        lengths[lengths == 0] = np.inf
+        lengths = np.where(seen.lengths > 0, seen.lengths, np.inf)
         total[np.ix_(seen.read.units, seen.read.units)] += seen.moments.gram(mean) / np.outer(
             lengths, lengths
         )

@@ -85,10 +85,13 @@ def scaled(selection: Selection, moments: Moments, centre: Array, shiftless: boo
     if shiftless:
         centre = np.zeros_like(centre)
     gram = moments.gram(centre)
+    still = moments.lengths(0.0 if shiftless else moments.mean) == 0
     row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
     for unit, partner in (selection.similar | selection.complementary).items():
-        if gram[partner, partner] <= 0:
-            continue  # A partner that is constant here says nothing.
+        if still[partner]:
+            # It says nothing here beside what a constant can say.
+            fold.shift[unit] = 0 if shiftless else moments.mean[unit]
+            continue
         scale = gram[unit, partner] / gram[partner, partner]
         fold.matrix[row_of[partner], unit] = scale
         fold.shift[unit] = centre[unit] - scale * centre[partner]
@@ -251,16 +254,29 @@ class Scheme:
         ``(degrees, constant, threshold) -> Selection``.
     merge_incoming : bool
         Whether survivors take the incoming weights of the units merged into them.
+    shifts : bool
+        Whether a removed unit is corrected by a constant too, which goes into a bias.
     """
 
     fold: Callable[[Selection, Moments, Array, bool], Fold]
     rule: Rule
     merge_incoming: bool = False
+    shifts: bool = False
+
+    def centre(self, asked: str | float) -> str | float:
+        """The point about which angles say how well this fold does, where ``auto`` was asked for.
+
+        A constant makes up for the means, so only what varies about them has to be alike. The
+        studies' folds have none; they measured about the middle of an activation's range.
+        """
+        if asked != "auto":
+            return asked
+        return "mean" if self.shifts else "activation"
 
 
 FOLDS = {
-    "least-squares": Scheme(least_squares, by_survivors),
-    "scaled": Scheme(scaled, by_survivors),
+    "least-squares": Scheme(least_squares, by_survivors, shifts=True),
+    "scaled": Scheme(scaled, by_survivors, shifts=True),
     "outgoing": Scheme(outgoing, by_pairs),
     "incoming": Scheme(drop, by_pairs, merge_incoming=True),
     "drop": Scheme(drop, by_pairs),

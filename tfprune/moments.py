@@ -197,11 +197,28 @@ class Moments:
 
     def constant(self) -> npt.NDArray[np.bool_]:
         """Which units never change (dead units included), shape (units,)."""
+        variance = self._variance()
+        return variance <= CONSTANT_SPREAD**2 * (variance + self.mean**2)
+
+    def lengths(self, centre: npt.ArrayLike = 0.0) -> Array:
+        """Lengths of the activation vectors about a centre, shape (units,).
+
+        0 for a unit that lies at the centre but for rounding: what is left of it is noise, and so
+        would be its angles.
+
+        Parameters
+        ----------
+        centre : float or array of shape (units,)
+        """
+        variance, mean = self._variance(), self.mean
+        squares = variance + (mean - np.asarray(centre, np.float64)) ** 2
+        squares[squares <= CONSTANT_SPREAD**2 * (variance + mean**2)] = 0
+        return np.sqrt(self.count * squares)
+
+    def _variance(self) -> Array:
         self.flush()
         spread = self._sum / max(self.count, 1)
-        variance = np.maximum(self._products.diagonal() / max(self.count, 1) - spread**2, 0)
-        scale = variance + self.mean**2
-        return variance <= CONSTANT_SPREAD**2 * scale
+        return np.maximum(self._products.diagonal() / max(self.count, 1) - spread**2, 0)
 
 
 def angles(gram: Array) -> Array:

@@ -25,7 +25,7 @@ COLOURS = {"original": "#7f7f7f", "finetuned": "#7570b3", "pruned": "#d95f02"}
 def angle_histogram(layer: LayerResult, threshold: float | None, path: Path) -> None:
     """How many pairs of units have which angle, with the two thresholds if there are any."""
     figure, axes = _figure(7, 4)
-    # A dead unit has no angle to any other.
+    # A unit that never changes has no angle to any other.
     alive = ~np.isnan(layer.angles.diagonal())
     angles = layer.angles[np.ix_(alive, alive)]
     pairs = angles[np.triu_indices(len(angles), 1)]
@@ -59,7 +59,7 @@ def angle_map(layer: LayerResult, path: Path) -> None:
     dead = int(np.isnan(layer.angles.diagonal()).sum())
     title = f"{layer.name}: angles between {layer.units_before - dead} units"
     axes.set(
-        title=title + (f" ({dead} dead ones left out)" if dead else ""),
+        title=title + (f" ({dead} without a direction)" if dead else ""),
         xlabel="units, ordered by similarity",
         ylabel="units, ordered by similarity",
     )

@@ -40,7 +40,9 @@ class PruneResult:
         The layers of the kinds asked for that were left alone, and why.
     threshold : float
         Degrees.
-    centre, fold : str
+    centre : str
+        The point about which angles were measured; ``auto`` as what it meant for the fold.
+    fold : str
     remove : float or None
         The share of units that was asked for, in place of the threshold.
     refit : int
@@ -118,8 +120,11 @@ def prune(
         whose loss, with the survivors refitted, changes least what their readers receive.
         ``magnitude`` (length of the incoming weights) and ``random`` are there to compare with.
         The last three need ``remove``.
-    centre : {"auto", "none", "mean"} or float
-        The point about which angles are measured. ``auto``: 0.5 after a sigmoid, else 0.
+    centre : {"auto", "mean", "activation", "none"} or float
+        The point about which angles are measured. ``auto``: the ``mean`` of the activations for
+        the folds that correct by a constant (``least-squares``, ``scaled``), else ``activation``:
+        0.5 after a sigmoid, 0 after others, as the studies did. ``none``: 0. For a reader with
+        padding, where a constant has no bias to go into, always 0.
     fold : {"least-squares", "scaled", "outgoing", "incoming", "drop"}
         What the layers that read a removed unit get in its place.
     layers : {"dense", "conv", "all"} or sequence of str, optional
@@ -185,10 +190,12 @@ class Pruner:
     ) -> None:
         self._centre = check_centre(centre)
         self._progress = progress
+        first = FOLDS["least-squares"].centre(self._centre)
         self._survey = survey(
-            model, x, layers=layers, skip=skip, centre=self._centre, batch_size=batch_size,
+            model, x, layers=layers, skip=skip, centre=first, batch_size=batch_size,
             progress=progress,
         )  # fmt: skip
+        self._surveys = {first: self._survey}
         self._ladders: dict[bool, Ladder] = {}
 
     def prune(self, wish: Wish) -> PruneResult:
@@ -199,7 +206,9 @@ class Pruner:
         TfpruneError
             If a target cannot be reached.
         """
-        seen, folds = self._survey, FOLDS[wish.fold]
+        folds = FOLDS[wish.fold]
+        centre = folds.centre(self._centre)
+        seen = self._about(centre)
 
         def built(selections: Sequence[Selection]) -> keras.Model:
             return shrink(seen.model, seen.trace, _cuts(seen, selections, folds))
@@ -238,7 +247,7 @@ class Pruner:
             layers=tuple(results),
             skipped=seen.skipped,
             threshold=wish.degrees,
-            centre=str(self._centre),
+            centre=str(centre),
             fold=wish.fold,
             remove=wish.share,
             refit=steps,
@@ -260,6 +269,12 @@ class Pruner:
     def parameters(self) -> tuple[int, int]:
         """Of the whole model, and of what is left with one unit in every layer that may shrink."""
         return self._survey.model.count_params(), round(self._ladder(False).costs[-1])
+
+    def _about(self, centre: str | float) -> Survey:
+        """What was measured, with angles about a centre."""
+        if centre not in self._surveys:
+            self._surveys[centre] = self._survey.about(centre)
+        return self._surveys[centre]
 
     def _ladder(self, macs: bool) -> Ladder:
         """The order in which units go for a budget, which takes long to find."""

@@ -41,7 +41,8 @@ class Reading:
     labels, views : arrays of shape (features,)
         On the last axis. Features of one view went through the same functions.
     centre : array of shape (features,)
-        The point from which activations are seen, where the activation defines one.
+        The middle of the activation's range where it has one, 0.5 after a sigmoid, else 0: the
+        point from which the studies measured angles.
     shiftless : bool
         Whether a constant cannot go into the bias: padding inside the layer puts zeros where
         the constant would be, or there is nowhere to put it.

@@ -22,7 +22,8 @@ class LayerResult:
     kept : array of shape (units_after,)
         Indices of the surviving units.
     angles : array of shape (units_before, units_before)
-        Degrees between the activation vectors, NaN for vectors of length 0.
+        Degrees between the activation vectors, NaN for units without a direction: those that never
+        change have none about the mean.
     group : str
         The layers that go together with it, if there are any.
     note : str

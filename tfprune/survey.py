@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -14,11 +14,11 @@ from tfprune.choices import KINDS, check_choice
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
 from tfprune.evidence import View, evidence, view
-from tfprune.groups import Group, groups_of
+from tfprune.groups import Group, Read, groups_of
 from tfprune.inputs import Samples, packed
 from tfprune.layers import CONVOLUTIONS, SEPARABLE, describe
 from tfprune.measure import measure
-from tfprune.moments import Array
+from tfprune.moments import Array, Moments
 from tfprune.readings import Trace
 from tfprune.records import Skipped
 from tfprune.trace import trace
@@ -53,6 +53,12 @@ class Seen:
         return min(view.moments.count for view in self.views)
 
 
+def seen_from(group: Group, measured: Sequence[tuple[Read, Moments]], centre: str | float) -> Seen:
+    """A group with its angles about ``mean``, ``activation``, ``none`` or a number."""
+    views = tuple(view(read, moments, centre) for read, moments in measured)
+    return Seen(group, views, *evidence(group, views))
+
+
 @dataclass(frozen=True, eq=False)
 class Survey:
     """A model, the groups that can lose units, and the layers that were left alone."""
@@ -63,6 +69,14 @@ class Survey:
     groups: tuple[Seen, ...]
     skipped: tuple[Skipped, ...]
 
+    def about(self, centre: str | float) -> Survey:
+        """The same with angles about another centre."""
+        groups = tuple(
+            seen_from(one.group, [(view.read, view.moments) for view in one.views], centre)
+            for one in self.groups
+        )
+        return replace(self, groups=groups)
+
 
 def survey(
     model: keras.Model,
@@ -70,11 +84,13 @@ def survey(
     *,
     layers: str | Sequence[str] | None = None,
     skip: Sequence[str] = (),
-    centre: str | float = "auto",
+    centre: str | float = "mean",
     batch_size: int = 256,
     progress: bool = False,
 ) -> Survey:
     """Follows a model's units and measures their activations; parameters as of ``prune``.
+
+    ``centre`` is ``mean``, ``activation``, ``none`` or a number.
 
     Raises
     ------
@@ -95,8 +111,8 @@ def survey(
     moments = iter(measure(traced, reads, data, batch_size, progress) if reads else [])
     seen = []
     for group in groups:
-        views = tuple(view(read, next(moments), centre) for read in group.reads)
-        seen.append(Seen(group, views, *evidence(group, views)))
+        measured = [(read, next(moments)) for read in group.reads]
+        seen.append(seen_from(group, measured, centre))
         check_enough(seen[-1].samples)
     return Survey(model, traced, data, tuple(seen), skipped)
 

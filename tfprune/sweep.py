@@ -36,6 +36,8 @@ from tfprune.versions import versions
 from tfprune.wish import wish
 
 JOURNAL = "sweep.jsonl"
+# Raised when the same settings come to mean other angles, so that old rows are not taken for new.
+ANGLES = 2
 # Seconds between two pictures while it runs; tables are written after every point.
 BETWEEN_PICTURES = 60.0
 
@@ -289,6 +291,7 @@ def _common(request: Request, model: str, data: Dataset) -> dict[str, Any]:
         "seed": request.seed,
         "calibration": request.calibration,
         "centre": request.centre,
+        "angles": ANGLES,
         "layers": request.layers,
         "skip": request.skip,
         "versions": versions(),

@@ -75,7 +75,8 @@ def export(
         heal: Epochs in which the pruned model learns the original's outputs; needs no labels.
         finetune: Epochs of training on labels, after healing; the unpruned model gets the same
             and stands beside it as NAME_finetuned_SCHEME.tflite.
-        centre: Where angles are measured from: auto, none, mean or a number such as 0.5.
+        centre: Where angles are measured from: mean, activation (0.5 after a sigmoid, else 0),
+            none (0) or a number; auto is mean for least-squares and scaled, else activation.
         fold: least-squares, scaled, outgoing, incoming or drop.
         layers: Prune dense, conv or all layers, or only these, NAME,NAME.
         skip: Leave these alone, NAME,NAME.

@@ -60,7 +60,8 @@ def sweep(
         schemes: Some of float32,float16,dynamic,int8,int16x8,int4.
         layers: Prune dense, conv or all layers, or only these, NAME,NAME.
         skip: Leave these alone, NAME,NAME.
-        centre: Where angles are measured from: auto, none, mean or a number such as 0.5.
+        centre: Where angles are measured from: mean, activation (0.5 after a sigmoid, else 0),
+            none (0) or a number; auto is mean for least-squares and scaled, else activation.
         calibration: How many training samples to measure activations on.
         seed: Of splitting, training, healing and random.
         output: The folder to write to, and to go on in.
