@@ -17,7 +17,7 @@ from keras import layers as kl
 import tfprune
 from tests.gates import manifest
 from tests.graphs import fill
-from tfprune import budgets
+from tfprune import budgets, transaction
 from tfprune.tflite import shares
 from tools.compare import main
 
@@ -146,6 +146,63 @@ def test_update_makes_a_baseline_where_there_is_none(gate, folders, tmp_path, na
     assert gate(tmp_path / name, folders / "large", "--slack", 0, "--max-increase", "0%")[0] == 0
 
 
+def test_a_folder_that_is_half_changed_is_not_judged(gate, folders, tmp_path, monkeypatch):
+    """By a run that was killed; an update of the baseline puts it right first."""
+    monkeypatch.setattr(transaction, "PATIENCE", 0.0)
+    made = tmp_path / "made"
+    shutil.copytree(folders / "small", made)
+    stage = made / ".tfprune-stage-x" / "new"
+    shutil.copytree(folders / "large", stage)
+    moves = sorted(path.name for path in stage.glob("*.tflite"))
+    (stage / moves[0]).replace(made / moves[0])
+    journal = {"stage": ".tfprune-stage-x", "moves": moves, "removals": [], "undo": False}
+    (made / ".tfprune-journal").write_text(json.dumps(journal))
+    for sides in ((made, folders / "small"), (folders / "small", made)):
+        code, out, err = gate(*sides)
+        assert (code, out) == (2, "")
+        assert re.match(r"tools.compare: --\w+ \S+: a run was cut short while it put .*\n$", err)
+    assert gate(made, folders / "large", "--slack", 0, "--max-increase", "0%", "--update")[0] == 0
+    assert gate(made, folders / "large", "--slack", 0, "--max-increase", "0%")[0] == 0
+    assert gate(folders / "large", made, "--slack", 0, "--max-increase", "0%")[0] == 0
+    assert not list(made.glob(".tfprune-*"))
+
+
+def test_a_baseline_and_its_limits_change_together(gate, folders, tmp_path):
+    """In one folder in one step, so that no budget is tightened twice for one change."""
+    limits = '[[models]]\nmatch = "*"\nbudget = 90000\n'
+    for folder, config in ((tmp_path / "one", "one"), (tmp_path / "two", "other")):
+        shutil.copytree(folders / "large", folder)
+        (tmp_path / config).mkdir(exist_ok=True)
+        (tmp_path / config / "sizes.toml").write_text(limits)
+        words = ("--config", tmp_path / config / "sizes.toml", "--update")
+        assert gate(folder, folders / "small", *words)[0] == 0
+        tightened = (tmp_path / config / "sizes.toml").read_text()
+        assert tightened != limits
+        assert gate(folder, folders / "small", *words)[0] == 0
+        assert (tmp_path / config / "sizes.toml").read_text() == tightened
+
+
+CUT = """
+import os, signal, sys
+from tools import compare
+
+read = compare.read_side
+compare.read_side = lambda *words: (read(*words), os.kill(os.getpid(), signal.SIGINT))[0]
+sys.exit(compare.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_is_one_line(folders, tmp_path):
+    small = str(folders / "small")
+    words = ["--baseline", small, "--candidate", small, "--history", str(tmp_path / "history")]
+    done = subprocess.run(
+        [sys.executable, "-c", CUT, *words], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "tools.compare: interrupted; nothing was changed\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_history_and_its_plot(gate, folders, tmp_path, capsys):
     history = tmp_path / "history.jsonl"
     for side in ("small", "large"):
@@ -158,6 +215,13 @@ def test_history_and_its_plot(gate, folders, tmp_path, capsys):
     picture = tmp_path / "sizes.png"
     assert main(["--plot", "--history", str(history), "--output", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+    bad = tmp_path / "sizes.sketch"
+    assert main(["--plot", "--history", str(history), "--output", str(bad)]) == 2
+    assert "sizes.sketch: expected one of ." in capsys.readouterr().err
+    # A line that lacks its end, as some editors leave it, does not run into the next one.
+    history.write_text(history.read_text().rstrip("\n"))
+    gate(folders / "small", folders / "small", "--history", history)
+    assert len([json.loads(line) for line in history.read_text().splitlines()]) == 3
     history.write_text('{"commit": 1}\n')
     assert main(["--plot", "--history", str(history), "--output", str(picture)]) == 2
     assert "line 1: expected a run" in capsys.readouterr().err

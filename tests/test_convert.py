@@ -139,7 +139,7 @@ def test_what_cannot_be_exported_leaves_the_folder_alone(model, x, tmp_path):
         ({"schemes": []}, "expected some of"),
         ({"representative": None}, "expected samples"),
         ({"representative": x[:, :7]}, r"shape \(40,\)"),
-        ({"directory": tmp_path / "small_float32.tflite"}, "cannot be written"),
+        ({"directory": tmp_path / "small_float32.tflite"}, "can be written, File exists"),
     ):
         arguments = {"directory": tmp_path, "schemes": ["float32"], "representative": x, **bad}
         with pytest.raises(TfpruneError, match=message):

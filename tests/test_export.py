@@ -175,6 +175,13 @@ def test_stdout_is_two_tables_and_stderr_progress_without_chatter(first):
 
 
 def test_json_is_the_manifest_and_the_second_run_does_not_train(first, environment, tmp_path):
+    # What an earlier run left in the folder.
+    digest = hashlib.sha256(b"old").hexdigest()
+    entries = [{"file": name, "sha256": digest} for name in ("old.tflite", "plots/old.png")]
+    (tmp_path / "manifest.json").write_text(json.dumps({"artifacts": entries}))
+    (tmp_path / "plots").mkdir()
+    for name in ("old.tflite", "plots/old.png", "mine.tflite", "plots/mine.png"):
+        (tmp_path / name).write_text("old")
     done = command(
         environment, "--prune=30", *DIGITS, "--schemes", "int8", "--json", "--output", tmp_path
     )
@@ -187,6 +194,13 @@ def test_json_is_the_manifest_and_the_second_run_does_not_train(first, environme
     assert again["prune"] == before["prune"]
     same = {a["file"]: a["sha256"] for a in before["artifacts"]}
     assert again["artifacts"][1]["sha256"] == same["cnn_prune30_int8.tflite"]
+    assert "removing what an earlier run wrote" in done.stderr
+    files = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    listed = {entry["file"] for entry in again["files"]}
+    assert files == listed | {"manifest.json", "mine.tflite", "plots/mine.png"}
+    for entry in again["files"]:
+        content = (tmp_path / entry["file"]).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_ctrl_c_leaves_nothing_half_written(environment, tmp_path):

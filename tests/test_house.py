@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 # A room may import those before it.
 ROOMS = [
-    "errors", "choices", "wish", "digest", "files", "git", "quiet", "progress", "records",
+    "errors", "choices", "wish", "digest", "files", "interrupts", "locks",
+    "transaction", "staging", "run_files", "git", "quiet", "progress", "records",
     "probe", "tflite", "compat", "carray", "sizes", "budgets", "boards", "compare", "verdicts",
     "baseline", "history", "moments", "threads", "select", "fold", "effect", "request", "grid",
     "pareto", "journal", "sweeptable", "report", "inputs", "labels", "features", "readings",
@@ -29,7 +30,7 @@ ROOMS = [
     "keras2", "keras2_training", "model_config", "trust", "h5_weights", "keras_archive",
     "keras2_twin", "model_files",
     "models", "versions", "training", "finetune", "retraining", "variants", "search",
-    "staging", "plots", "micro", "card", "sweepplot", "manifest", "job", "sweep",
+    "plots", "micro", "card", "sweepplot", "manifest", "job", "sweep",
 ]  # fmt: skip
 
 # The sub-package of the studies may import all rooms, and its own before; no room imports it.

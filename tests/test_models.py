@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -95,6 +98,27 @@ def test_a_cache_that_cannot_be_written_is_no_error(train, tmp_path, monkeypatch
     monkeypatch.setenv("TFPRUNE_CACHE", str(tmp_path / "file" / "cache"))
     _, path, _ = train()
     assert path is None
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("h5py")])
+def test_a_disk_that_fills_up_leaves_no_part_in_the_cache(train, monkeypatch, error):
+    """Nor a file that would be taken for a whole one later; what a killed run left goes in time."""
+    save = keras.Model.save
+
+    def half(model, path, **more):
+        save(model, path, **more)
+        assert Path(path).suffix == ".keras"
+        Path(path).write_bytes(Path(path).read_bytes()[:1000])
+        raise error
+
+    _, whole, _ = train()
+    left = whole.with_name(".tfprune-part-123-abc.keras")
+    left.touch()
+    os.utime(left, (0, 0))
+    monkeypatch.setattr(keras.Model, "save", half)
+    _, path, _ = train(seed=1)
+    assert path is None
+    assert list(whole.parent.iterdir()) == [whole]
 
 
 @pytest.mark.parametrize(

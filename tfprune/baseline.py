@@ -8,8 +8,9 @@ from pathlib import Path
 from tfprune.budgets import Config, tightened
 from tfprune.digest import text_digest
 from tfprune.errors import TfpruneError
-from tfprune.files import write_whole
+from tfprune.files import PRIVATE, write_whole
 from tfprune.sizes import MANIFEST, SCHEMA, Side, members, read_side
+from tfprune.staging import replace_files
 
 
 def update(baseline: Path, candidate: Path, config_file: Path | None, config: Config) -> list[str]:
@@ -45,19 +46,42 @@ def update(baseline: Path, candidate: Path, config_file: Path | None, config: Co
                 f"--update: {name} has {model.bytes:,} B, over its budget of {budget:,} B; "
                 "raise the budget by hand if that is meant"
             )
-    old = read_side(baseline, "--baseline") if baseline.exists() else None
-    said = []
+    old = None if is_new(baseline) else read_side(baseline, "--baseline")
+    said: list[str] = []
+    text: str | None = None
     if config_file is not None and old is not None:
-        said += _tighten(config_file, config, old, new)
-    if baseline.suffix == ".json":
-        baseline.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(baseline, _manifest(new).encode())
-    else:
-        _sync(baseline, candidate, new)
+        said, text = _tightened(config_file, config, old, new)
+    folder, files, obsolete = _content(baseline, candidate, new)
+    if config_file is not None and text is not None:
+        place = config_file.resolve()
+        if place.parent == folder.resolve():
+            files[place.name], text = text.encode(), None
+    replace_files(folder, files, "--baseline", obsolete)
+    if config_file is not None and text is not None:
+        # In another folder, so in a step of its own. It comes last: a budget that was not tightened
+        # does no harm, one that is tightened again at the next update would.
+        write_whole(config_file, text.encode())
     return [*said, f"{baseline}: now as {candidate}"]
 
 
-def _tighten(config_file: Path, config: Config, old: Side, new: Side) -> list[str]:
+def folder_of(baseline: Path) -> Path:
+    """The folder that is written to when a baseline is made anew."""
+    if baseline.suffix == ".json":
+        return (baseline.resolve() if baseline.is_symlink() else baseline).parent
+    return baseline
+
+
+def is_new(baseline: Path) -> bool:
+    """Whether there is no baseline yet: neither the file, nor anything in the folder."""
+    if not baseline.is_dir():
+        return not baseline.exists()
+    return all(path.name.startswith(PRIVATE) for path in baseline.iterdir())
+
+
+def _tightened(
+    config_file: Path, config: Config, old: Side, new: Side
+) -> tuple[list[str], str | None]:
+    """What is said of budgets that fall, and the text of the file with them; None without any."""
     lines: dict[int, int] = {}
     said = []
     for rule in config.rules:
@@ -71,9 +95,9 @@ def _tighten(config_file: Path, config: Config, old: Side, new: Side) -> list[st
         if now < before:
             lines[rule.line] = budget - (before - now)
             said.append(f"{config_file}: {rule.match}: budget {budget:,} -> {lines[rule.line]:,} B")
-    if lines:
-        write_whole(config_file, tightened(config_file.read_text(), lines).encode())
-    return said
+    if not lines:
+        return [], None
+    return said, tightened(config_file.read_text(encoding="utf-8"), lines)
 
 
 def _manifest(side: Side) -> str:
@@ -88,21 +112,25 @@ def _manifest(side: Side) -> str:
     return json.dumps(made, indent=2) + "\n"
 
 
-def _sync(baseline: Path, candidate: Path, new: Side) -> None:
+def _content(
+    baseline: Path, candidate: Path, new: Side
+) -> tuple[Path, dict[str, bytes], list[str]]:
+    """The folder that is written to, the new files in it, and those that go."""
+    folder = folder_of(baseline)
+    if baseline.suffix == ".json":
+        place = baseline.resolve() if baseline.is_symlink() else baseline
+        return folder, {place.name: _manifest(new).encode()}, []
     if any(model.path is None for model in new.models.values()):
         raise TfpruneError(
             f"--update: {candidate} has no files to fill the folder {baseline} with; "
             "give a folder as candidate, or a .json file as baseline"
         )
-    for name, model in new.models.items():
-        assert model.path is not None
-        place = baseline / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, model.path.read_bytes())
-    for file in members(baseline):
-        if file.relative_to(baseline).as_posix() not in new.models:
-            file.unlink()
+    files = {
+        name: model.path.read_bytes()
+        for name, model in new.models.items()
+        if model.path is not None
+    }
     if new.manifest is not None:
-        write_whole(baseline / MANIFEST, _manifest(new).encode())
-    else:
-        (baseline / MANIFEST).unlink(missing_ok=True)
+        files[MANIFEST] = _manifest(new).encode()
+    there = [file.relative_to(folder).as_posix() for file in members(folder)]
+    return folder, files, [name for name in (*there, MANIFEST) if name not in files]

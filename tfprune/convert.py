@@ -26,7 +26,6 @@ from tfprune.compact import compact
 from tfprune.compat import check_compat
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
-from tfprune.files import write_whole
 from tfprune.inputs import check_inputs, input_shapes, packed
 from tfprune.int4 import quantised
 from tfprune.litert import LiteModel
@@ -34,6 +33,7 @@ from tfprune.precision import HALF, in_float32
 from tfprune.progress import meter
 from tfprune.quiet import quiet
 from tfprune.saved_model import write_saved_model
+from tfprune.staging import writing
 
 Converter = Any
 Array = npt.NDArray[Any]
@@ -377,16 +377,15 @@ def export(
         )
     samples = check_inputs(model, representative)
     folder = Path(directory)
-    made = {}
-    with meter("converting", len(wanted), progress, "file") as drawn:
-        for scheme, data in convert(model, wanted, samples, batch, compat):
-            made[scheme] = data
-            drawn.update()
-    paths = {scheme: folder / f"{name or model.name}_{scheme}.tflite" for scheme in made}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for scheme, path in paths.items():
-            write_whole(path, made[scheme])
-    except OSError as error:
-        raise TfpruneError(f"output {folder}: cannot be written ({error.strerror})") from None
-    return paths
+    files = {scheme: f"{name or model.name}_{scheme}.tflite" for scheme in wanted}
+    with writing(folder, "output", list(files.values())) as output:
+        made = {}
+        with meter("converting", len(wanted), progress, "file") as drawn:
+            for scheme, data in convert(model, wanted, samples, batch, compat):
+                made[files[scheme]] = data
+                drawn.update()
+        try:
+            output.replace(made)
+        except OSError as error:
+            raise TfpruneError(f"output {folder}: cannot be written ({error.strerror})") from None
+    return {scheme: folder / file for scheme, file in files.items()}

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tfprune.errors import TfpruneError
+from tfprune.files import write_whole
 from tfprune.git import git_state
 from tfprune.sizes import Side
+from tfprune.staging import WAIT, writing
 
 
 def append(path: Path, side: Side) -> None:
-    """Adds a run: commit, date, and for each model its bytes and accuracy."""
+    """Adds a run: commit, date, and for each model its bytes and accuracy.
+
+    Raises
+    ------
+    TfpruneError
+        If the folder cannot be written.
+    """
     state = git_state()
     entry = {
         "commit": state["commit"] if state else None,
@@ -23,9 +32,10 @@ def append(path: Path, side: Side) -> None:
             for model in side.models.values()
         ],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
+    with writing(path.parent, "--history", wait=WAIT):
+        known = path.read_bytes() if path.is_file() else b""
+        start = b"\n" if known and not known.endswith(b"\n") else b""
+        write_whole(path, known + start + json.dumps(entry).encode() + b"\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -55,11 +65,20 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def plot(path: Path, picture: Path) -> None:
-    """Draws the bytes of every model over the runs."""
+    """Draws the bytes of every model over the runs.
+
+    Raises
+    ------
+    TfpruneError
+        If the history cannot be read, or the picture's ending is none that matplotlib draws.
+    """
     from matplotlib.figure import Figure
 
     runs = read(path)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
+    kind, kinds = picture.suffix[1:].lower(), sorted(figure.canvas.get_supported_filetypes())
+    if kind not in kinds:
+        raise TfpruneError(f"--output {picture}: expected one of .{', .'.join(kinds)}")
     axes = figure.subplots()
     for name in sorted({name for run in runs for name in run["models"]}):
         places = [number for number, run in enumerate(runs) if name in run["models"]]
@@ -76,4 +95,6 @@ def plot(path: Path, picture: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, bbox_to_anchor=(1.01, 1), loc="upper left")
     picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=120)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=120, format=kind)
+    write_whole(picture, drawn.getvalue())

@@ -33,14 +33,13 @@ from tfprune.pruning import Pruner, PruneResult
 from tfprune.qat import check_quantisable
 from tfprune.records import Artifact, Tried
 from tfprune.request import Request
+from tfprune.run_files import MANIFEST, PLOTS, leftovers, listed
 from tfprune.search import check_classes, within_drop
 from tfprune.staging import staging
 from tfprune.survey import check_enough, check_weights
 from tfprune.testset import TestSet, check_test_count, drawn
 from tfprune.tflite import weight_bytes
 from tfprune.variants import Workshop, asked, made_by
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,12 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         If something asked for is not possible; the output folder is then as it was.
     """
     git = git_state()
-    with staging(Path(request.output), last=MANIFEST) as stage:
+    folder = Path(request.output)
+
+    def obsolete(written: Sequence[str]) -> list[str]:
+        return leftovers(folder, written, say)
+
+    with staging(folder, MANIFEST, _places(request), obsolete) as stage:
         keras.utils.set_random_seed(request.seed)
         model, data, about = model_and_data(request, say)
         x, measure = _checked(request, model, data)
@@ -119,7 +123,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
                 path, x, signature_names(model), {"name": data.name, "sha256": data.sha256}
             )
             test_data["scores"] = chosen_scores
-        _draw(result, artifacts, stage / "plots")
+        _draw(result, artifacts, stage / PLOTS)
         made = manifest.manifest(
             command=command,
             seed=request.seed,
@@ -138,8 +142,22 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             licence=licence(data.name, request.data is not None and request.dataset != "mnist"),
         )
         (stage / f"{about['name']}.md").write_text(card(made))
+        made["files"] = listed(stage)
         manifest.write(made, stage / MANIFEST)
     return Outcome(result, tuple(artifacts), made)
+
+
+def _places(request: Request) -> list[str]:
+    """Files that the job will write, so that what stands in their way is told at once."""
+    name = request.model if request.model in BUILT_IN else Path(request.model).stem
+    variants = [name, name + request.suffix]
+    return [
+        MANIFEST,
+        f"{name}.md",
+        f"{name}{request.suffix}.keras",
+        f"{PLOTS}/bytes_against_score.png",
+        *(f"{variant}_{scheme}.tflite" for variant in variants for scheme in request.schemes),
+    ]
 
 
 def model_and_data(

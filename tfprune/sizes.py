@@ -9,12 +9,12 @@ from typing import Any
 
 from tfprune.digest import file_digest, text_digest
 from tfprune.errors import TfpruneError
+from tfprune.files import PRIVATE
 from tfprune.tflite import read, shares
+from tfprune.transaction import read_settled
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-# How the names of files and folders begin that are there only while a run writes.
-PRIVATE = ".tfprune-"
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,12 @@ def read_side(path: Path, what: str) -> Side:
     if not path.exists():
         hint = "; make one with --update" if what == "--baseline" else ""
         raise TfpruneError(f"{what} {path}: no such file or folder{hint}")
-    if path.is_dir():
-        return _folder(path, what)
+    folder = path if path.is_dir() else path.parent
+    read = _folder if path.is_dir() else _listed
+    return read_settled(folder, f"{what} {path}", lambda: read(path, what))
+
+
+def _listed(path: Path, what: str) -> Side:
     manifest = _manifest(path, what)
     models: dict[str, Model] = {}
     for entry in manifest["artifacts"]:

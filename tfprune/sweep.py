@@ -18,7 +18,6 @@ from tfprune.choices import DEGREES
 from tfprune.convert import convert, outputs_of, signature_names
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
-from tfprune.files import write_whole
 from tfprune.grid import UNPRUNED, Grid, Point, key
 from tfprune.healing import heal
 from tfprune.inputs import check_inputs
@@ -29,13 +28,14 @@ from tfprune.parts import Dataset, Part
 from tfprune.progress import meter
 from tfprune.pruning import Pruner
 from tfprune.request import Request
+from tfprune.staging import OutputFolder, writing
 from tfprune.survey import check_enough
 from tfprune.sweeptable import Sweep
 from tfprune.tflite import weight_bytes
 from tfprune.versions import versions
 from tfprune.wish import wish
 
-JOURNAL = "sweep.jsonl"
+JOURNAL, PICTURE = "sweep.jsonl", "sweep.png"
 # Raised when the same settings come to mean other angles, so that old rows are not taken for new.
 ANGLES = 2
 # Seconds between two pictures while it runs; tables are written after every point.
@@ -63,9 +63,16 @@ def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep
         If what is asked for is not possible, nothing can be pruned, or the unpruned model can be
         exported in no scheme.
     """
+    places = [JOURNAL, PICTURE, "sweep.csv", "sweep.md"]
+    with writing(Path(grid.request.output), places=places) as output:
+        return _run(grid, output, command, say)
+
+
+def _run(
+    grid: Grid, output: OutputFolder, command: Sequence[str], say: Callable[[str], None]
+) -> Sweep:
     request = grid.request
-    folder = Path(request.output)
-    journal = Journal(folder / JOURNAL)
+    journal = Journal(output.path / JOURNAL)
     keras.utils.set_random_seed(request.seed)
     model, data, about = model_and_data(request, say)
     check_enough(len(data.calibration))
@@ -104,13 +111,12 @@ def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep
             for row in bench.rows(point, keys, so_far().rows):
                 journal.append(row)
                 drawn.update()
-            sweeptable.write(so_far(), folder)
-            if time.monotonic() - drawn_at > BETWEEN_PICTURES:
-                _draw(so_far(), folder)
+            draw = time.monotonic() - drawn_at > BETWEEN_PICTURES
+            output.replace(_files(so_far(), draw))
+            if draw:
                 drawn_at = time.monotonic()
     made = so_far()
-    sweeptable.write(made, folder)
-    _draw(made, folder)
+    output.replace(_files(made, True))
     return made
 
 
@@ -309,5 +315,6 @@ def _check_any(made: Sweep) -> None:
         raise TfpruneError(made.rows[0].reason)
 
 
-def _draw(made: Sweep, folder: Path) -> None:
-    write_whole(folder / "sweep.png", sweepplot.picture(made))
+def _files(made: Sweep, draw: bool) -> dict[str, bytes]:
+    """The tables, and the picture."""
+    return sweeptable.files(made) | ({PICTURE: sweepplot.picture(made)} if draw else {})

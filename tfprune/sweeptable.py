@@ -7,12 +7,10 @@ import io
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from tfprune.files import write_whole
 from tfprune.grid import UNPRUNED
 from tfprune.journal import Row
 from tfprune.pareto import pareto
@@ -56,10 +54,9 @@ class Sweep:
         return [made[at] for at in pareto(sizes, [row.loss("validation") for row in made])]
 
 
-def write(sweep: Sweep, folder: Path) -> None:
-    """Writes ``sweep.csv`` and ``sweep.md``, each whole or not at all."""
-    write_whole(folder / "sweep.csv", to_csv(sweep).encode())
-    write_whole(folder / "sweep.md", to_markdown(sweep).encode())
+def files(sweep: Sweep) -> dict[str, bytes]:
+    """The content of ``sweep.csv`` and ``sweep.md``, by name."""
+    return {"sweep.csv": to_csv(sweep).encode(), "sweep.md": to_markdown(sweep).encode()}
 
 
 def to_csv(sweep: Sweep) -> str:

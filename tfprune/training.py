@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from tqdm.keras import TqdmCallback
 
 from tfprune.digest import text_digest
 from tfprune.errors import TfpruneError
+from tfprune.files import remove_stale_partials, whole_file
 from tfprune.models import BUILT_IN
 from tfprune.parts import Part
 from tfprune.progress import interval
@@ -148,15 +148,13 @@ def _from_cache(path: Path) -> keras.Model | None:
 
 
 def _to_cache(model: keras.Model, path: Path, say: Callable[[str], None]) -> Path | None:
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        model.save(partial)
-        partial.replace(path)
-    except OSError as error:
-        say(f"the trained model could not be cached: {error}")
+        remove_stale_partials(path.parent)
+        with whole_file(path) as partial:
+            model.save(partial)
+    except Exception as error:  # Of a full disk h5py tells with errors of several kinds.
+        line = " ".join(str(error).split()) or type(error).__name__
+        say(f"the trained model could not be cached: {line}")
         return None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
     return path

@@ -19,12 +19,13 @@ USAGE = 2
 INTERRUPTED = 130
 # Seconds until an interrupt that got lost is raised again.
 AGAIN = 0.5
+NOTHING = "nothing was changed"
 
 
 def main(
     work: Callable[..., None],
     argv: Sequence[str] | None = None,
-    left: str = "nothing was changed",
+    left: str = NOTHING,
 ) -> int:
     """Runs a command.
 
@@ -35,25 +36,51 @@ def main(
     argv : sequence of str, optional
         The command line without the program.
     left : str
-        What an interrupt leaves behind, in words.
+        See :func:`guarded`.
 
     Returns
     -------
     int
-        0; 2 for what the user can mend, said in one line on stderr; 130 if interrupted.
+        See :func:`guarded`.
     """
-    name = work.__module__
-    arrived: list[int] = []
-    try:
-        with contextlib.suppress(ValueError):  # Only the main thread may set it.
-            _interrupt_surely(arrived)
-        name = name if name != "__main__" else _module_name()
+    name = work.__module__ if work.__module__ != "__main__" else _module_name()
+
+    def call() -> int:
         _hush()
         from tools.flags import collect
 
         flags = collect(work, sys.argv[1:] if argv is None else argv, name)
         if flags is not None:
             work(**flags)
+        return 0
+
+    return guarded(call, name, left)
+
+
+def guarded(call: Callable[[], int], name: str, left: str = NOTHING) -> int:
+    """Calls a function so that whatever ends it early is told in one line.
+
+    Parameters
+    ----------
+    call : callable
+        Returns an exit code.
+    name : str
+        The command's.
+    left : str
+        What an interrupt leaves behind, in words; by default nothing, or the files that were
+        written by then.
+
+    Returns
+    -------
+    int
+        What it returned; 2 for what the user can mend, said in one line on stderr; 130 if
+        interrupted.
+    """
+    arrived: list[int] = []
+    try:
+        with contextlib.suppress(ValueError):  # Only the main thread may set it.
+            _interrupt_surely(arrived)
+        return call()
     except KeyboardInterrupt:
         return _interrupted(name, left)
     except Exception as error:
@@ -67,7 +94,6 @@ def main(
         if isinstance(error, (TfpruneError, OSError, MemoryError)):
             return _fail(name, error)
         raise
-    return 0
 
 
 def _interrupt_surely(arrived: list[int]) -> None:
@@ -102,8 +128,17 @@ def _interrupted(name: str, left: str) -> int:
     eval("0")
     # Off the line of a progress bar, if there may be one.
     start = "\n" if "tqdm" in sys.modules else ""
-    print(f"{start}{name}: interrupted; {left}", file=sys.stderr)
+    print(f"{start}{name}: interrupted; {_left(left)}", file=sys.stderr)
     return INTERRUPTED
+
+
+def _left(left: str) -> str:
+    """What an interrupt leaves behind, by what the command had done until then."""
+    files = sys.modules.get("tfprune.files")
+    written = list(dict.fromkeys(map(str, files.completed))) if files else []
+    if left != NOTHING or not written:
+        return left
+    return f"written by then, and whole: {', '.join(written)}"
 
 
 def _hush() -> None:

@@ -19,13 +19,16 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tfprune import budgets
+from tfprune.baseline import folder_of, is_new
 from tfprune.compare import compare
 from tfprune.errors import TfpruneError
 from tfprune.sizes import read_side
+from tfprune.staging import finish
 from tfprune.verdicts import FORMATS, why
+from tools.command import guarded
 
 NAME = "tools.compare"
-PASS, FAIL, USAGE = 0, 1, 2
+PASS, FAIL = 0, 1
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,11 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    try:
-        return _run(parser().parse_args(argv))
-    except (TfpruneError, OSError) as error:
-        print(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE
+    return guarded(lambda: _run(parser().parse_args(argv)), NAME)
 
 
 def _run(flags: argparse.Namespace) -> int:
@@ -83,9 +82,11 @@ def _run(flags: argparse.Namespace) -> int:
             raise TfpruneError(f"--{needed}: expected a manifest or a folder, received none")
     if flags.why and flags.format not in ("table", "markdown"):
         raise TfpruneError(f"--why: expected --format table or markdown, received {flags.format}")
+    if flags.update:
+        finish(folder_of(flags.baseline), "--baseline")
     config = _config(flags)
     candidate = read_side(flags.candidate, "--candidate")
-    first = flags.update and not flags.baseline.exists()
+    first = flags.update and is_new(flags.baseline)
     baseline = candidate if first else read_side(flags.baseline, "--baseline")
     comparison = compare(baseline, candidate, config)
     text = FORMATS[flags.format](comparison, flags.all)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from tools.command import main
@@ -13,7 +14,6 @@ COMMAND = (
     "python -m tools.export --prune 30 --dataset mnist --seed 0 --schemes float32,int8 "
     "--test-data 100 --device arduino-uno-r4,raspberry-pi-pico,stm32-blue-pill"
 )
-MANIFEST = "manifest.json"
 
 
 def example(*, data: str | None = None, output: str = "exported/example") -> None:
@@ -32,6 +32,7 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
 
     from tfprune.quiet import quiet
     from tfprune.request import Request, checked
+    from tfprune.run_files import MANIFEST, leftovers, listed
     from tfprune.staging import staging
     from tools.export import export
     from tools.flags import collect
@@ -44,13 +45,22 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
         from tfprune.job import run
     from tfprune.card import card
 
-    with tempfile.TemporaryDirectory() as made, staging(Path(output), last=MANIFEST) as stage:
+    folder = Path(output)
+
+    def obsolete(written: Sequence[str]) -> list[str]:
+        return leftovers(folder, written, _say)
+
+    with (
+        tempfile.TemporaryDirectory() as made,
+        staging(folder, MANIFEST, obsolete=obsolete) as stage,
+    ):
         run(replace(request, output=made), COMMAND.split(), _say)
         manifest = kept(json.loads(Path(made, MANIFEST).read_text()))
         names = [entry["file"] for entry in manifest["artifacts"]]
         for name in (*names, manifest["test_data"]["file"]):
             (stage / name).write_bytes(Path(made, name).read_bytes())
         (stage / f"{manifest['model']['name']}.md").write_text(card(manifest))
+        manifest["files"] = listed(stage)
         (stage / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfprune.files import write_whole
 from tfprune.papers.record import unpack
 from tfprune.papers.study import Experiment, Table
 from tfprune.papers.summary import Results
@@ -20,14 +18,16 @@ GREY = "#7f7f7f"
 DPI = 110
 
 
-def write(results: Results, folder: Path) -> None:
-    """Draws every figure for which there is anything to draw."""
+def files(results: Results) -> dict[str, bytes]:
+    """The figures for which there is anything to draw, as PNG, by the names of their files."""
+    drawn = {}
     for spec in results.study.figures:
         figure = DRAWN[spec["kind"]](results, spec)
         if figure is not None:
             out = io.BytesIO()
             figure.savefig(out, dpi=spec.get("dpi", DPI), format="png")
-            write_whole(folder / spec["file"], out.getvalue())
+            drawn[spec["file"]] = out.getvalue()
+    return drawn
 
 
 def curves(results: Results, spec: Table) -> Figure | None:

@@ -26,6 +26,7 @@ from tfprune.papers.study import Experiment, Study
 from tfprune.papers.summary import Results
 from tfprune.parts import Part, Raw
 from tfprune.progress import meter
+from tfprune.staging import OutputFolder, writing
 from tfprune.versions import versions
 
 JOURNAL = "results.jsonl"
@@ -102,7 +103,21 @@ def run(
     TfpruneError
         If the folder cannot be written, or a training fails.
     """
-    journal = Lines(folder / JOURNAL, Record, "tools.reproduce")
+    places = [JOURNAL, "results.md", "results.json", *(spec["file"] for spec in study.figures)]
+    with writing(folder, places=places) as output:
+        return _run(study, data, output, seed=seed, command=command, say=say)
+
+
+def _run(
+    study: Study,
+    data: Data,
+    output: OutputFolder,
+    *,
+    seed: int,
+    command: Sequence[str],
+    say: Callable[[str], None],
+) -> Results:
+    journal = Lines(output.path / JOURNAL, Record, "tools.reproduce")
     tasks = _tasks(study, data, seed)
     left = [task for task in tasks if task.key not in journal.rows]
     say(
@@ -159,13 +174,12 @@ def run(
                         seconds=round(time.perf_counter() - began, 2),
                     )
                 )
-                tables.write(so_far(), folder)
+                output.replace(tables.files(so_far()))
             # Early stopping leaves epochs out; what stands in the bar is what is over.
             over = _epochs(study, left) - _epochs(study, left[place + 1 :])
             drawn.update(max(0, over - drawn.n))
     results = so_far()
-    tables.write(results, folder)
-    pictures.write(results, folder)
+    output.replace({**tables.files(results), **pictures.files(results)})
     return results
 
 

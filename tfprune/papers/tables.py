@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from tfprune.files import write_whole
 from tfprune.papers.study import Experiment, Row
 from tfprune.papers.summary import Measured, Results, shown, unit
 
 KINDS = ("constant", "similar", "complementary")
 
 
-def write(results: Results, folder: Path) -> None:
-    """Writes both, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "results.md", to_markdown(results).encode())
-    write_whole(folder / "results.json", to_json(results).encode())
+def files(results: Results) -> dict[str, bytes]:
+    """The content of both, by name."""
+    return {
+        "results.md": to_markdown(results).encode(),
+        "results.json": to_json(results).encode(),
+    }
 
 
 def to_json(results: Results) -> str:
