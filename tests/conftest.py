@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+import tfprune
 from tests.gates import manifest
 from tfprune.quiet import quiet
 from tools.compare import main
@@ -24,6 +25,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 with quiet():
     import keras
+    from keras import layers as kl
+
+    from tests.graphs import fill
 
 # Building Keras models takes its time, so no deadline; the same examples in every run.
 settings.register_profile("house", deadline=None, derandomize=True)
@@ -107,3 +111,22 @@ def gate(tmp_path, capsys, monkeypatch):
         return (code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """The same network with 40 and with 60 hidden units, as this package exports them."""
+    root = tmp_path_factory.mktemp("folders")
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (50, 30)).astype("float32")
+    for name, units in (("small", 40), ("large", 60)):
+        model = keras.Sequential(
+            [
+                keras.Input((30,), name="data"),
+                kl.Dense(units, activation="relu", name="hidden"),
+                kl.Dense(7, name="out"),
+            ],
+            name="net",
+        )
+        tfprune.export(fill(model, rng), root / name, ["float32", "int8"], x)
+    return root

@@ -82,7 +82,10 @@ def test_accuracy_may_not_fall_further(gate, old, new, flags, code):
 
 def test_unknown_accuracy_warns_and_another_tensorflow_too(gate):
     code, out, err = gate(
-        {"a": 9}, {"a": 9}, about_old={"accuracy": {"a": 0.9}}, about_new={"tensorflow": "2.22.0"}
+        {"a.tflite": 9},
+        {"a.tflite": 9},
+        about_old={"accuracy": {"a.tflite": 0.9}},
+        about_new={"tensorflow": "2.22.0"},
     )
     assert code == 0
     assert re.search("warn +its accuracy is not known any more", out)
@@ -91,15 +94,15 @@ def test_unknown_accuracy_warns_and_another_tensorflow_too(gate):
 
 
 def test_added_and_removed(gate, tmp_path):
-    code, out, _ = gate({"a": 1, "gone": 2000}, {"a": 1, "new": 5000})
+    code, out, _ = gate({"a.tflite": 1, "gone.tflite": 2000}, {"a.tflite": 1, "new.tflite": 5000})
     assert code == 1
-    assert re.search("gone .* removed +removed, and that is not allowed", out)
-    assert re.search("new .* added +not in the baseline", out)
-    assert gate({"a": 1, "gone": 2}, {"a": 1}, "--allow-removed")[0] == 0
+    assert re.search("gone.tflite .* removed +removed, and that is not allowed", out)
+    assert re.search("new.tflite .* added +not in the baseline", out)
+    assert gate({"a.tflite": 1, "gone.tflite": 2}, {"a.tflite": 1}, "--allow-removed")[0] == 0
     config = tmp_path / "sizes.toml"
-    config.write_text('allow-removed = true\n[[models]]\nmatch = "new"\nbudget = 4999\n')
-    assert gate({"a": 1, "gone": 2}, {"a": 1}, "--config", config)[0] == 0
-    code, out, _ = gate({"a": 1}, {"a": 1, "new": 5000}, "--config", config)
+    config.write_text('allow-removed = true\n[[models]]\nmatch = "new*"\nbudget = 4999\n')
+    assert gate({"a.tflite": 1, "gone.tflite": 2}, {"a.tflite": 1}, "--config", config)[0] == 0
+    code, out, _ = gate({"a.tflite": 1}, {"a.tflite": 1, "new.tflite": 5000}, "--config", config)
     assert code == 1
     assert "1 B over its budget" in out
 
@@ -126,16 +129,22 @@ def test_the_first_rule_that_matches_counts_and_a_dead_one_warns(gate, tmp_path)
 
 
 def test_only_what_changed_is_shown_and_sizes_that_look_alike_in_bytes(gate):
-    code, out, _ = gate({"same": 5000, "other": 90_000}, {"same": 5000, "other": 90_010})
+    code, out, _ = gate(
+        {"same.tflite": 5000, "other.tflite": 90_000}, {"same.tflite": 5000, "other.tflite": 90_010}
+    )
     assert code == 0
-    assert re.search(r"^other +90,000 B +90,010 B +\+10 B +\+0\.01 .* pass", out, re.M)
+    assert re.search(r"^other.tflite +90,000 B +90,010 B +\+10 B +\+0\.01 .* pass", out, re.M)
     assert "same" not in out.replace("unchanged", "")
     assert "1 unchanged, not shown" in out
     assert re.search(r"^total +92\.8 KiB +92\.8 KiB|^total +95,000 B +95,010 B", out, re.M)
     assert out.rstrip().endswith("passed, +10 B in total")
-    _, out, _ = gate({"same": 5000, "other": 90_000}, {"same": 5000, "other": 99_000}, "--all")
-    assert re.search(r"^same +4\.9 KiB +4\.9 KiB +0 +0 ", out, re.M)
-    assert re.search(r"^other +87\.9 KiB +96\.7 KiB +\+9,000 B +\+10\.00 .* fail", out, re.M)
+    _, out, _ = gate(
+        {"same.tflite": 5000, "other.tflite": 90_000},
+        {"same.tflite": 5000, "other.tflite": 99_000},
+        "--all",
+    )
+    assert re.search(r"^same.tflite +4\.9 KiB +4\.9 KiB +0 +0 ", out, re.M)
+    assert re.search(r"^other.tflite +87\.9 KiB +96\.7 KiB +\+9,000 B +\+10\.00 .* fail", out, re.M)
     assert out.rstrip().endswith("FAILED: 1 of 2 models, +9,000 B in total")
 
 
@@ -145,15 +154,15 @@ def test_markdown_is_a_table_with_a_marker_and_goes_to_the_step_summary(
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    path = manifest(tmp_path / "o.json", {"a|b.tflite": 1000, "c": 1000})
-    new = manifest(tmp_path / "n.json", {"a|b.tflite": 9000, "d": 7})
+    path = manifest(tmp_path / "o.json", {"a|b.tflite": 1000, "c.tflite": 1000})
+    new = manifest(tmp_path / "n.json", {"a|b.tflite": 9000, "d.tflite": 7})
     assert main(["--baseline", str(path), "--candidate", str(new), "--format", "markdown"]) == 1
     written = summary.read_text()
     assert written.startswith("before\n<!-- tfprune-sizes -->\n### ❌ Model sizes")
     table = [line for line in written.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
     assert len(table) == 2 + 3 + 1
-    assert "`a\\|b.tflite`" in table[2]
+    assert "a&#124;b.tflite" in table[2]
     assert "❌ fail" in table[2]
     assert "❌ removed" in table[3]
     assert "🆕 added" in table[4]
@@ -161,8 +170,8 @@ def test_markdown_is_a_table_with_a_marker_and_goes_to_the_step_summary(
 
 def test_the_json_schema_is_pinned(gate):
     code, out, _ = gate(
-        {"a": 1000}, {"a": 2000}, "--format", "json",
-        about_old={"accuracy": {"a": 0.9}}, about_new={"accuracy": {"a": 0.91}},
+        {"a.tflite": 1000}, {"a.tflite": 2000}, "--format", "json",
+        about_old={"accuracy": {"a.tflite": 0.9}}, about_new={"accuracy": {"a.tflite": 0.91}},
     )  # fmt: skip
     assert code == 1
     assert json.loads(out) == {
@@ -170,7 +179,7 @@ def test_the_json_schema_is_pinned(gate):
         "failed": True,
         "models": [
             {
-                "name": "a",
+                "name": "a.tflite",
                 "verdict": "fail",
                 "failed": True,
                 "reason": "1,000 B more, over both 2 % and 256 B",
@@ -194,10 +203,17 @@ def test_the_json_schema_is_pinned(gate):
 
 def test_benchmark_entries(gate, tmp_path):
     target = tmp_path / "bench.json"
-    code, out, _ = gate({"a": 10, "b": 1}, {"a": 20}, "--format", "benchmark", "--output", target)
+    code, out, _ = gate(
+        {"a.tflite": 10, "b.tflite": 1},
+        {"a.tflite": 20},
+        "--format",
+        "benchmark",
+        "--output",
+        target,
+    )
     assert (code, out) == (1, "")
     assert json.loads(target.read_text()) == [
-        {"name": "a", "unit": "bytes", "value": 20, "extra": "pass"}
+        {"name": "a.tflite", "unit": "bytes", "value": 20, "extra": "pass"}
     ]
 
 
@@ -221,8 +237,8 @@ budget = '9.5 KB'
 def test_update_rewrites_the_baseline_and_tightens_budgets(gate, tmp_path):
     config = tmp_path / "sizes.toml"
     config.write_text(TOML)
-    old = {"a_1": 9000, "a_2": 5000, "b_1": 4000, "c_1": 9000}
-    new = {"a_1": 8000, "a_2": 5000, "b_1": 4500, "c_1": 8990}
+    old = {"a_1.tflite": 9000, "a_2.tflite": 5000, "b_1.tflite": 4000, "c_1.tflite": 9000}
+    new = {"a_1.tflite": 8000, "a_2.tflite": 5000, "b_1.tflite": 4500, "c_1.tflite": 8990}
     code, _, err = gate(old, new, "--config", config, "--update")
     assert code == 0
     # The largest of a_* lost 1,000 bytes; b_* grew; c_* lost 10.
@@ -243,8 +259,8 @@ def test_update_rewrites_the_baseline_and_tightens_budgets(gate, tmp_path):
 def test_update_does_not_raise_a_budget(gate, tmp_path):
     config = tmp_path / "sizes.toml"
     config.write_text(TOML)
-    old = {"a_1": 10_000}
-    code, _, err = gate(old, {"a_1": 10_241}, "--config", config, "--update")
+    old = {"a_1.tflite": 10_000}
+    code, _, err = gate(old, {"a_1.tflite": 10_241}, "--config", config, "--update")
     assert code == 2
     assert "over its budget of 10,240 B; raise the budget by hand" in err
     assert json.loads((tmp_path / "old.json").read_text())["artifacts"][0]["bytes"] == 10_000

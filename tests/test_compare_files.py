@@ -9,38 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
-from keras import layers as kl
 
-import tfprune
 from tests.gates import manifest
-from tests.graphs import fill
 from tfprune import budgets, transaction
 from tfprune.tflite import shares
 from tools.compare import main
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """The same network with 40 and with 60 hidden units, as this package exports them."""
-    root = tmp_path_factory.mktemp("folders")
-    rng = np.random.default_rng(0)
-    x = rng.normal(0, 1, (50, 30)).astype("float32")
-    for name, units in (("small", 40), ("large", 60)):
-        model = keras.Sequential(
-            [
-                keras.Input((30,), name="data"),
-                kl.Dense(units, activation="relu", name="hidden"),
-                kl.Dense(7, name="out"),
-            ],
-            name="net",
-        )
-        tfprune.export(fill(model, rng), root / name, ["float32", "int8"], x)
-    return root
 
 
 def test_bytes_of_a_file_by_hand(folders):
@@ -91,7 +67,7 @@ def test_folders_and_why(gate, folders):
     code, inside, _ = gate(folders / "small" / "sizes.json", folders / "large", "--why")
     assert (made[0], code) == (0, 1)
     assert inside == out
-    code, out, _ = gate({"net": 1}, {"net": 1}, "--why")
+    code, out, _ = gate({"net.tflite": 1}, {"net.tflite": 1}, "--why")
     assert "only its size is known" in out
 
 
@@ -228,14 +204,16 @@ def test_history_and_its_plot(gate, folders, tmp_path, capsys):
 
 
 def test_bad_input_is_one_line_and_exit_code_2(gate, tmp_path, folders, capsys):
-    good = manifest(tmp_path / "good.json", {"a": 1})
+    good = manifest(tmp_path / "good.json", {"a.tflite": 1})
     (tmp_path / "text.json").write_text("no json")
     (tmp_path / "foreign.json").write_text('{"name": "package", "version": 1}')
     (tmp_path / "list.json").write_text("[1, 2]")
-    manifest(tmp_path / "later.json", {"a": 1}, schema=2)
+    manifest(tmp_path / "later.json", {"a.tflite": 1}, schema=2)
     manifest(tmp_path / "none.json", {})
-    (tmp_path / "odd.json").write_text('{"schema": 1, "artifacts": [{"file": "a", "bytes": "1"}]}')
-    twice = [{"file": "a", "bytes": 1}, {"file": "a", "bytes": 2}]
+    (tmp_path / "odd.json").write_text(
+        '{"schema": 1, "artifacts": [{"file": "a.tflite", "bytes": "1"}]}'
+    )
+    twice = [{"file": "a.tflite", "bytes": 1}, {"file": "a.tflite", "bytes": 2}]
     (tmp_path / "twice.json").write_text(json.dumps({"schema": 1, "artifacts": twice}))
     (tmp_path / "empty").mkdir()
     whole = (folders / "small" / "net_int8.tflite").read_bytes()
@@ -248,7 +226,7 @@ def test_bad_input_is_one_line_and_exit_code_2(gate, tmp_path, folders, capsys):
         "list.json": "expected a manifest of tfprune",
         "later.json": "expected schema 1, received 2",
         "none.json": "at least one model",
-        "odd.json": "expected artifacts with file and bytes",
+        "odd.json": "artifact 0: bytes: expected a whole number from 0",
         "twice.json": "two models named a",
         "empty": "expected .tflite files, the folder has none",
         "cut": "is it truncated?",
@@ -303,7 +281,7 @@ def test_bad_input_is_one_line_and_exit_code_2(gate, tmp_path, folders, capsys):
 def test_errors_in_sizes_toml_name_line_and_key(gate, tmp_path, text, message):
     config = tmp_path / "sizes.toml"
     config.write_text(text)
-    code, out, err = gate({"a": 1}, {"a": 1}, "--config", config)
+    code, out, err = gate({"a.tflite": 1}, {"a.tflite": 1}, "--config", config)
     assert (code, out) == (2, "")
     assert re.search(message, err)
     assert len(err.splitlines()) == 1
@@ -318,7 +296,7 @@ def test_amounts():
 
 
 def test_it_starts_at_once_with_nothing_but_the_standard_library(tmp_path):
-    good = manifest(tmp_path / "good.json", {"a": 1})
+    good = manifest(tmp_path / "good.json", {"a.tflite": 1})
     words = ["--baseline", good, "--candidate", good]
     # -S leaves every installed package out; as a script, as a pre-commit hook runs it.
     for start in ([str(ROOT / "tools" / "compare.py")], ["-m", "tools.compare"]):

@@ -11,6 +11,7 @@ from tfprune.errors import TfpruneError
 from tfprune.files import PRIVATE, write_whole
 from tfprune.sizes import MANIFEST, SCHEMA, Side, members, read_side
 from tfprune.staging import replace_files
+from tfprune.untrusted import inside
 
 
 def update(baseline: Path, candidate: Path, config_file: Path | None, config: Config) -> list[str]:
@@ -109,7 +110,7 @@ def _manifest(side: Side) -> str:
             for name, model in sorted(side.models.items())
         ]
         made = {"schema": SCHEMA, "artifacts": entries}
-    return json.dumps(made, indent=2) + "\n"
+    return json.dumps(made, indent=2, allow_nan=False) + "\n"
 
 
 def _content(
@@ -125,6 +126,11 @@ def _content(
             f"--update: {candidate} has no files to fill the folder {baseline} with; "
             "give a folder as candidate, or a .json file as baseline"
         )
+    for name in new.models:
+        if not inside(baseline / name, baseline):
+            raise TfpruneError(
+                f"--update: {baseline / name} is a link that leads out of {baseline}; take it away"
+            )
     files = {
         name: model.path.read_bytes()
         for name, model in new.models.items()

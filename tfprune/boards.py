@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfprune.budgets import amount
 from tfprune.errors import TfpruneError
+from tfprune.untrusted import read_toml
 
 KIB, MIB = 1024, 1024**2
 
@@ -99,12 +99,7 @@ def _known(name: str) -> Board:
 
 
 def _read(path: Path) -> Board:
-    try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise TfpruneError(f"--device {path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TfpruneError(f"--device {path}: expected a TOML file ({error})") from None
+    table, _ = read_toml(path, f"--device {path}")
     keys = ("name", *_NEEDED, *_OPTIONAL)
     for key in table:
         if key not in keys:

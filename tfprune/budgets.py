@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tfprune.errors import TfpruneError
+from tfprune.untrusted import LARGEST_INTEGER, read_toml
 
+# Digits of other scripts are none here, and no number is longer than any size.
+PERCENT = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*")
+AMOUNT = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\s*")
 UNITS = {"B": 1, "KB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
 
 
@@ -85,7 +89,7 @@ def percent(text: object) -> float:
     ------
     TfpruneError
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text) if isinstance(text, str) else None
+    found = PERCENT.fullmatch(text) if isinstance(text, str) else None
     if not found:
         raise TfpruneError(f"expected a percentage with its sign, such as 2%, received {text!r}")
     return float(found.group(1))
@@ -98,11 +102,9 @@ def amount(value: object) -> int:
     ------
     TfpruneError
     """
-    if type(value) is int and value >= 0:
+    if type(value) is int and 0 <= value <= LARGEST_INTEGER:
         return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value) if isinstance(
-        value, str
-    ) else None  # fmt: skip
+    found = AMOUNT.fullmatch(value) if isinstance(value, str) else None
     unit = found.group(2) or "B" if found else ""
     if not found or unit not in UNITS or (unit == "B" and "." in found.group(1)):
         raise TfpruneError(
@@ -120,8 +122,8 @@ def points(value: object) -> float:
     """
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = -1.0
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
     if isinstance(value, bool) or not 0 <= number <= 100:
         raise TfpruneError(f"expected points of accuracy from 0 to 100, received {value!r}")
     return number
@@ -140,13 +142,7 @@ def load(path: Path) -> Config:
     TfpruneError
         If it cannot be read, or a key or value is not as expected; names line and key.
     """
-    try:
-        text = path.read_text()
-        tables = tomllib.loads(text)
-    except OSError as error:
-        raise TfpruneError(f"--config {path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TfpruneError(f"--config {path}: {error}") from None
+    tables, text = read_toml(path, f"--config {path}")
     lines = _lines(text)
 
     def limits(table: dict[str, Any], number: int | None, extra: tuple[str, ...]) -> dict[str, Any]:

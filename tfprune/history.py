@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from tfprune.errors import TfpruneError
+from tfprune.escapes import plain
 from tfprune.files import write_whole
 from tfprune.git import git_state
 from tfprune.sizes import Side
 from tfprune.staging import WAIT, writing
+from tfprune.untrusted import parse_json, read_text
+
+# Years of runs.
+LARGEST_HISTORY = 256 * 2**20
 
 
 def append(path: Path, side: Side) -> None:
@@ -46,22 +51,29 @@ def read(path: Path) -> list[dict[str, Any]]:
     TfpruneError
         If the file cannot be read, is empty, or a line is none of ours; names the line.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TfpruneError(f"--history {path}: cannot be read ({error})") from None
+    called = f"--history {path}"
     runs = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, called, LARGEST_HISTORY).splitlines(), 1):
         try:
-            run = json.loads(line)
-            runs.append({**run, "models": {m["model"]: int(m["bytes"]) for m in run["models"]}})
-        except (ValueError, TypeError, KeyError):
+            run = parse_json(line, f"{called}, line {number}")
+            sizes = {str(model["model"]): model["bytes"] for model in run["models"]}
+            labels = [str(run.get(key) or "") for key in ("commit", "date")]
+            if any(type(size) is not int or size < 0 for size in sizes.values()):
+                raise ValueError("bytes")
+        except (ValueError, TypeError, KeyError, AttributeError):
             raise TfpruneError(
-                f"--history {path}, line {number}: expected a run of tools.compare --history"
+                f"{called}, line {number}: expected a run of tools.compare --history"
             ) from None
+        runs.append({"label": plain(labels[0] or labels[1])[:7], "models": sizes})
     if not runs:
         raise TfpruneError(f"--history {path}: expected at least one run, received none")
     return runs
+
+
+def literal(text: str) -> str:
+    """Text that matplotlib draws as it is: no formula, and not left out of the legend."""
+    shown = plain(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def plot(path: Path, picture: Path) -> None:
@@ -83,13 +95,11 @@ def plot(path: Path, picture: Path) -> None:
     for name in sorted({name for run in runs for name in run["models"]}):
         places = [number for number, run in enumerate(runs) if name in run["models"]]
         sizes = [runs[number]["models"][name] / 1024 for number in places]
-        axes.plot(places, sizes, "o-", markersize=4, label=name)
+        axes.plot(places, sizes, "o-", markersize=4, label=literal(name))
     step = max(1, -(-len(runs) // 12))
     ticks = range(0, len(runs), step)
-    names = [
-        (runs[number].get("commit") or str(runs[number].get("date", "")))[:7] for number in ticks
-    ]
-    axes.set_xticks(list(ticks), names, rotation=45, ha="right")
+    labels = [literal(runs[number]["label"]) for number in ticks]
+    axes.set_xticks(list(ticks), labels, rotation=45, ha="right")
     axes.set(xlabel="commit", ylabel="KiB", title="model sizes", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -12,6 +12,10 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
 from tfprune.grid import Point
+from tfprune.untrusted import parse_json, read_text
+
+# Of the file of rows.
+LARGEST_JOURNAL = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -119,19 +123,19 @@ class Lines(Generic[R]):
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise TfpruneError(f"--output {path.parent}: expected a folder that can be written")
         try:
-            text = path.read_text() if path.exists() else ""
+            text = read_text(path, str(path), LARGEST_JOURNAL) if path.exists() else ""
             whole = text[: text.rfind("\n") + 1]
             if whole != text:
                 write_whole(path, whole.encode())
-        except (OSError, UnicodeDecodeError) as error:
-            raise TfpruneError(f"{path}: cannot be read or written ({error})") from None
+        except OSError as error:
+            raise TfpruneError(f"{path}: cannot be written ({error.strerror})") from None
         self.rows = {row.key: row for row in self._read(whole)}
 
     def _read(self, text: str) -> Iterator[R]:
         for number, line in enumerate(text.splitlines(), 1):
             try:
-                yield self._kind(**json.loads(line))
-            except (ValueError, TypeError):
+                yield self._kind(**parse_json(line, f"{self._path}, line {number}"))
+            except (TfpruneError, TypeError):
                 raise TfpruneError(
                     f"{self._path}, line {number}: expected a row of {self._command}; take the "
                     "line out, or choose another --output"

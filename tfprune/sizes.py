@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from tfprune.errors import TfpruneError
 from tfprune.files import PRIVATE
 from tfprune.tflite import read, shares
 from tfprune.transaction import read_settled
+from tfprune.untrusted import inside, plain_name, read_json
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -85,18 +87,25 @@ def read_side(path: Path, what: str) -> Side:
 def _listed(path: Path, what: str) -> Side:
     manifest = _manifest(path, what)
     models: dict[str, Model] = {}
+    warnings = []
     for entry in manifest["artifacts"]:
-        if entry["file"] in models:
-            raise TfpruneError(f"{what} {path}: two models named {entry['file']}")
-        file = path.parent / entry["file"]
-        # The file beside the manifest serves to look inside, if it is the one that was meant.
-        there = file.is_file() and file_digest(file) == entry.get("sha256")
-        models[entry["file"]] = Model(
-            entry["file"], entry["bytes"], entry.get("accuracy"), file if there else None
-        )
+        name, size = entry["file"], entry["bytes"]
+        file = path.parent / name
+        # The file beside the manifest serves to look inside, if it is the one that was measured.
+        there = file.is_file() and inside(file, path.parent)
+        known = entry.get("sha256") if there else None
+        there = known is not None and file_digest(file) == known
+        if known is not None and not there:
+            warnings.append(f"{name}: the file beside the manifest is not the one it measured")
+        elif there and file.stat().st_size != size:
+            raise TfpruneError(
+                f"{what} {path}: {name}: the manifest says {size:,} bytes, the file has "
+                f"{file.stat().st_size:,}"
+            )
+        models[name] = Model(name, size, entry.get("accuracy"), file if there else None)
     if not models:
         raise TfpruneError(f"{what} {path}: expected at least one model, received none")
-    return Side(models, _tensorflow(manifest), manifest)
+    return Side(models, _tensorflow(manifest), manifest, tuple(warnings))
 
 
 def _folder(path: Path, what: str) -> Side:
@@ -143,7 +152,9 @@ def _members(folder: Path) -> tuple[list[Path], list[Path]]:
     has_manifest = (folder / MANIFEST).is_file()
     for file in sorted(folder.rglob("*.tflite")):
         names = file.relative_to(folder).parts
-        if not file.is_file() or any(name.startswith(PRIVATE) for name in names):
+        if any(name.startswith(PRIVATE) for name in names):
+            continue
+        if not file.is_file() or not inside(file, folder):
             continue
         between = [folder.joinpath(*names[:depth]) for depth in range(1, len(names))]
         apart = next((place for place in between if (place / MANIFEST).is_file()), None)
@@ -156,14 +167,13 @@ def _members(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _tensorflow(manifest: dict[str, Any] | None) -> str | None:
     versions = (manifest or {}).get("versions")
-    return versions.get("tensorflow") if isinstance(versions, dict) else None
+    version = versions.get("tensorflow") if isinstance(versions, dict) else None
+    return version if isinstance(version, str) else None
 
 
 def _manifest(path: Path, what: str) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise TfpruneError(f"{what} {path}: expected JSON, cannot read it ({error})") from None
+    called = f"{what} {path}"
+    manifest = read_json(path, called)
     if not isinstance(manifest, dict) or "artifacts" not in manifest or "schema" not in manifest:
         raise TfpruneError(
             f"{what} {path}: expected a manifest of tfprune (schema and artifacts), "
@@ -174,18 +184,37 @@ def _manifest(path: Path, what: str) -> dict[str, Any]:
             f"{what} {path}: expected schema {SCHEMA}, received {manifest['schema']!r}"
         )
     artifacts = manifest["artifacts"]
-    if not isinstance(artifacts, list) or not all(_is_entry(entry) for entry in artifacts):
-        raise TfpruneError(
-            f"{what} {path}: expected artifacts with file and bytes (and accuracy as a number)"
-        )
+    if not isinstance(artifacts, list):
+        raise TfpruneError(f"{called}: expected a list of artifacts")
+    names = set()
+    for number, entry in enumerate(artifacts):
+        _check_entry(entry, f"{called}: artifact {number}")
+        if entry["file"] in names:
+            raise TfpruneError(f"{called}: two models named {entry['file']}")
+        names.add(entry["file"])
     return manifest
 
 
-def _is_entry(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("file"), str)
-        and type(entry.get("bytes")) is int
-        and entry["bytes"] >= 0
-        and isinstance(entry.get("accuracy"), int | float | None)
-    )
+def _check_entry(entry: Any, called: str) -> None:
+    """Raises :class:`TfpruneError` unless a manifest's entry is one that can be compared."""
+    if not isinstance(entry, dict):
+        raise TfpruneError(f"{called}: expected a table of file and bytes")
+    name, size = entry.get("file"), entry.get("bytes")
+    if not isinstance(name, str) or not plain_name(name, ".tflite"):
+        raise TfpruneError(
+            f"{called}: file: expected the name of a .tflite file within the manifest's folder, "
+            f"received {name!r}"
+        )
+    if type(size) is not int or size < 0:
+        raise TfpruneError(f"{called}: bytes: expected a whole number from 0, received {size!r}")
+    accuracy, digest = entry.get("accuracy"), entry.get("sha256")
+    if accuracy is not None and (
+        isinstance(accuracy, bool)
+        or not isinstance(accuracy, int | float)
+        or not 0 <= accuracy <= 1
+    ):
+        raise TfpruneError(
+            f"{called}: accuracy: expected a number from 0 to 1, received {accuracy!r}"
+        )
+    if digest is not None and not (isinstance(digest, str) and DIGEST.fullmatch(digest)):
+        raise TfpruneError(f"{called}: sha256: expected 64 hexadecimal digits, received {digest!r}")

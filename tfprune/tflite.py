@@ -12,6 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfprune.errors import TfpruneError
+from tfprune.untrusted import read_bytes
+
+# Flatbuffers have offsets of 32 bits.
+LARGEST_FILE = 2**32
+# Bytes that are read of a file, as a multiple of its own, and what a table counts for: a whole
+# file takes about three times its size.
+READ_AT_MOST = 16
+TABLE = 8
 
 # Names of the builtin operators, by their code.
 OPERATORS = """
@@ -60,13 +68,34 @@ class Share:
     bytes: int
 
 
+class _File:
+    """A flatbuffer's bytes, and how much of them may still be looked at.
+
+    Vectors may name one table over and over, so that a few kilobytes describe billions of
+    tensors. What is read is counted, and a file whose reading takes many times its size is refused.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._left = READ_AT_MOST * len(data) + 2**16
+
+    def count(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise _BombError
+
+    def root(self) -> _Table:
+        return _Table(self, _unpack("<I", self.data, 0))
+
+
 class _Table:
     """A flatbuffer table; every access is checked against the end of the file."""
 
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data, self._at = data, at
-        self._vtable = at - _unpack("<i", data, at)
-        self._size = _unpack("<H", data, self._vtable)
+    def __init__(self, file: _File, at: int) -> None:
+        file.count(TABLE)
+        self._file, self._data, self._at = file, file.data, at
+        self._vtable = at - _unpack("<i", self._data, at)
+        self._size = _unpack("<H", self._data, self._vtable)
 
     def _field(self, number: int) -> int:
         slot = 4 + 2 * number
@@ -79,22 +108,28 @@ class _Table:
         at = self._field(number)
         return _unpack(form, self._data, at) if at else default
 
-    def _vector(self, number: int) -> tuple[int, int]:
+    def _vector(self, number: int, width: int) -> tuple[int, int]:
         """Where a vector's elements start, and how many there are."""
         at = self._field(number)
         if not at:
             return 0, 0
         at += _unpack("<I", self._data, at)
-        return at + 4, _unpack("<I", self._data, at)
+        start, count = at + 4, _unpack("<I", self._data, at)
+        if start + count * width > len(self._data):
+            raise _BrokenError
+        return start, count
 
     def place(self, number: int) -> int:
         """Where a vector is; files may share one."""
-        return self._vector(number)[0]
+        return self._vector(number, 0)[0]
+
+    def size_of(self, number: int, width: int = 1) -> int:
+        """The bytes of a vector's elements, which are not looked at."""
+        return self._vector(number, width)[1] * width
 
     def bytes_of(self, number: int, width: int = 1) -> bytes:
-        start, count = self._vector(number)
-        if start + count * width > len(self._data):
-            raise _BrokenError
+        start, count = self._vector(number, width)
+        self._file.count(count * width)
         return self._data[start : start + count * width]
 
     def text(self, number: int) -> str:
@@ -106,18 +141,20 @@ class _Table:
 
     def table(self, number: int) -> _Table | None:
         at = self._field(number)
-        return _Table(self._data, at + _unpack("<I", self._data, at)) if at else None
+        return _Table(self._file, at + _unpack("<I", self._data, at)) if at else None
 
     def tables(self, number: int) -> list[_Table]:
-        start, count = self._vector(number)
-        if start + 4 * count > len(self._data):
-            raise _BrokenError
+        start, count = self._vector(number, 4)
         places = range(start, start + 4 * count, 4)
-        return [_Table(self._data, at + _unpack("<I", self._data, at)) for at in places]
+        return [_Table(self._file, at + _unpack("<I", self._data, at)) for at in places]
 
 
 class _BrokenError(Exception):
     """Something points outside the file."""
+
+
+class _BombError(_BrokenError):
+    """The file names the same things over and over."""
 
 
 def _unpack(form: str, data: bytes, at: int) -> int:
@@ -140,6 +177,11 @@ def shares(path: Path) -> list[Share]:
     data = read(path)
     try:
         found = list(_shares(data))
+    except _BombError:
+        raise TfpruneError(
+            f"{path}: expected a TFLite file as converters write it, received one that names the "
+            "same tables over and over"
+        ) from None
     except _BrokenError:
         raise TfpruneError(
             f"{path}: expected a whole TFLite file, something in it points past its end; "
@@ -170,7 +212,7 @@ def operator_versions(data: bytes) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     try:
-        for code in _Table(data, _unpack("<I", data, 0)).tables(1):
+        for code in _File(data).root().tables(1):
             name = _operator(code)
             found[name] = max(code.scalar(2, "<i", 1), found.get(name, 0))
     except _BrokenError:
@@ -188,7 +230,7 @@ def operator_types(data: bytes) -> set[tuple[str, int]]:
     """
     found: set[tuple[str, int]] = set()
     try:
-        model = _Table(data, _unpack("<I", data, 0))
+        model = _File(data).root()
         codes = [_operator(code) for code in model.tables(1)]
         for graph in model.tables(2):
             tensors = graph.tables(0)
@@ -210,17 +252,14 @@ def read(path: Path) -> bytes:
     TfpruneError
         If it does not, or cannot be read.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TfpruneError(f"{path}: cannot be read ({error.strerror})") from None
+    data = read_bytes(path, str(path), LARGEST_FILE)
     if data[4:8] != b"TFL3":
         raise TfpruneError(f"{path}: expected a TFLite file, received something else")
     return data
 
 
 def _shares(data: bytes) -> Iterator[Share]:
-    model = _Table(data, _unpack("<I", data, 0))
+    model = _File(data).root()
     buffers = model.tables(4)
     codes = [_operator(code) for code in model.tables(1)]
     taken: set[int] = set()
@@ -248,12 +287,12 @@ def _shares(data: bytes) -> Iterator[Share]:
             yield Share("names", name, reader, _new_bytes(tensor, 3, 1, seen))
     for entry in model.tables(6):
         buffer = entry.scalar(1, "<I")
-        size = len(entry.bytes_of(0))
+        size = entry.size_of(0)
         if buffer not in taken:
             taken.add(buffer)
             size += _weight(buffers[_checked(buffer, buffers)])
         yield Share("metadata", entry.text(0), "", size)
-    yield Share("metadata", "description", "", len(model.bytes_of(3)))
+    yield Share("metadata", "description", "", model.size_of(3))
 
 
 def _new_bytes(table: _Table, field: int, width: int, seen: set[int]) -> int:
@@ -261,12 +300,12 @@ def _new_bytes(table: _Table, field: int, width: int, seen: set[int]) -> int:
     if table.place(field) in seen:
         return 0
     seen.add(table.place(field))
-    return len(table.bytes_of(field, width))
+    return table.size_of(field, width)
 
 
 def _weight(buffer: _Table) -> int:
     """Bytes of a buffer, within the flatbuffer or (files over 2 GB) behind it."""
-    return len(buffer.bytes_of(0)) or (buffer.scalar(2, "<Q") if buffer.scalar(1, "<Q") > 1 else 0)
+    return buffer.size_of(0) or (buffer.scalar(2, "<Q") if buffer.scalar(1, "<Q") > 1 else 0)
 
 
 def _checked(index: int, among: list[_Table] | list[str]) -> int:
@@ -277,6 +316,6 @@ def _checked(index: int, among: list[_Table] | list[str]) -> int:
 
 def _operator(code: _Table) -> str:
     number = max(code.scalar(0, "<b"), code.scalar(3, "<i"))
-    if number < len(OPERATORS) and OPERATORS[number] == "CUSTOM":
+    if 0 <= number < len(OPERATORS) and OPERATORS[number] == "CUSTOM":
         return code.text(1) or "CUSTOM"
     return OPERATORS[number] if 0 <= number < len(OPERATORS) else f"operator {number}"

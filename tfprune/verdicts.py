@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfprune.compare import Comparison, Row
+from tfprune.escapes import code, plain
+from tfprune.escapes import markdown as escaped
+from tfprune.escapes import to_json as json_text
 from tfprune.sizes import Side
 from tfprune.tflite import Share, shares
 
@@ -22,7 +24,7 @@ TENSORS = 12
 
 def table(comparison: Comparison, everything: bool = False) -> str:
     """Plain text for a terminal."""
-    rows = _cells(comparison, everything)
+    rows = [list(map(plain, row)) for row in _cells(comparison, everything)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):
@@ -33,7 +35,8 @@ def table(comparison: Comparison, everything: bool = False) -> str:
         if number == 0:
             lines.append("  ".join("-" * width for width in widths))
     lines = [line.rstrip() for line in lines]
-    return "\n".join([*lines, *_below(comparison, everything), _summary(comparison)])
+    below = map(plain, _below(comparison, everything))
+    return "\n".join([*lines, *below, _summary(comparison)])
 
 
 def markdown(comparison: Comparison, everything: bool = False) -> str:
@@ -47,17 +50,15 @@ def markdown(comparison: Comparison, everything: bool = False) -> str:
     if rows:
         lines.append("| " + " | ".join([*head[:9], "why"]) + " |")
         lines.append("|---|" + "---:|" * 7 + "---|---|")
-    for row in rows:
-        cells = [cell.replace("|", "\\|") for cell in row]
-        if cells[8]:
-            icon = "➖" if cells[8] == "removed" and not failed[row[0]] else icons[cells[8]]  # noqa: RUF001
-            cells[8] = f"{icon} {cells[8]}"
-            cells[0] = f"`{cells[0]}`"
+    for name, *cells, verdict, why_not in rows:
+        if verdict:
+            icon = "➖" if verdict == "removed" and not failed[name] else icons[verdict]  # noqa: RUF001
+            shown = [code(name), *cells, f"{icon} {verdict}", escaped(why_not)]
         else:
-            cells = [f"**{cell}**" if cell else "" for cell in cells]
-        lines.append("| " + " | ".join(cells) + " |")
-    below = _below(comparison, everything)
-    return "\n".join([*lines, *(["", *(f"- {line}" for line in below)] if below else []), ""])
+            shown = [f"**{cell}**" if cell else "" for cell in (name, *cells, verdict, why_not)]
+        lines.append("| " + " | ".join(shown) + " |")
+    below = [f"- {escaped(line)}" for line in _below(comparison, everything)]
+    return "\n".join([*lines, *(["", *below] if below else []), ""])
 
 
 def document(comparison: Comparison) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
 
 def to_json(comparison: Comparison, everything: bool = False) -> str:
     """:func:`document` as text; always all models."""
-    return json.dumps(document(comparison), indent=2)
+    return json_text(document(comparison))
 
 
 def benchmark(comparison: Comparison, everything: bool = False) -> str:
@@ -108,7 +109,7 @@ def benchmark(comparison: Comparison, everything: bool = False) -> str:
         for row in comparison.rows
         if row.candidate is not None
     ]
-    return json.dumps(entries, indent=2)
+    return json_text(entries)
 
 
 FORMATS: dict[str, Callable[[Comparison, bool], str]] = {
@@ -124,7 +125,7 @@ def why(baseline: Side, candidate: Side) -> str:
     parts = []
     for name, model in sorted(candidate.models.items()):
         if model.path is None:
-            parts.append(f"{name}: only its size is known; compare folders to see inside")
+            parts.append(f"{plain(name)}: only its size is known; compare folders to see inside")
             continue
         now = shares(model.path)
         old = baseline.models.get(name)
@@ -135,7 +136,7 @@ def why(baseline: Side, candidate: Side) -> str:
 
 def _inside(name: str, now: Sequence[Share], before: Sequence[Share] | None) -> str:
     total = sum(share.bytes for share in now)
-    lines = [f"{name}: {total:,} B"]
+    lines = [f"{plain(name)}: {total:,} B"]
     lines += _ranked("kind", _sums(now, "kind"), _sums(before, "kind"), total)
     lines += _ranked("operator", _sums(now, "operator"), _sums(before, "operator"), total)
     lines += _ranked("tensor", _sums(now, "name"), _sums(before, "name"), total)
@@ -166,8 +167,9 @@ def _ranked(
     lines = []
     for key in keys[:TENSORS]:
         change = f"  {changes[key]:+,} B" if changes.get(key) else ""
-        shown = key if len(key) <= 60 else f"{key[:57]}..."
-        share = f"{100 * now[key] / total:5.1f} %"
+        shown = plain(key[:60])
+        shown = shown if len(shown) <= 60 and len(key) <= 60 else f"{shown[:57]}..."
+        share = f"{100 * now[key] / max(total, 1):5.1f} %"
         lines.append(f"  {what:<8}  {shown:<60}  {now[key]:>9,} B  {share}{change}")
     if len(keys) > TENSORS:
         lines.append(f"  {what:<8}  {len(keys) - TENSORS} more")

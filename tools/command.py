@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfprune.errors import TfpruneError
+from tfprune.escapes import plain
 
 USAGE = 2
 INTERRUPTED = 130
@@ -159,5 +160,5 @@ def _module_name() -> str:
 
 def _fail(name: str, error: BaseException) -> int:
     text = " ".join(str(error).split()) or type(error).__name__
-    print(f"{name}: {text}", file=sys.stderr)
+    print(f"{name}: {plain(text)}", file=sys.stderr)
     return USAGE

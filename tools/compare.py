@@ -22,10 +22,11 @@ from tfprune import budgets
 from tfprune.baseline import folder_of, is_new
 from tfprune.compare import compare
 from tfprune.errors import TfpruneError
+from tfprune.escapes import fence, plain
 from tfprune.sizes import read_side
 from tfprune.staging import finish
 from tfprune.verdicts import FORMATS, why
-from tools.command import guarded
+from tools.command import USAGE, guarded
 
 NAME = "tools.compare"
 PASS, FAIL = 0, 1
@@ -71,7 +72,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return guarded(lambda: _run(parser().parse_args(argv)), NAME)
+    try:
+        return guarded(lambda: _run(parser().parse_args(argv)), NAME)
+    except Exception as error:  # Exit code 1 would say that a limit is broken.
+        told = plain(f"{type(error).__name__}: {error}")
+        print(f"{NAME}: unexpected {told}; please report it", file=sys.stderr)
+        return USAGE
 
 
 def _run(flags: argparse.Namespace) -> int:
@@ -82,6 +88,10 @@ def _run(flags: argparse.Namespace) -> int:
             raise TfpruneError(f"--{needed}: expected a manifest or a folder, received none")
     if flags.why and flags.format not in ("table", "markdown"):
         raise TfpruneError(f"--why: expected --format table or markdown, received {flags.format}")
+    for name in ("history", "output"):
+        path = getattr(flags, name)
+        if path is not None and (not path.name or (path.exists() and not path.is_file())):
+            raise TfpruneError(f"--{name} {path}: expected the name of a file")
     if flags.update:
         finish(folder_of(flags.baseline), "--baseline")
     config = _config(flags)
@@ -92,10 +102,10 @@ def _run(flags: argparse.Namespace) -> int:
     text = FORMATS[flags.format](comparison, flags.all)
     if flags.why:
         inside = why(baseline, candidate)
-        text += f"\n\n```\n{inside}\n```\n" if flags.format == "markdown" else f"\n\n{inside}"
+        text += f"\n\n{fence(inside)}\n" if flags.format == "markdown" else f"\n\n{inside}"
     _put(flags, text)
     for warning in comparison.warnings:
-        print(f"{NAME}: warning: {warning}", file=sys.stderr)
+        print(f"{NAME}: warning: {plain(warning)}", file=sys.stderr)
     if flags.history:
         from tfprune.history import append
 
@@ -114,8 +124,7 @@ def _config(flags: argparse.Namespace) -> budgets.Config:
         if value is None:
             continue
         try:
-            number = int(value) if value.isdigit() else value
-            given[key.replace("-", "_")] = reader(number)
+            given[key.replace("-", "_")] = reader(value)
         except TfpruneError as error:
             raise TfpruneError(f"--{key}: {error}") from None
     return replace(
@@ -142,7 +151,7 @@ def _update(flags: argparse.Namespace, config: budgets.Config) -> int:
     from tfprune.baseline import update
 
     for line in update(flags.baseline, flags.candidate, flags.config, config):
-        print(f"{NAME}: {line}", file=sys.stderr)
+        print(f"{NAME}: {plain(line)}", file=sys.stderr)
     return PASS
 
 
