@@ -69,7 +69,13 @@ def test_it_is_small_and_whole(folder, manifest):
     assert manifest["dataset"]["name"] == "mnist"
     test = manifest["test_data"]
     assert test["samples"] == 100
-    for entry in (*manifest["artifacts"], test):
+    listed = {entry["file"] for entry in manifest["files"]}
+    assert listed == {*NAMES, "cnn.md", "cnn_test.npz"}
+    assert {path.name for path in folder.iterdir()} == {*listed, "manifest.json"}
+    arrays = np.load(folder / test["file"])
+    dataset = {key: manifest["dataset"][key] for key in ("name", "sha256")}
+    assert json.loads(str(arrays["dataset"])) == dataset
+    for entry in (*manifest["artifacts"], test, *manifest["files"]):
         content = (folder / entry["file"]).read_bytes()
         assert entry["bytes"] == len(content)
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
