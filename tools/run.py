@@ -14,10 +14,13 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import math
 import os
 import platform
 import re
+import signal
 import struct
+import subprocess
 import sys
 import time
 import zipfile
@@ -25,6 +28,36 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+# Set for the process that does the work, by the one that waits for it.
+WORKER = "TFPRUNE_RUN_WORKER"
+
+
+def supervise() -> int:
+    """Runs this command in a process of its own: no file can do more than end that one."""
+    with contextlib.suppress(OSError, ValueError):
+        worker = subprocess.Popen(
+            [sys.executable, __file__, *sys.argv[1:]], env={**os.environ, WORKER: "1"}
+        )
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):  # The worker is interrupted as well.
+                code = worker.wait()
+                break
+        if code in (0, 1, 2, 120, 130):
+            return code
+        names = {-number: number.name for number in signal.Signals}
+        files = ", ".join(word for word in sys.argv[1:] if word.endswith(".tflite"))
+        how = names.get(code, f"code {code}")
+        told = f"run.py: the runtime crashed ({how}) on one of {files}: is it whole?"
+        print(told.encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+        return 2
+    os.environ[WORKER] = "1"  # A system without processes to spare.
+    return -1
+
+
+if __name__ == "__main__" and WORKER not in os.environ and (ended := supervise()) >= 0:
+    # Before numpy, which the process that only waits needs no memory for.
+    raise SystemExit(ended)
 
 try:
     import numpy as np
@@ -47,6 +80,11 @@ MANIFEST_BYTES = 2**24
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Channels of a pixel by a PNG's colour type: grey, RGB, palette, grey and RGB with alpha.
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# Bits of a number by the type of a tensor, and the code of an operator, in the schema of TFLite.
+WIDTHS = {0: 32, 1: 16, 2: 32, 3: 8, 4: 64, 6: 8, 7: 16, 9: 8, 10: 64, 17: 4}
+RESHAPE = 22
+# Bytes that arrays may have whatever their file's size, and how many times their file's else.
+ARRAYS, UNPACKED = 2**28, 100
 LUMA = (19595, 38470, 7471)  # ITU-R BT.601, in 65536ths.
 
 
@@ -129,7 +167,7 @@ def run(flags: argparse.Namespace) -> None:
             saved |= {f"{label}/{place}": out for place, out in enumerate(raw)}
             outputs = [real(out, detail) for out, detail in zip(raw, model.outputs, strict=True)]
             if kind == "data":
-                results[-1] |= scores(outputs, model, loaded)
+                results[-1] |= scored(outputs, model, loaded, path)
             else:
                 results[-1]["outputs"] = [described(out, model) for out in outputs]
     if flags.outputs:
@@ -236,10 +274,17 @@ class Model:
     """
 
     def __init__(self, path: Path, package: str, runtime: Any, flags: argparse.Namespace) -> None:
-        self.path, content = path, path.read_bytes()
+        self.path, content = path, whole(path)
         self.sha256 = hashlib.sha256(content).hexdigest()
         if content[4:8] != b"TFL3":
             raise RunError(f"{path}: expected a TFLite file, received something else")
+        try:
+            check_graph(content)
+        except (struct.error, IndexError):
+            told = "expected a whole TFLite file; is it truncated?"
+            raise RunError(f"{path}: {told}") from None
+        except RunError as error:
+            raise RunError(f"{path}: {error}") from None
         kinds = runtime.OpResolverType
         kernels = kinds.BUILTIN_REF if flags.reference else kinds.AUTO
         options = {"num_threads": flags.threads, "experimental_op_resolver_type": kernels}
@@ -254,7 +299,8 @@ class Model:
         self.about["load_ms"] = round((time.perf_counter_ns() - start) / 1e6, 3)
         self.x: list[Array] = []
         self.notes: list[str] = []
-        self._look()
+        with self._telling():
+            self._look()
 
     def _look(self) -> None:
         """Inputs and outputs by the signature; by the file's own order where it has none."""
@@ -391,6 +437,97 @@ class Model:
         return [np.concatenate(row) for row in rows]
 
 
+class Table:
+    """A table of a flatbuffer; what points outside the file raises struct.error or IndexError."""
+
+    def __init__(self, data: bytes, at: int, budget: list[int]) -> None:
+        budget[0] -= 1
+        if budget[0] < 0:
+            raise RunError("expected a file as converters write it, not one table over and over")
+        self.data, self.at, self.budget = data, at, budget
+        self.slots = at - self.number("<i", at)
+
+    def number(self, form: str, at: int) -> int:
+        if at < 0:
+            raise IndexError
+        return int(struct.unpack_from(form, self.data, at)[0])
+
+    def field(self, place: int) -> int:
+        slot = 4 + 2 * place
+        if slot >= self.number("<H", self.slots):
+            return 0
+        away = self.number("<H", self.slots + slot)
+        return self.at + away if away else 0
+
+    def scalar(self, place: int, form: str = "<I") -> int:
+        at = self.field(place)
+        return self.number(form, at) if at else 0
+
+    def vector(self, place: int, width: int = 4) -> range:
+        """Where the elements of a vector are."""
+        at = self.field(place)
+        if not at:
+            return range(0)
+        at += self.number("<I", at)
+        end = at + 4 + width * self.number("<I", at)
+        if end > len(self.data):
+            raise IndexError
+        return range(at + 4, end, width)
+
+    def numbers(self, place: int) -> list[int]:
+        return [self.number("<i", at) for at in self.vector(place)]
+
+    def tables(self, place: int) -> list[Table]:
+        ats = self.vector(place)
+        return [Table(self.data, at + self.number("<I", at), self.budget) for at in ats]
+
+
+def check_graph(content: bytes) -> None:
+    """Refuses a file whose indices or shapes are wrong: runtimes trust them, and crash.
+
+    Raises
+    ------
+    RunError, struct.error, IndexError
+    """
+    start = struct.unpack_from("<I", content, 0)[0]
+    model = Table(content, start, [len(content) // 4 + 1024])
+    codes, buffers = model.tables(1), model.tables(4)
+    kinds = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in codes]
+    held = [len(buffer.vector(0, 1)) for buffer in buffers]
+    for graph in model.tables(2):
+        tensors = graph.tables(0)
+        shapes = [tensor.numbers(0) for tensor in tensors]
+        for tensor, shape in zip(tensors, shapes, strict=True):
+            size = math.prod(shape)
+            if len(shape) > 8 or (shape and min(shape) < 0) or size >= 2**31:
+                raise RunError(f"expected shapes that fit in memory, received {shape[:9]}")
+            if tensor.scalar(2) >= len(held):
+                raise RunError("one of its tensors has no buffer")
+            width, content_size = WIDTHS.get(tensor.scalar(1, "<b")), held[tensor.scalar(2)]
+            if width and content_size and not tensor.field(6) and content_size < size * width // 8:
+                raise RunError(f"a tensor of shape {shape} has a buffer of {content_size} bytes")
+        signed = [side for signature in model.tables(7) for side in map(signature.tables, (0, 1))]
+        named = [slot for side in signed for slot in side]
+        whole_graph = (*graph.numbers(1), *graph.numbers(2), *(slot.scalar(1) for slot in named))
+        if any(not 0 <= place < len(tensors) for place in whole_graph):
+            raise RunError("one of its inputs or outputs is a tensor that is not there")
+        links: list[list[int]] = []
+        for operator in graph.tables(3):
+            if operator.scalar(0) >= len(kinds):
+                raise RunError("one of its operators is of no kind")
+            ends = inputs, outputs = operator.numbers(1), operator.numbers(2)
+            links += ends
+            linked = all(0 <= place < len(shapes) for place in (*inputs[:1], *outputs[:1]))
+            if kinds[operator.scalar(0)] == RESHAPE and linked and inputs and outputs:
+                sizes = [math.prod(shapes[end[0]]) for end in ends]
+                if sizes[0] != sizes[1]:
+                    told = f"{sizes[0]} numbers to {sizes[1]}"
+                    raise RunError(f"one of its operators reshapes {told}")
+        # -1 stands for an input that is left out.
+        if any(not -1 <= place < len(tensors) for link in links for place in link):
+            raise RunError("one of its operators reads or writes a tensor that is not there")
+
+
 def reason(error: str, package: str, reference: bool) -> str:
     """Why a file does not load, from what the runtime says."""
     here = f"{package} {version(package)}"
@@ -471,13 +608,50 @@ def real(values: Array, detail: Mapping[str, Any]) -> Array:
     return ((values.astype(np.float32) - zero) * scale).astype(np.float32)
 
 
+def whole(path: Path) -> bytes:
+    """A file's content; what is no file, such as a pipe, is not waited for."""
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path}: expected a file")
+    return path.read_bytes()
+
+
+def check_sizes(path: Path) -> None:
+    """Refuses arrays that say they are larger than what their file holds, or unpacks to."""
+    limit = max(ARRAYS, UNPACKED * path.stat().st_size)
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            return check_head(file, path.stat().st_size)
+        with zipfile.ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > limit:
+                raise ValueError(f"it unpacks to more than {limit:,} bytes")
+            for member in archive.infolist():
+                with archive.open(member) as content:
+                    check_head(content, member.file_size)
+    return None
+
+
+def check_head(file: Any, size: int) -> None:
+    """Refuses an array whose shape asks for more than the bytes that are there."""
+    versions = {(1, 0): "1_0", (2, 0): "2_0"}
+    version = versions.get(np.lib.format.read_magic(file))
+    if version:
+        shape, _, kind = getattr(np.lib.format, f"read_array_header_{version}")(file)
+        if math.prod(map(int, shape)) * max(kind.itemsize, 1) > size:
+            raise ValueError(f"an array says it has shape {shape}, and is not there")
+
+
 def arrays_of(path: Path) -> dict[str, Array]:
     """The arrays of an .npz by their names, that of an .npy as ``x``."""
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path}: expected a file")
     try:
+        check_sizes(path)
         with path.open("rb") as file:
             found: Any = np.load(file, allow_pickle=False)
             return dict(found) if isinstance(found, Mapping) else {"x": found}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError, RuntimeError,
+            NotImplementedError, OverflowError, SyntaxError) as error:  # fmt: skip
         # Of any other file numpy says that it is pickled, and how to load it.
         why = "it holds something else" if "pickle" in str(error) else error
         raise RunError(f"{path}: expected an .npz or .npy file of numbers: {why}") from None
@@ -491,7 +665,7 @@ def picture(path: Path) -> Array:
     RunError
         If it is none, or one that needs Pillow where there is no Pillow.
     """
-    content = path.read_bytes()
+    content = whole(path)
     if content.startswith(SIGNATURE):
         try:
             pixels = png(content)
@@ -591,6 +765,19 @@ def coloured(pixels: Array, shape: Sequence[int], path: Path) -> Array:
         colours = np.concatenate([colours, alpha], axis=2)
     sample = np.moveaxis(colours, 2, 0) if ahead else colours
     return sample.reshape(1, *(pixels.shape[:2] if len(shape) == 3 else sample.shape))
+
+
+def scored(
+    outputs: Sequence[Array], model: Model, labels: Mapping[str, Array], path: Path
+) -> dict[str, Any]:
+    """As :func:`scores`; whatever an .npz says of its labels, it ends in one line."""
+    try:
+        return scores(outputs, model, labels)
+    except RunError:
+        raise
+    except Exception as error:
+        told = f"its labels do not fit the outputs of {model.path} ({error})"
+        raise RunError(f"{path}: {told}") from None
 
 
 def scores(outputs: Sequence[Array], model: Model, labels: Mapping[str, Array]) -> dict[str, Any]:
