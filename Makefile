@@ -7,12 +7,13 @@ ARGS ?=
 # Two processes, as CI has two cores; a file's tests stay together, for what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: export example test test-all test-arm check format bench clean help
+.PHONY: export example test test-all test-arm test-kernels check format bench clean help
 
 help:
 	@echo "make export    prune, export and measure (ARGS='--model mlp --prune 25' to change it)"
 	@echo "make test      the tests; make test-all: with the slow ones"
 	@echo "make test-arm  files on emulated Raspberry Pis, where Debian's packages can be had"
+	@echo "make test-kernels  the tests that train, as other processors and numbers of threads compute"
 	@echo "make check     lint and types; make format: put the code in order"
 	@echo "make example   the files in exported/example (TFPRUNE_MNIST=mnist.npz)"
 	@echo "make bench     the benchmarks"
@@ -42,6 +43,18 @@ test-all: $(VENV)/made-dev
 
 test-arm: $(VENV)/made-dev
 	$(BIN)/python -m pytest -m arm -rs $(ARGS)
+
+# What a training leads to differs a little with kernels and threads; see tests/README.md.
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 XLA_FLAGS=--xla_cpu_max_isa=AVX2 OPENBLAS_CORETYPE=Haswell
+ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+TWO_THREADS := TF_NUM_INTRAOP_THREADS=2 OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2
+test-kernels: $(VENV)/made-dev
+	@failed=; for kernels in TF_ENABLE_ONEDNN_OPTS=0 TF_ENABLE_ONEDNN_OPTS=1 "$(ONE_THREAD)" \
+			"$(TWO_THREADS)" OPENBLAS_CORETYPE=Haswell OPENBLAS_CORETYPE=SkylakeX "$(AVX2)"; do \
+		case $$kernels in *SkylakeX*) grep -qs avx512f /proc/cpuinfo || continue;; esac; \
+		echo "== $$kernels"; \
+		env $$kernels $(PYTEST) -q -m "trains and not slow" $(ARGS) || failed="$$failed\n$$kernels"; \
+	done; test -z "$$failed" || { printf "failed with:$$failed\n"; exit 1; }
 
 check: $(VENV)/made-dev
 	$(BIN)/ruff check .

@@ -29,19 +29,29 @@ with quiet():
 
     from tests.graphs import fill
 
-# Building Keras models takes its time, so no deadline; the same examples in every run.
+# Building Keras models takes its time, so no deadline; the same examples in every run, unless
+# pytest is given --hypothesis-profile=new.
 settings.register_profile("house", deadline=None, derandomize=True)
+settings.register_profile("new", deadline=None, derandomize=False, database=None, print_blob=True)
 settings.load_profile("house")
+
+SEED = int(os.environ.get("TFPRUNE_TEST_SEED", "7"))
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The seed of weights and data that tests draw; the environment may name another one."""
+    return SEED
 
 
 @pytest.fixture(autouse=True)
 def _fresh_seed():
-    keras.utils.set_random_seed(7)
+    keras.utils.set_random_seed(SEED)
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    return np.random.default_rng(7)
+    return np.random.default_rng(SEED)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers as kl
+from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
 from tests.graphs import fill
@@ -16,6 +17,8 @@ from tfprune.errors import TfpruneError
 from tfprune.litert import LiteModel
 from tfprune.qat import check_quantisable, quantisation_aware
 from tfprune.quiet import quiet
+
+pytestmark = pytest.mark.trains
 
 FIT = 1200
 
@@ -27,8 +30,8 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def model(digits):
-    keras.utils.set_random_seed(3)
+def model(digits, seed):
+    keras.utils.set_random_seed(seed)
     x, y = digits
     made = keras.Sequential(
         [
@@ -59,17 +62,39 @@ def kernels(model):
     return {name: model.get_layer(name).get_weights()[0] for name in ("conv", "hidden", "out")}
 
 
-def accuracy(outputs, digits):
-    return np.mean(outputs.argmax(axis=1) == digits[1][FIT:])
+def distance(probabilities, model, digits):
+    """The share of probability that lies elsewhere than the model puts it, on unseen digits."""
+    theirs = model.predict(digits[0][FIT:], verbose=0)
+    return 0.5 * np.abs(probabilities - theirs).sum(axis=1).mean()
 
 
 def in_keras(model, digits):
-    return accuracy(model.predict(digits[0][FIT:], verbose=0), digits)
+    return model.predict(digits[0][FIT:], verbose=0)
 
 
 def in_litert(content, digits):
-    (made,) = LiteModel(content).predict([digits[0][FIT:]])
-    return accuracy(made, digits)
+    (probabilities,) = LiteModel(content).predict([digits[0][FIT:]])
+    return probabilities
+
+
+def untrained(model, sparsity=None, clusters=None):
+    """The same zeros and shared weights put into a copy at one blow, with nothing learnt."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    for name in ("conv", "hidden", "out"):
+        kernel, bias = copy.get_layer(name).get_weights()
+        zero = np.zeros(kernel.shape, bool)
+        if sparsity:
+            least = np.sort(np.abs(kernel), axis=None)[round(sparsity * kernel.size) - 1]
+            zero = np.abs(kernel) <= least
+            kernel[zero] = 0
+        if clusters:
+            values = kernel[~zero]
+            means = KMeans(clusters - bool(sparsity), n_init=3, random_state=0)
+            means.fit(values[:, None])
+            kernel[~zero] = means.cluster_centers_[means.labels_, 0]
+        copy.get_layer(name).set_weights([kernel, bias])
+    return copy
 
 
 def tensors(content):
@@ -98,15 +123,20 @@ def test_kernels_hold_what_was_asked(model, lesson, digits, asked):
             assert abs(zeros - asked["sparsity"]) <= 1 / kernel.size, (name, zeros)
         if "clusters" in asked:
             assert 2 <= len(np.unique(kernel)) <= asked["clusters"], name
-    assert in_keras(made, digits) >= in_keras(model, digits) - 0.03
+    # Of the distance 0.12 to 0.6 was seen, over seeds and kernels.
+    trained, plain = (
+        distance(in_keras(one, digits), model, digits) for one in (made, untrained(model, **asked))
+    )
+    assert trained < 0.75 * plain
     assert not np.isin(0, kernels(model)["hidden"])
 
 
 def test_the_same_seed_gives_the_same_weights_and_bytes(model, lesson):
-    first, second = (compress(model, **lesson, clusters=8, epochs=1, seed=4) for _ in range(2))
+    few = {name: [array[:200] for array in arrays] for name, arrays in lesson.items()}
+    first, second = (compress(model, **few, clusters=8, epochs=1, seed=4) for _ in range(2))
     for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    files = [quantisation_aware(model, **lesson, epochs=1, seed=seed) for seed in (4, 4, 5)]
+    files = [quantisation_aware(model, **few, epochs=1, seed=seed) for seed in (4, 4, 5)]
     assert files[0] == files[1] != files[2]
 
 
@@ -120,9 +150,7 @@ def test_the_file_is_int8_and_computes_what_the_model_does(model, lesson, digits
     signatures = interpreter.get_signature_list()
     assert signatures == {"serving_default": {"inputs": ["image"], "outputs": ["output_0"]}}
     assert set(tensors(content)) == {"conv", "hidden", "out"}
-    (made,) = LiteModel(content).predict([digits[0][FIT:]])
-    expected = model.predict(digits[0][FIT:], verbose=0)
-    assert np.mean(made.argmax(axis=1) == expected.argmax(axis=1)) >= 0.97
+    assert distance(in_litert(content, digits), model, digits) < 0.05
 
 
 @pytest.mark.slow
@@ -135,8 +163,8 @@ def test_zeros_and_shared_weights_live_through_the_training(model, lesson, digit
         for channel in [kernel] if kernel.ndim == 2 else kernel:
             assert len(np.unique(channel)) <= 8, name
     plain = quantisation_aware(made, **lesson, epochs=1)
-    assert np.mean(tensors(plain)["hidden"] == 0) < 0.4
-    assert in_litert(content, digits) >= in_keras(model, digits) - 0.04
+    assert np.mean(tensors(plain)["hidden"] == 0) < 0.5
+    assert distance(in_litert(content, digits), model, digits) < 0.45
 
 
 def test_the_original_is_learnt_not_the_model_that_is_trained(model, lesson, digits, rng):
@@ -144,9 +172,12 @@ def test_the_original_is_learnt_not_the_model_that_is_trained(model, lesson, dig
     spoilt.set_weights(
         [w + rng.normal(0, 0.5 * w.std(), w.shape).astype("float32") for w in model.get_weights()]
     )
-    before = in_litert(dict(convert(spoilt, ["int8"], lesson["x"]))["int8"], digits)
-    after = in_litert(quantisation_aware(spoilt, **lesson, epochs=8), digits)
-    assert after >= before + 0.5 * (in_keras(model, digits) - before)
+    files = (
+        dict(convert(spoilt, ["int8"], lesson["x"]))["int8"],
+        quantisation_aware(spoilt, **lesson, epochs=8),
+    )
+    before, after = (distance(in_litert(file, digits), model, digits) for file in files)
+    assert after < 0.5 * before
 
 
 def test_large_activations_are_in_range_from_the_start(rng):

@@ -13,21 +13,22 @@ from keras import layers as kl
 
 from tests.test_export_own import run
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """A model that was trained a little, compiled, and its data with noisy labels."""
-    keras.utils.set_random_seed(2)
+def own(tmp_path_factory, seed):
+    """A compiled model that has learnt nothing yet, and data that a network like it can learn."""
+    keras.utils.set_random_seed(seed)
     folder = tmp_path_factory.mktemp("own")
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(seed)
     x = rng.standard_normal((1600, 12)).astype("float32")
     y = (np.tanh(x @ rng.standard_normal((12, 8))) @ rng.standard_normal((8, 4))).argmax(1)
     model = keras.Sequential(
         [keras.Input((12,)), kl.Dense(32, activation="relu", name="hidden"), kl.Dense(4)]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.RMSprop(0.002), loss)
-    model.fit(x, y, epochs=6, verbose=0)
+    model.compile(keras.optimizers.RMSprop(0.004), loss)
     model.save(folder / "own.keras")
     np.savez(folder / "own.npz", x=x, y=y)
     np.savez(folder / "unlabelled.npz", x=x)
@@ -82,10 +83,12 @@ def test_fine_tuning_sets_the_unpruned_model_beside_it(own, tmp_path, capfd):
     assert "compile settings" not in err
     was, now = scores(before, "accuracy"), scores(made, "accuracy")
     assert now["original"] == was["original"]
-    assert now["finetuned"] > now["original"]
-    assert now["pruned"] > was["pruned"]
+    # Of four classes the unlearnt models hit a quarter, the tuned ones two thirds and more.
+    assert now["finetuned"] > now["original"] + 0.15
+    assert now["pruned"] > was["pruned"] + 0.1
     saved = keras.models.load_model(tmp_path / "b" / "own_prune70.keras", compile=False)
-    assert saved.get_layer("hidden").units < 32
+    (layer,) = made["prune"]["layers"]
+    assert saved.get_layer("hidden").units == layer["units_after"] < 32
     _, _, again = export(own, "own.npz", tmp_path / "c", capfd, *words)
     assert [a["sha256"] for a in again["artifacts"]] == [a["sha256"] for a in made["artifacts"]]
 
@@ -94,9 +97,9 @@ def test_fine_tuning_sets_the_unpruned_model_beside_it(own, tmp_path, capfd):
 def test_an_autoencoder_is_tuned_without_labels(tmp_path, capfd):
     x = np.random.default_rng(5).random((400, 5, 5)).astype("float32")
     np.savez(tmp_path / "x.npz", x=x)
-    argv = ["--model", "autoencoder", "--units", 20, "--data", tmp_path / "x.npz", "--epochs", 3]
+    argv = ["--model", "autoencoder", "--units", 20, "--data", tmp_path / "x.npz", "--epochs", 1]
     code, _, err = run(
-        [*argv, "--schemes", "float32", "--finetune", 2, "--output", tmp_path / "made"], capfd
+        [*argv, "--schemes", "float32", "--finetune", 6, "--output", tmp_path / "made"], capfd
     )
     assert code == 0, err
     manifest = json.loads((tmp_path / "made" / "manifest.json").read_text())

@@ -1,0 +1,35 @@
+"""The points of a sweep, and the keys by which it knows what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from tfprune.grid import Point, grid, key
+from tfprune.request import Request, checked
+
+
+def test_grids():
+    request = checked(Request(dataset="digits"))
+    whole = grid(request).points
+    assert len(set(whole)) == len(whole) == 1 + 4 * 5 * 3 + 6 * (5 + 2)
+    assert len(grid(request, quick=True).points) == 1 + 2 * 2 * 3 + 2 * 2
+    healed = grid(replace(request, heal=4), quick=True, shares=["0.5"], degrees=["none"]).points
+    assert [point.heal for point in healed[1:]] == [0, 4] * 6
+    assert {replace(point, heal=0) for point in healed[2::2]} == set(healed[1::2])
+    twice = grid(request, shares=["50%", "0.5"], degrees=["none"], selections=["span", "span"])
+    assert len(twice.points) == 1 + 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"model": "b"}, {"fold": "drop"}, {"heal": 1}, {"scheme": "int8"}]
+)
+def test_whatever_changes_the_key_changes(change):
+    common = {"model": "a", "seed": 0}
+    point = asdict(Point("effect", 0.5, "share", "least-squares"))
+    before = key(Point(**point), "float32", common)
+    assert before == key(Point(**point), "float32", dict(reversed(common.items())))
+    common |= {name: value for name, value in change.items() if name in common}
+    point |= {name: value for name, value in change.items() if name in point}
+    assert key(Point(**point), change.get("scheme", "float32"), common) != before
