@@ -30,6 +30,7 @@ def card(manifest: dict[str, Any]) -> str:
     """
     parts = [
         _what(manifest),
+        *_warnings(manifest),
         _data(manifest),
         _figures(manifest),
         _on_computers(manifest),
@@ -60,6 +61,12 @@ def _what(manifest: dict[str, Any]) -> str:
         f"    {_plain(' '.join(manifest['command']))}",
     ]
     return "\n\n".join(text)
+
+
+def _warnings(manifest: dict[str, Any]) -> list[str]:
+    found = manifest.get("warnings", ())
+    lines = [f"- {_plain(one['message'])}." for one in found]
+    return ["## Warnings\n\n" + "\n".join(lines)] if lines else []
 
 
 def _data(manifest: dict[str, Any]) -> str:

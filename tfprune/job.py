@@ -19,10 +19,11 @@ from tfprune.copies import functional, walk
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
+from tfprune.findings import Run, findings
 from tfprune.finetune import check_labels
 from tfprune.git import git_state
 from tfprune.inputs import Array, check_inputs, input_shapes
-from tfprune.layers import MAKERS
+from tfprune.layers import CONVOLUTIONS, MAKERS, SEPARABLE
 from tfprune.litert import LiteModel, latencies
 from tfprune.micro import check_early, examined
 from tfprune.models import BUILT_IN, load_model
@@ -31,7 +32,7 @@ from tfprune.preprocessing import wanted
 from tfprune.progress import meter
 from tfprune.pruning import Pruner, PruneResult
 from tfprune.qat import check_quantisable
-from tfprune.records import Artifact, Tried
+from tfprune.records import Artifact, Finding, Tried
 from tfprune.request import Request
 from tfprune.run_files import MANIFEST, PLOTS, leftovers, listed
 from tfprune.search import check_classes, within_drop
@@ -49,6 +50,7 @@ class Outcome:
     result: PruneResult
     artifacts: tuple[Artifact, ...]
     manifest: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
 
 
 def run(request: Request, command: Sequence[str], say: Callable[[str], None]) -> Outcome:
@@ -101,8 +103,6 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         else:
             ready, tried = within_drop(workshop, request.wish, request.max_drop)
         result, models = ready.result, ready.models
-        if not result.layers:
-            say(f"{about['name']}: nothing to prune; the pruned files are the original ones")
         pruned_name = about["name"] + request.suffix
         models["pruned"].save(stage / f"{pruned_name}.keras")
         names = {"finetuned": f"{about['name']}_finetuned", "pruned": pruned_name}
@@ -123,6 +123,14 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
                 path, x, signature_names(model), {"name": data.name, "sha256": data.sha256}
             )
             test_data["scores"] = chosen_scores
+        variants = {"original": model, **models}
+        found = findings(
+            Run(
+                request, command, result.layers, artifacts, samples=len(data.test),
+                floats=_in_float(variants, artifacts, x, measure), judged_by=_judged_by(measure),
+                filters=any(type(layer) in (*CONVOLUTIONS, *SEPARABLE) for _, layer in walk(model)),
+            )
+        )  # fmt: skip
         _draw(result, artifacts, stage / PLOTS)
         made = manifest.manifest(
             command=command,
@@ -139,12 +147,13 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             compat=RUNTIME if request.compat else None,
             test_data=test_data,
             microcontrollers=micro,
+            findings=found,
             licence=licence(data.name, request.data is not None and request.dataset != "mnist"),
         )
         (stage / f"{about['name']}.md").write_text(card(made))
         made["files"] = listed(stage)
         manifest.write(made, stage / MANIFEST)
-    return Outcome(result, tuple(artifacts), made)
+    return Outcome(result, tuple(artifacts), made, tuple(found))
 
 
 def _places(request: Request) -> list[str]:
@@ -289,6 +298,31 @@ def _measured(
         if len(chosen.index):
             apart[artifact.file] = chosen.score(outputs)
     return made, apart
+
+
+def _judged_by(measure: Yardstick) -> tuple[str, ...]:
+    """Which scores say whether a file is as good as the original's."""
+    if measure.metric == "mse":
+        return ("output_error",)
+    if measure.metric is None:
+        return ("agreement",)
+    # Labels speak of one output alone.
+    return ("accuracy",) if len(measure.reference) == 1 else ("accuracy", "agreement")
+
+
+def _in_float(
+    variants: dict[str, keras.Model],
+    artifacts: Sequence[Artifact],
+    x: Sequence[Array],
+    measure: Yardstick,
+) -> dict[str, dict[str, float]]:
+    """The scores of every variant in float32: its file's, or where there is none the model's."""
+    scores = {one.variant: one.scores for one in artifacts if one.scheme == "float32"}
+    for variant, model in variants.items():
+        if variant not in scores:
+            whole = variant == "original"
+            scores[variant] = measure.scores(measure.reference if whole else outputs_of(model, x))
+    return scores
 
 
 def _draw(result: PruneResult, artifacts: Sequence[Artifact], folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tfprune.parts import Dataset
 from tfprune.pruning import PruneResult
-from tfprune.records import Artifact, Trained, Tried
+from tfprune.records import Artifact, Finding, Trained, Tried
 from tfprune.versions import versions
 
 SCHEMA = 1
@@ -34,6 +34,7 @@ def manifest(
     test_data: dict[str, Any] | None = None,
     microcontrollers: dict[str, Any] | None = None,
     licence: str | None = None,
+    findings: Sequence[Finding] = (),
 ) -> dict[str, Any]:
     """Everything as plain data, schema 1.
 
@@ -41,7 +42,7 @@ def manifest(
     might go, ``tried`` the models that the search for it measured, ``compat`` the old runtime that
     runs all files, ``test_data`` what :meth:`TestSet.write` says, with the files' scores on it,
     ``microcontrollers`` what :func:`tfprune.micro.examined` says, ``licence`` that of the data,
-    None if it is not known.
+    None if it is not known, ``findings`` what pruning or quantisation cost beyond the usual.
     """
     return {
         "schema": SCHEMA,
@@ -88,6 +89,7 @@ def manifest(
         },
         **({"compression": compression} if compression else {}),
         "training": [asdict(trained) for trained in training],
+        "warnings": [asdict(finding) for finding in findings],
         "compat": compat,
         **({"test_data": test_data} if test_data else {}),
         **({"microcontrollers": microcontrollers} if microcontrollers else {}),

@@ -75,6 +75,28 @@ class Reached:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """Something that a user should know and would not see in a table of figures.
+
+    Attributes
+    ----------
+    about : {"pruning", "quantisation", "size"}
+    message : str
+        Names the file, with its figures before and after.
+    advice : tuple of str
+        What to type instead.
+    """
+
+    about: str
+    message: str
+    advice: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        instead = f"; instead: {'; or '.join(self.advice)}" if self.advice else ""
+        return f"WARNING: {self.message}{instead}"
+
+
+@dataclass(frozen=True)
 class Tried:
     """A model that a search made and measured.
 

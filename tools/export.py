@@ -119,13 +119,12 @@ def export(
     from tfprune.report import job_report
 
     outcome = run(request, ["python", "-m", "tools.export", *sys.argv[1:]], _say)
-    if json:
-        print(to_json(outcome.manifest), end="")
-        return
     result = outcome.result
     made = outcome.manifest
     print(
-        job_report(
+        to_json(made)
+        if json
+        else job_report(
             result.layers,
             result.skipped,
             outcome.artifacts,
@@ -133,12 +132,17 @@ def export(
             made["training"],
             reached=result.reached,
             microcontrollers=made.get("microcontrollers"),
-        )
+        ),
+        end="" if json else "\n",
+        flush=True,
     )
+    for finding in outcome.findings:
+        print(finding, file=sys.stderr, flush=True)
 
 
 def _say(line: str) -> None:
-    print(f"tfprune: {line}", file=sys.stderr, flush=True)
+    lead = "" if line.startswith("WARNING") else "tfprune: "
+    print(f"{lead}{line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
