@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import socket
 import threading
 import time
@@ -10,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from tfprune import datasets
+from tests.test_run_hostile import HOSTILE_DATA
+from tfprune import archives, datasets
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.parts import Wanted, prepare
@@ -294,3 +296,28 @@ def test_a_file_that_is_no_mnist_is_named_as_that(tmp_path, monkeypatch):
     with pytest.raises(TfpruneError, match=r"TFPRUNE_MNIST \(no MNIST: .*cache \(no such file\)"):
         datasets.load("mnist", None, 0, said.append)
     assert not said
+
+
+@pytest.mark.parametrize(
+    "name", ["objects", "absurd shape", "overflowing shape", "negative shape", "no array"]
+)
+def test_arrays_that_are_not_what_they_say_are_refused(tmp_path, name):
+    path = tmp_path / "data.npz"
+    path.write_bytes(HOSTILE_DATA[name])
+    with pytest.raises(TfpruneError, match="data.npz: expected"):
+        datasets.read_npz(path, 0)
+
+
+def test_an_archive_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "ALWAYS", 1000)
+    x, y = np.zeros((2000, 28, 28), np.uint8), np.zeros(2000)
+    np.savez_compressed(tmp_path / "zeros.npz", x=x, y=y)
+    monkeypatch.setattr(np, "load", None)  # Nothing may be read any more.
+    with pytest.raises(TfpruneError, match=r"bytes that unpack to 1,584,\d\d\d"):
+        datasets.read_npz(tmp_path / "zeros.npz", 0)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "data.npz")
+    with pytest.raises(TfpruneError, match="expected a readable .npz file"):
+        datasets.read_npz(tmp_path / "data.npz", 0)

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 # A room may import those before it.
 ROOMS = [
-    "errors", "untrusted", "escapes", "choices", "wish", "digest", "files", "interrupts", "locks",
+    "errors", "untrusted", "archives", "escapes", "choices", "wish", "digest", "files",
+    "interrupts", "locks",
     "transaction", "staging", "run_files", "git", "quiet", "progress", "records",
     "probe", "tflite", "compat", "carray", "sizes", "budgets", "boards", "compare", "verdicts",
     "baseline", "history", "moments", "threads", "select", "fold", "effect", "request",

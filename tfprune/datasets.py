@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfprune.archives import check_archive
 from tfprune.digest import file_digest, text_digest
 from tfprune.errors import TfpruneError
 from tfprune.parts import Array, Part, Raw, split
@@ -171,6 +172,7 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
         If the file cannot be read, is no ``.npz``, or has other arrays.
     """
     try:
+        check_archive(path)
         # Opened here: np.load leaves the file open when it fails.
         with path.open("rb") as file, contextlib.ExitStack() as stack:
             archive = np.load(file, allow_pickle=False)
@@ -181,6 +183,8 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
             wanted = {"y_train", "y_test", "y", *STEMS}
             wanted |= {f"{stem}_{name}" for stem in STEMS for name in inputs}
             arrays = {key: archive[key] for key in found if key in wanted}
+    except TfpruneError:
+        raise
     except FileNotFoundError:
         raise TfpruneError(f"{path}: no such file") from None
     except Exception as error:  # Truncated or foreign files fail in zipfile, zlib or numpy.
