@@ -54,6 +54,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(SEED)
 
 
+@pytest.fixture
+def same_process(monkeypatch):
+    """Model files are read in this process alone: tests of many small ones take less time."""
+    from tfprune import file_trial
+
+    monkeypatch.setattr(file_trial, "check", lambda path: None)
+
+
 @pytest.fixture(scope="session")
 def mnist() -> Path:
     """The real MNIST, where TFPRUNE_MNIST names it."""

@@ -17,7 +17,10 @@ from tfprune.errors import TfpruneError
 from tfprune.models import load_model
 from tfprune.quiet import quiet
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("same_process"),
+]
 
 
 PICTURES = [

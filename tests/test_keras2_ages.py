@@ -14,7 +14,10 @@ from tfprune import h5_weights
 from tfprune.keras2_forms import Adapted
 from tfprune.models import load_model
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("same_process"),
+]
 
 
 def without_input_layer(config):

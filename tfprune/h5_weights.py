@@ -1,9 +1,9 @@
-"""Weights in HDF5 files: checked to be nothing but arrays in the file, and put in their places."""
+"""Weights of an ``.h5`` file, each put in its place in a model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import h5py
@@ -13,129 +13,12 @@ import numpy.typing as npt
 
 from tfprune import keras1
 from tfprune.errors import TfpruneError
+from tfprune.h5_arrays import names_in, text_attribute
 from tfprune.keras2_forms import HARD_SIGMOID, Adapted
-
-# What arrays may unpack to: so many times the file's bytes, and so many more. Keras itself writes
-# them as they are; a file compressed afterwards, with many zeros, comes to 10 times.
-TIMES = 32
-MORE = 32 * 2**20
-MOST_OBJECTS = 200_000
-MOST_NAMES = 1_000_000
-# Filters that are part of HDF5 or h5py; others are libraries that would be loaded.
-FILTERS = {
-    h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32,
-    h5py.h5z.FILTER_LZF, h5py.h5z.FILTER_SCALEOFFSET, h5py.h5z.FILTER_NBIT,
-}  # fmt: skip
 
 Array = npt.NDArray[Any]
 # The backend whose kernels are turned round.
 THEANO = "theano"
-
-
-def check_arrays(file: h5py.File, size: int) -> int:
-    """Makes sure that a file holds nothing but arrays of numbers, all within it.
-
-    Links to other files, arrays stored in or put together from other files, links that go round,
-    and arrays of more bytes than the file can reasonably hold are refused without reading one.
-
-    Parameters
-    ----------
-    file : h5py.File
-    size : int
-        Its bytes.
-
-    Returns
-    -------
-    int
-        The numbers in all arrays together.
-
-    Raises
-    ------
-    TfpruneError
-    """
-    total = numbers = 0
-    limit = TIMES * size + MORE
-    for name, dataset in _datasets(file):
-        if dataset.external:
-            raise TfpruneError(f"{name} lies in another file ({dataset.external[0][0]!r})")
-        if dataset.is_virtual:
-            raise TfpruneError(f"{name} is put together from other files (a virtual dataset)")
-        plist = dataset.id.get_create_plist()
-        filters = {plist.get_filter(at)[0] for at in range(plist.get_nfilters())}
-        if not filters <= FILTERS:
-            raise TfpruneError(f"{name} is packed by a filter that is not part of HDF5")
-        if dataset.dtype.kind not in "biufV" or dataset.dtype.fields is not None:
-            continue  # Text, such as a version; it is not read.
-        numbers += math.prod(dataset.shape or ())
-        total += math.prod(dataset.shape or ()) * dataset.dtype.itemsize
-        if total > limit:
-            raise TfpruneError(
-                f"its arrays declare more than {limit:,} bytes, where the file has {size:,}"
-            )
-    return numbers
-
-
-def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
-    """All arrays in a file, no link followed out of it and none twice."""
-    seen: set[Any] = set()
-    groups: list[tuple[str, h5py.Group]] = [("", file)]
-    while groups:
-        path, group = groups.pop()
-        for key in group:
-            name = f"{path}/{key}"
-            link = group.get(key, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                kind = type(link).__name__
-                raise TfpruneError(f"{name} is a link ({kind}), which Keras never writes")
-            entry = group[key]
-            # Two hard links may name one group, also one above it.
-            address = h5py.h5o.get_info(entry.id).addr
-            if address in seen:
-                raise TfpruneError(f"{name} stands twice in the file")
-            seen.add(address)
-            if len(seen) > MOST_OBJECTS:
-                raise TfpruneError(f"expected at most {MOST_OBJECTS:,} arrays and groups")
-            if isinstance(entry, h5py.Dataset):
-                yield name, entry
-            elif isinstance(entry, h5py.Group):
-                groups.append((name, entry))
-            else:
-                raise TfpruneError(f"{name} is neither an array nor a group")
-
-
-def text_attribute(attributes: Any, name: str) -> str | None:
-    """A text, or None where it is not."""
-    if name not in attributes:
-        return None
-    value = attributes[name]
-    if isinstance(value, np.ndarray) and value.shape == ():
-        value = value.item()
-    if isinstance(value, bytes):
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError:
-            raise TfpruneError(f"its {name} is not UTF-8") from None
-    if not isinstance(value, str):
-        raise TfpruneError(f"expected {name} to be text, received {type(value).__name__}")
-    return value
-
-
-def names_in(group: h5py.Group, name: str) -> list[str]:
-    """A list of names, which Keras splits over several attributes where it is long."""
-    keys = [name] if name in group.attrs else []
-    while not keys or keys[-1] != name:
-        key = f"{name}{len(keys)}"
-        if key not in group.attrs:
-            break
-        keys.append(key)
-    names: list[str] = []
-    for key in keys:
-        identifier = group.attrs.get_id(key)
-        if math.prod(identifier.shape or ()) > MOST_NAMES:
-            raise TfpruneError(f"expected at most {MOST_NAMES:,} names in {key}")
-        for value in np.ravel(group.attrs[key]):
-            names.append(value.decode("utf-8") if isinstance(value, bytes) else str(value))
-    return names
 
 
 def assign(model: keras.Model, group: h5py.Group, adapted: Adapted, version: str | None) -> None:
@@ -202,6 +85,16 @@ def _stored(group: h5py.Group, wanted: list[str]) -> list[list[tuple[str, h5py.D
     if set(wanted) != set(stored):
         wanted = list(stored)
     return [stored[name] for name in wanted]
+
+
+def edit(model: keras.Model, adapted: Adapted) -> None:
+    """Does to the weights of a model, as its file has them, what its configuration asks for."""
+    for change in adapted.edits:
+        for part in _parts(model, change.path):
+            values = {id(weight): (weight, np.array(weight)) for weight in part.weights}
+            _EDITS[change.what](part, values)
+            for variable, value in values.values():
+                variable.assign(value)
 
 
 Values = dict[int, tuple[Any, Array]]

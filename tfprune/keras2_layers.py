@@ -27,6 +27,7 @@ CLASSES = {
     "BatchNormalizationV2": "BatchNormalization",
     "CuDNNGRU": "GRU",
     "CuDNNLSTM": "LSTM",
+    "GroupedQueryAttention": "GroupQueryAttention",
     "Input": "InputLayer",
     "SyncBatchNormalization": "BatchNormalization",
     "ThresholdedReLU": "ReLU",
@@ -105,6 +106,10 @@ def layer(data: Config, path: tuple[str, ...], result: Adapted, inner: Inner) ->
         raise TfpruneError(
             f"{where}: expected a class_name and a config, received {str(data)[:80]}"
         )
+    module = data.get("module")
+    own = module is None or str(module).startswith(("keras.", "tf_keras."))
+    if not own or data.get("registered_name") not in (None, name):
+        return data  # Not Keras' own, which is said where files are checked.
     try:
         module, name, config = _layer(name, dict(config), path, result, inner)
     except TfpruneError as error:

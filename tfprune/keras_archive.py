@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 
-from tfprune import h5_weights, model_config
+from tfprune import h5_arrays, model_config
 from tfprune.errors import TfpruneError
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -75,11 +75,8 @@ def read(path: Path) -> Archive:
             raise TfpruneError(f"expected {name} in the .keras file, found {', '.join(content)}")
     metadata = model_config.parsed(content.get(METADATA, b"{}"), METADATA)
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
-    try:
-        with h5py.File(io.BytesIO(content[WEIGHTS]), "r") as weights:
-            numbers = h5_weights.check_arrays(weights, path.stat().st_size)
-    except OSError as error:
-        raise TfpruneError(f"its {WEIGHTS} is a damaged HDF5 file ({error})") from None
+    with h5_arrays.reading(), h5py.File(io.BytesIO(content[WEIGHTS]), "r") as weights:
+        numbers = h5_arrays.check_arrays(weights, path.stat().st_size)
     return Archive(
         model_config.parsed(content[CONFIG], CONFIG),
         version if isinstance(version, str) else None,
@@ -92,7 +89,7 @@ def read(path: Path) -> Archive:
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """The members to read, by name, refused by what they declare."""
     members: dict[str, zipfile.ZipInfo] = {}
-    limit = h5_weights.TIMES * size + h5_weights.MORE
+    limit = h5_arrays.TIMES * size + h5_arrays.MORE
     total = 0
     for info in archive.infolist():
         name = info.filename

@@ -16,6 +16,8 @@ import h5py
 import keras
 
 from tfprune import (
+    file_trial,
+    h5_arrays,
     h5_weights,
     keras2,
     keras2_training,
@@ -40,6 +42,8 @@ def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
     TfpruneError
         With the reason alone, not the file's name.
     """
+    if not unsafe:
+        file_trial.check(path)
     if h5py.is_hdf5(path):
         model = _from_h5(path, unsafe, compiled, say)
     elif zipfile.is_zipfile(path):
@@ -55,43 +59,67 @@ def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
 
 
 def _from_h5(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
-    try:
+    with h5_arrays.reading():
         file = h5py.File(path)
-    except OSError as error:
-        raise TfpruneError(f"HDF5 cannot open it ({reason(error)}); is it truncated?") from None
     with file:
-        numbers = h5_weights.check_arrays(file, path.stat().st_size)
-        text = h5_weights.text_attribute(file.attrs, "model_config")
-        if text is None or "model_weights" not in file:
-            raise TfpruneError(
-                "it has no model_config: weights alone, as save_weights writes them? "
-                "Build the model in Python, load them and save it whole, as .keras"
-            )
-        version = h5_weights.text_attribute(file.attrs, "keras_version")
+        with h5_arrays.reading():
+            numbers = h5_arrays.check_arrays(file, path.stat().st_size)
+            text = h5_arrays.text_attribute(file.attrs, "model_config")
+            if text is None or "model_weights" not in file:
+                raise TfpruneError(
+                    "it has no model_config: weights alone, as save_weights writes them? "
+                    "Build the model in Python, load them and save it whole, as .keras"
+                )
+            version = h5_arrays.text_attribute(file.attrs, "keras_version")
+            backend = h5_arrays.text_attribute(file["model_weights"].attrs, "backend")
+            training = h5_arrays.text_attribute(file.attrs, "training_config")
         config = model_config.parsed(text, "model_config")
         adapted = _adapted(config)
-        safe = adapted.config if unsafe else trust.trusted(adapted.config, False)
-        model = _built(safe, unsafe, numbers)
+        safe = adapted.config if unsafe else trust.trusted(adapted.config)
+        with weights_within(numbers):
+            # Keras takes configurations apart while it reads them.
+            model = _attempt(
+                lambda: keras.saving.deserialize_keras_object(
+                    copy.deepcopy(safe), safe_mode=not unsafe
+                )
+            )
         _attempt(lambda: h5_weights.assign(model, file["model_weights"], adapted, version))
-        if compiled:
-            training = h5_weights.text_attribute(file.attrs, "training_config")
-            if training is not None:
-                _compile(model, model_config.parsed(training, "training_config"))
-        backend = h5_weights.text_attribute(file["model_weights"].attrs, "backend")
-    compared = None
+    if compiled and training is not None:
+        settings = _guarded(
+            lambda: keras2_training.compile_config(model_config.parsed(training, "training_config"))
+        )
+        safe = settings if unsafe else trust.settings(settings)
+        _attempt(lambda: model.compile_from_config(safe))
     # tf_keras takes Theano's kernels as they are.
-    if (version is None or not version.startswith("3")) and backend != h5_weights.THEANO:
+    comparable = backend != h5_weights.THEANO
+    _compare(model, path, config, adapted, version=version, say=say, comparable=comparable)
+    return model
+
+
+def _compare(
+    model: keras.Model,
+    path: Path,
+    config: Any,
+    adapted: Adapted,
+    *,
+    version: str | None,
+    say: Say,
+    comparable: bool = True,
+) -> None:
+    """Holds a model of an older Keras against tf_keras, and says what was adapted."""
+    compared = None
+    if comparable and (version is None or not version.startswith("3")):
         compared = keras2_twin.difference(model, config, path)
     if say and adapted.changes:
         same = "" if compared is None else f"; computes what tf_keras computes (to {compared:.0e})"
         written = f"Keras {version}" if version else "an old Keras"
         say(f"{path.name}: written by {written}; adapted: {', '.join(adapted.changes)}{same}")
-    return model
 
 
-def _adapted(config: Any) -> Adapted:
+def _guarded(function: Callable[[], Any]) -> Any:
+    """Calls what takes a configuration apart, which in a file may be anything."""
     try:
-        return keras2.adapted(config)
+        return function()
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, TfpruneError):
             raise
@@ -100,46 +128,44 @@ def _adapted(config: Any) -> Adapted:
         ) from None
 
 
+def _adapted(config: Any) -> Adapted:
+    return _guarded(lambda: keras2.adapted(config))
+
+
 def _from_keras(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
     archive = keras_archive.read(path)
-    config, changes = archive.config, []
+    adapted = Adapted(archive.config)
     if archive.version is not None and archive.version.startswith("2"):
-        adapted = _adapted(config)
-        config, changes = adapted.config, adapted.changes
-        if adapted.edits:
-            raise TfpruneError(f"written by Keras {archive.version}: {adapted.edits[0].what}")
-        if compiled and isinstance(archive.config.get("compile_config"), dict):
-            training = {**archive.config["compile_config"]}
-            training["optimizer_config"] = training.pop("optimizer", None)
-            config["compile_config"] = keras2_training.compile_config(training)
+        adapted = _adapted(archive.config)
+        settings = archive.config.get("compile_config")
+        if compiled and isinstance(settings, dict):
+            training = {"optimizer_config": settings.get("optimizer"), **settings}
+            adapted.config["compile_config"] = _guarded(
+                lambda: keras2_training.compile_config(training)
+            )
+    config = adapted.config
     if not unsafe:
         config = trust.trusted(config, compiled)
         if archive.assets and not keras_archive.needs_assets(config):
             raise TfpruneError(
-                f"it has files that none of its layers reads ({next(iter(archive.assets))}); "
+                f"it has files that none of its layers reads ({next(iter(archive.assets))!r}); "
                 "add --unsafe if you trust the file"
             )
     # Keras reads files alone, and it is to read what was checked.
     with tempfile.TemporaryDirectory(prefix="tfprune-") as folder:
-        copy_of = Path(folder) / "model.keras"
-        keras_archive.write(copy_of, config, archive)
+        checked = Path(folder) / "model.keras"
+        try:
+            keras_archive.write(checked, config, archive)
+        except OSError as error:
+            raise TfpruneError(f"its copy cannot be written to {folder} ({error})") from None
         with weights_within(archive.numbers):
             model = _attempt(
-                lambda: keras.models.load_model(copy_of, compile=compiled, safe_mode=not unsafe)
+                lambda: keras.models.load_model(checked, compile=compiled, safe_mode=not unsafe)
             )
-    if say and changes:
-        say(f"{path.name}: written by Keras {archive.version}; adapted: {', '.join(changes)}")
+    if adapted.config is not archive.config:
+        _attempt(lambda: h5_weights.edit(model, adapted))
+        _compare(model, path, archive.config, adapted, version=archive.version, say=say)
     return model
-
-
-def _built(config: Any, unsafe: bool, numbers: int) -> keras.Model:
-    with weights_within(numbers):
-        # Keras takes configurations apart while it reads them.
-        return _attempt(
-            lambda: keras.saving.deserialize_keras_object(
-                copy.deepcopy(config), safe_mode=not unsafe
-            )
-        )
 
 
 @contextlib.contextmanager
@@ -167,11 +193,6 @@ def weights_within(numbers: int) -> Iterator[None]:
         yield
     finally:
         keras.layers.Layer.add_weight = original
-
-
-def _compile(model: keras.Model, training: Any) -> None:
-    config = keras2_training.compile_config(training)
-    _attempt(lambda: model.compile_from_config(config))
 
 
 def _attempt(function: Callable[[], Any]) -> Any:

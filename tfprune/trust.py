@@ -27,7 +27,7 @@ MOST_CALLS = 100_000
 POLICIES = {"DTypePolicy", "FloatDTypePolicy"}
 
 
-def trusted(config: Any, compiled: bool) -> Config:
+def trusted(config: Any, compiled: bool = False) -> Config:
     """A configuration that names nothing but Keras' own classes and functions.
 
     Parameters
@@ -51,13 +51,24 @@ def trusted(config: Any, compiled: bool) -> Config:
     if not isinstance(result, dict) or result.get("class_name") not in MODELS:
         raise TfpruneError("expected the configuration of a Sequential or Functional model")
     if compiled and isinstance(config.get("compile_config"), dict):
-        result["compile_config"] = _Walk().value(config["compile_config"], "compile settings")
+        result["compile_config"] = settings(config["compile_config"])
     calls = _calls(result)
     if calls > MOST_CALLS:
         raise TfpruneError(
             f"its layers are called {calls:,} times, expected at most {MOST_CALLS:,}"
         )
     return result
+
+
+def settings(config: Config) -> Config:
+    """Compile settings that name nothing but Keras' own classes and functions.
+
+    Raises
+    ------
+    TfpruneError
+        With the first that is on no list.
+    """
+    return {key: _Walk().value(value, f"the {key}") for key, value in config.items()}
 
 
 class _Walk:
