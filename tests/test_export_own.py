@@ -190,7 +190,7 @@ BAD = {
     "missing model": (["--model", "{}/no.keras", *OWN[2:]], "no.keras: no such file"),
     "truncated model": (["--model", "{}/truncated.keras", *OWN[2:]], "is it truncated?"),
     "foreign model": (["--model", "{}/foreign.keras", *OWN[2:]], "expected a .keras file"),
-    "other zip": (["--model", "{}/zip.keras", *OWN[2:]], "Keras cannot read it"),
+    "other zip": (["--model", "{}/zip.keras", *OWN[2:]], "which Keras does not write"),
     "missing data": ([*OWN[:2], "--data", "{}/no.npz"], "no.npz: no such file"),
     "foreign data": ([*OWN[:2], "--data", "{}/own.keras"], "expected a readable .npz|expected arr"),
     "shape": ([*OWN[:2], "--data", "{}/other.npz"], r"shape \(8, 8, 1\) .* received \(7, 8\)"),
