@@ -42,17 +42,15 @@ def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
     TfpruneError
         With the reason alone, not the file's name.
     """
-    if not unsafe:
-        file_trial.check(path)
-    if h5py.is_hdf5(path):
-        model = _from_h5(path, unsafe, compiled, say)
-    elif zipfile.is_zipfile(path):
-        model = _from_keras(path, unsafe, compiled, say)
-    else:
+    is_h5 = h5py.is_hdf5(path)
+    if not is_h5 and not zipfile.is_zipfile(path):
         raise TfpruneError(
             "expected a .keras file as Keras 3 saves it (a zip archive) or an .h5 file, "
             "received something else; is it truncated?"
         )
+    if not unsafe:
+        file_trial.check(path)
+    model = (_from_h5 if is_h5 else _from_keras)(path, unsafe, compiled, say)
     if not isinstance(model, keras.Model):
         raise TfpruneError(f"expected a model, received {type(model).__name__}")
     return model
