@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from types import NoneType
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_type_hints
 
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
@@ -132,9 +133,13 @@ class Lines(Generic[R]):
         self.rows = {row.key: row for row in self._read(whole)}
 
     def _read(self, text: str) -> Iterator[R]:
+        hints = get_type_hints(self._kind)
         for number, line in enumerate(text.splitlines(), 1):
             try:
-                yield self._kind(**parse_json(line, f"{self._path}, line {number}"))
+                row = self._kind(**parse_json(line, f"{self._path}, line {number}"))
+                if not all(_fits(getattr(row, key), hint) for key, hint in hints.items()):
+                    raise TypeError
+                yield row
             except (TfpruneError, TypeError):
                 raise TfpruneError(
                     f"{self._path}, line {number}: expected a row of {self._command}; take the "
@@ -147,6 +152,16 @@ class Lines(Generic[R]):
         with self._path.open("a") as file:
             file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
         self.rows[row.key] = row
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is a string, number or None as its hint says; True for other hints."""
+    hints = get_args(hint) or (hint,)
+    if not set(hints) <= {str, int, float, bool, NoneType}:
+        return True
+    if type(value) is int and float in hints:
+        return True
+    return type(value) in hints
 
 
 class Journal(Lines[Row]):
