@@ -25,6 +25,7 @@ with quiet():
     from tfprune.bridge import to_tf_keras, weights_from
     from tfprune.compression import compress
     from tfprune.convert import convert, outputs_of
+    from tfprune.decisions import rules_of
     from tfprune.distil import Distillation, tools
     from tfprune.evaluate import yardstick
     from tfprune.litert import LiteModel
@@ -81,7 +82,8 @@ def main() -> None:
         say(f"{layer.name}: {layer.units_before} -> {layer.units_after} units")
     x, test = data.train.arrays, data.test.arrays
     targets = outputs_of(model, x)
-    measure = yardstick(outputs_of(model, test), data.test)
+    outputs = outputs_of(model, test)
+    measure = yardstick(outputs, data.test, rules_of(model, outputs))
     school = Distillation(x, targets, asked.epochs, asked.seed)
 
     def ptq(made: keras.Model) -> bytes:

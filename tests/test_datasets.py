@@ -232,6 +232,17 @@ def test_missing_and_surplus_names_are_told(tmp_path, arrays):
     assert "\n" not in str(caught.value)
 
 
+def test_arrays_that_are_not_used_are_named(tmp_path, rng):
+    x, y = pixels(rng, 20), np.zeros(20, int)
+    both = {"x_train": x, "x_test": x, "y_train": y, "y_test": y}
+    path = save(tmp_path / "a.npz", **both, y_train_age=y, y=y, weights=y)
+    raw = datasets.read_npz(path, 0, inputs=("image",))
+    assert raw.notes == ("arrays not used: y_train_age, y, weights",)
+    assert datasets.read_npz(save(tmp_path / "b.npz", **both), 0).notes == ()
+    raw = datasets.read_npz(save(tmp_path / "c.npz", x_train=x, y_train=y, y_test=y), 0)
+    assert "arrays not used: y_test" in raw.notes
+
+
 def test_inputs_of_different_lengths_are_told(tmp_path):
     path = save(tmp_path / "bad.npz", x_image=np.zeros(9), x_age=np.zeros(8))
     with pytest.raises(TfpruneError, match="as many samples for every input, received 9, 8"):

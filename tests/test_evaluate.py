@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tfprune.decisions import rule_of
 from tfprune.errors import TfpruneError
-from tfprune.evaluate import decisions, yardstick
+from tfprune.evaluate import yardstick
 from tfprune.parts import Part
 
 LOGITS = np.array([[0.1, 0.9, 0.0], [2.0, 1.0, -1.0], [0.0, 0.1, 0.2], [1.0, 0.0, 0.5]])
@@ -106,11 +107,68 @@ def test_labels_that_fit_no_output_are_told(labels):
 
 
 def test_a_single_unit_decides_at_the_middle_of_the_references_range():
+    """Where nothing but the values is known."""
     probabilities, logits = np.array([[0.2], [0.6]]), np.array([[-0.2], [0.3]])
-    assert decisions(probabilities, probabilities).tolist() == [0, 1]
-    assert decisions(logits, logits).tolist() == [0, 1]
+    assert rule_of(probabilities).decisions(probabilities).tolist() == [0, 1]
+    assert rule_of(logits).decisions(logits).tolist() == [0, 1]
     # Rounding may take the one negative value away; the boundary stays.
-    assert decisions(np.array([[0.0], [0.3]]), logits).tolist() == [0, 1]
+    assert rule_of(logits).decisions(np.array([[0.0], [0.3]])).tolist() == [0, 1]
+
+
+def test_pictures_of_classes_agree_pixel_by_pixel(rng):
+    reference = rng.normal(0, 1, (6, 4, 4, 3))
+    moved = reference.copy()
+    # One pixel of each picture changes its class.
+    changed = reference[:, 0, 0].argmin(axis=-1)
+    moved[np.arange(6), 0, 0, changed] += 100
+    for labels in (None, reference.argmax(axis=-1), reference.argmax(axis=-1)[..., None]):
+        measure = yardstick([reference], Part(np.zeros((6, 4, 4, 1)), labels))
+        assert measure.scores([moved])["agreement"] == pytest.approx(15 / 16)
+        assert measure.scores([reference])["agreement"] == 1
+        if labels is not None:
+            assert measure.metric == "accuracy"
+            assert measure.scores([moved])["accuracy"] == pytest.approx(15 / 16)
+    single = reference[..., :1]
+    measure = yardstick([single], Part(np.zeros((6, 4, 4, 2))))
+    flipped = single.copy()
+    flipped[:, 2] *= -1
+    assert measure.scores([flipped])["agreement"] == pytest.approx(12 / 16)
+
+
+def test_of_several_outputs_agreement_is_that_of_the_worst(rng):
+    picture, kind = rng.normal(0, 1, (10, 5, 5, 2)), rng.normal(0, 1, (10, 4))
+    measure = yardstick([picture, kind], Part(np.zeros((10, 3))))
+    moved = np.roll(kind, 1, axis=1)
+    moved[:7] = kind[:7]
+    assert measure.scores([picture, moved])["agreement"] == pytest.approx(0.7)
+    assert measure.scores([-picture, moved])["agreement"] == 0
+
+
+def test_labels_with_an_axis_of_one_are_those_without(rng):
+    """As Keras takes them for sparse categorical cross entropy."""
+    outputs, y = rng.random((8, 3, 5, 4)), rng.integers(0, 4, (8, 3, 5))
+    plain = yardstick([outputs], Part(np.zeros((8, 3)), y))
+    axis = yardstick([outputs], Part(np.zeros((8, 3)), y[..., None].astype(np.float32)))
+    assert plain.scores([outputs]) == axis.scores([outputs])
+    assert plain.scores([outputs])["accuracy"] == np.mean(outputs.argmax(-1) == y)
+    assert axis.target.shape == (8, 3, 5)
+
+
+def test_all_labels_say_what_some_of_them_are():
+    """Whole numbers among the test labels of a regression are values all the same."""
+    outputs = np.array([[0.0], [1.0], [1.0]])
+    some = Part(np.zeros((3, 2)), np.array([0.0, 1.0, 0.0]))
+    assert yardstick([outputs], some).metric == "accuracy"
+    measure = yardstick([outputs], some, labels=np.array([0.0, 1.0, 0.0, 2.5]))
+    assert measure.metric == "mse"
+    assert measure.scores([outputs])["mse"] == pytest.approx(1 / 3)
+    later = measure.like([outputs[:2]], Part(np.zeros((2, 2)), np.array([1.0, 1.0])))
+    assert later.scores([outputs[:2]])["mse"] == 0.5
+
+
+def test_classes_numbered_from_1_are_told():
+    with pytest.raises(TfpruneError, match="numbered from 1"):
+        yardstick([LOGITS], Part(X, np.array([1, 2, 3, 1])))
 
 
 def test_labels_belong_to_the_output_that_decides(rng):

@@ -26,12 +26,12 @@ ROOMS = [
     "precision", "refit", "evidence", "survey", "litert", "tflm", "flatbuffer", "compact", "int4",
     "saved_model",
     "convert", "targets", "pruning", "translate", "bridge", "distil", "compression", "qat",
-    "distance", "fitting", "rounding", "healing", "parts", "preprocessing", "datasets", "evaluate",
-    "testset",
+    "distance", "decisions", "fitting", "rounding", "healing", "parts", "preprocessing",
+    "datasets", "evaluate", "testset",
     "keras_classes", "keras1", "keras2_forms", "keras2_layers", "keras2_nodes", "keras2_ops",
     "keras2", "keras2_training", "model_config", "trust", "h5_arrays", "h5_weights",
     "keras_archive", "file_trial", "keras2_twin", "model_files",
-    "models", "versions", "training", "finetune", "retraining", "variants", "search",
+    "models", "original", "versions", "training", "finetune", "retraining", "variants", "search",
     "plots", "micro", "card", "sweepplot", "manifest", "job", "sweep",
 ]  # fmt: skip
 

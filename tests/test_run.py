@@ -174,7 +174,7 @@ def test_uint8_is_scaled_unless_told_otherwise(classifier, tmp_path, call, pictu
     code, report, _ = call(files["float32"], "--data", tmp_path / "u.npz", "--json", "--runs", "0")
     assert code == 0
     assert report["files"][0]["accuracy"] == pytest.approx(np.mean(decided == y))
-    assert "uint8 scaled from 0..255 to 0..1" in report["notes"]
+    assert "uint8 scaled from 0..255 to 0..1 (assumed; --scale none leaves it)" in report["notes"]
     assert any("channel axis" in note for note in report["notes"])
     raw = in_litert(files["float32"], np.float32(whole)[..., None])
     words = ("--data", tmp_path / "u.npz", "--runs", "0", "--scale", "none")

@@ -13,6 +13,7 @@ from keras import layers as kl
 from tests.litert import in_litert
 from tests.test_export import command, environment  # noqa: F401  (a fixture)
 from tfprune.convert import convert, outputs_of
+from tfprune.decisions import rules_of
 from tfprune.evaluate import yardstick
 from tfprune.litert import LiteModel
 from tfprune.parts import Part
@@ -142,6 +143,17 @@ def models():
     half = keras.Input((20,), name="made", dtype="float16")
     narrow = keras.Model(half, kl.Dense(3, dtype="float16")(half), name="narrow")
     yield narrow, {"made": x.astype(np.float16)}, rng.integers(0, 3, 50), "accuracy"
+    # Logits that all lie between 0 and 1: it is the layer that says what they are.
+    small = keras.Model(
+        made, kl.Dense(1, kernel_initializer=keras.initializers.Constant(0.04))(made), name="small"
+    )
+    yield small, {"made": x}, rng.integers(0, 2, 50), "accuracy"
+    bits = keras.Model(made, kl.Dense(5, activation="sigmoid")(made), name="bits")
+    yield bits, {"made": x}, rng.integers(0, 2, (50, 5)), "accuracy"
+    picture = keras.Input((4, 6, 2), name="picture")
+    mask = keras.Model(picture, kl.Conv2D(3, 3, padding="same")(picture), name="mask")
+    pixels = rng.random((50, 4, 6, 2), dtype=np.float32)
+    yield mask, {"picture": pixels}, rng.integers(0, 3, (50, 4, 6, 1)), "accuracy"
     bright = keras.Model(made, kl.Dense(3)(made), name="bright")
     # Whole numbers up to 255 that are not to be scaled.
     grey = rng.integers(0, 256, (50, 20)).astype(np.float32)
@@ -149,6 +161,7 @@ def models():
 
 
 NAMES = ["logit", "chance", "several", "rows", "years", "copy", "both", "narrow", "bright"]
+NAMES += ["small", "bits", "mask"]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +173,9 @@ def cases():
 def test_figures_of_a_few_samples_are_those_of_evaluating_them(capsys, tmp_path, cases, name):
     model, x, y, metric = cases[name]
     arrays = list(x.values())
-    measure = yardstick(outputs_of(model, arrays), Part(x if len(x) > 1 else arrays[0], y))
+    reference = outputs_of(model, arrays)
+    part = Part(x if len(x) > 1 else arrays[0], y)
+    measure = yardstick(reference, part, rules_of(model, reference))
     assert measure.metric == metric
     files = {scheme: tmp_path / f"{scheme}.tflite" for scheme in ("float32", "int8")}
     outputs = []
@@ -175,5 +190,8 @@ def test_figures_of_a_few_samples_are_those_of_evaluating_them(capsys, tmp_path,
         entries = scored(capsys, files.values(), tmp_path / "t.npz")
         for entry, out in zip(entries, outputs, strict=True):
             assert entry[metric] == pytest.approx(chosen.score(out)[metric], rel=1e-5)
+            if name == "small":
+                # All are above 0, so all are class 1.
+                assert entry[metric] == np.mean(y[chosen.index])
             if count == 50:
                 assert entry[metric] == pytest.approx(measure.scores(out)[metric], rel=1e-5)

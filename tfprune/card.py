@@ -100,8 +100,10 @@ def _figures(manifest: dict[str, Any]) -> str:
     table = "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in rows)
     return (
         f"## Figures\n\n{table}\n\nScores are those of the files themselves in LiteRT, on all test "
-        "data; agreement is with the classes of the unpruned float model. The 10th percentile of "
-        "an invocation is that of one thread of the machine that made the files, not of a device."
+        "data; agreement is the share of decisions (of a sample, or of every pixel or position of "
+        "it) that are the unpruned float model's, or of values the share of their variance that "
+        "is there. The 10th percentile of an invocation is that of one thread of the machine that "
+        "made the files, not of a device."
     )
 
 

@@ -195,7 +195,10 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
             f"{path}: expected a readable .npz file without pickles, received something else{why}"
         ) from None
     notes: list[str] = []
-    parts = _parts(path, arrays, found, inputs)
+    parts, used = _parts(path, arrays, found, inputs)
+    unused = [key for key in found if key not in used]
+    if unused:
+        notes.append(f"arrays not used: {', '.join(unused)}")
     for part in parts.values():
         _check_part(path, part)
     if len(parts) == 2:
@@ -212,20 +215,23 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
 
 def _parts(
     path: Path, arrays: dict[str, Array], found: Sequence[str], inputs: Sequence[str]
-) -> dict[str, Part]:
-    """The parts that a file holds by what they are called: x_train and x_test, or one of all."""
+) -> tuple[dict[str, Part], set[str]]:
+    """The parts that a file holds by what they are called: x_train and x_test, or one of all.
+
+    And the names of the arrays that they are made of.
+    """
     plain = not inputs or (len(inputs) == 1 and any(stem in arrays for stem in STEMS))
     ends = [""] if plain else [f"_{name}" for name in inputs]
     came = {key for key in found if key == "x" or key.startswith("x_")}
     for stems in (("x_train", "x_test"), ("x",), ("x_train",)):
         keys = {stem + end for stem in stems for end in ends}
         if keys == came or (plain and keys < came):
-            made = {}
+            made, used = {}, keys | {"y" + stem[1:] for stem in stems}
             for stem in stems:
                 each = [arrays[stem + end] for end in ends]
                 x = dict(zip(inputs, each, strict=True)) if len(each) > 1 else each[0]
                 made[stem] = Part(x, arrays.get("y" + stem[1:]))
-            return made
+            return made, used
     wanted = "x_train, y_train, x_test, y_test (or x, y)"
     if len(inputs) > 1:
         wanted = (

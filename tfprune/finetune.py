@@ -11,6 +11,7 @@ import numpy as np
 from tfprune.choices import check_count
 from tfprune.convert import outputs_of
 from tfprune.copies import functional, twin
+from tfprune.decisions import rules_of
 from tfprune.distance import Spread, kinds_of, matches
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
@@ -41,6 +42,8 @@ class Lesson:
     teacher : keras.Model
     part : Part
         Samples and labels; labels may lack where an output reconstructs the input.
+    measure : Yardstick, optional
+        What the labels mean, as found out on other samples; by default on these.
     settings : keras.Model, optional
         A compiled model whose optimizer and, where there is one output and it takes these labels,
         loss are used in place of Adam and what is said above.
@@ -52,11 +55,18 @@ class Lesson:
     """
 
     def __init__(
-        self, teacher: keras.Model, part: Part, settings: keras.Model | None = None
+        self,
+        teacher: keras.Model,
+        part: Part,
+        settings: keras.Model | None = None,
+        measure: Yardstick | None = None,
     ) -> None:
         self._x = check_inputs(teacher, part.x)
         answers = [np.asarray(out) for out in outputs_of(teacher, self._x)]
-        measure = yardstick(answers, part)
+        if measure is None:
+            measure = yardstick(answers, part, rules_of(teacher, answers))
+        else:
+            measure = measure.like(answers, part)
         check_labels(measure)
         spreads = [Spread() for _ in answers]
         for spread, out in zip(spreads, answers, strict=True):
@@ -135,15 +145,18 @@ def _loss(kind: str, measure: Yardstick) -> tuple[Any, Any]:
     output, target = measure.reference[measure.output], np.asarray(measure.target)
     if measure.metric == "mse":
         return keras.losses.MeanSquaredError(), target.astype(np.float32)
-    if output.shape[-1] > 1 and kind != "sigmoid":
+    rule = measure.rules[measure.output]
+    if not rule.alone and kind != "sigmoid":
         logits = kind != "softmax"
         return keras.losses.SparseCategoricalCrossentropy(from_logits=logits), target
-    if output.shape[-1] > 1:
+    if not rule.alone:
         # Sigmoids, one of which should fire.
         rows = np.eye(output.shape[-1], dtype=np.float32)[target.astype(np.intp)]
         return keras.losses.BinaryCrossentropy(), rows
     ones = target.astype(np.float32).reshape(output.shape)
-    return keras.losses.BinaryCrossentropy(from_logits=kind != "sigmoid"), ones
+    if rule.values and rule.threshold:
+        return keras.losses.MeanSquaredError(), ones
+    return keras.losses.BinaryCrossentropy(from_logits=rule.threshold == 0), ones
 
 
 def _takes(loss: Any, labels: Any, outputs: Any) -> bool:

@@ -18,7 +18,7 @@ from tfprune.convert import outputs_of, signature_names
 from tfprune.copies import functional, walk
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
-from tfprune.evaluate import Yardstick, yardstick
+from tfprune.evaluate import Yardstick
 from tfprune.findings import Run, findings
 from tfprune.finetune import check_labels
 from tfprune.git import git_state
@@ -27,6 +27,7 @@ from tfprune.layers import CONVOLUTIONS, MAKERS, SEPARABLE
 from tfprune.litert import LiteModel, latencies
 from tfprune.micro import check_early, examined
 from tfprune.models import BUILT_IN, load_model
+from tfprune.original import doubts, scorer
 from tfprune.parts import Dataset, prepare
 from tfprune.preprocessing import wanted
 from tfprune.progress import meter
@@ -79,8 +80,12 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         keras.utils.set_random_seed(request.seed)
         model, data, about = model_and_data(request, say)
         x, measure = _checked(request, model, data)
-        for note in data.notes:
+        for note in (*data.notes, *measure.notes):
             say(f"data: {note}")
+        warnings = doubts(request, model, x, measure, data)
+        for warning in warnings:
+            say(str(warning))
+        data = replace(data, notes=(*data.notes, *measure.notes))
         if measure.metric and len(measure.reference) > 1:
             say(
                 f"data: labels are held against output {measure.output + 1} of the model's "
@@ -124,7 +129,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             )
             test_data["scores"] = chosen_scores
         variants = {"original": model, **models}
-        found = findings(
+        found = warnings + findings(
             Run(
                 request, command, result.layers, artifacts, samples=len(data.test),
                 floats=_in_float(variants, artifacts, x, measure), judged_by=_judged_by(measure),
@@ -137,6 +142,8 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             seed=request.seed,
             git=git,
             dataset=data,
+            inputs=signature_names(model),
+            scoring=measure.about,
             model=about,
             result=result,
             artifacts=artifacts,
@@ -219,7 +226,7 @@ def _checked(request: Request, model: keras.Model, data: Dataset) -> tuple[list[
     if request.c_array or request.devices:
         calibration = check_inputs(model, data.calibration.x)
         check_early(model, x, calibration, batch=request.batch, compat=request.compat)
-    measure = yardstick(outputs_of(model, x), data.test)
+    measure = scorer(request, model, x, data.test, data)
     if request.finetune:
         check_labels(measure)
     if request.max_drop is not None:

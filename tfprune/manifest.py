@@ -26,6 +26,8 @@ def manifest(
     model: dict[str, Any],
     result: PruneResult,
     artifacts: Sequence[Artifact],
+    inputs: Sequence[str],
+    scoring: dict[str, Any],
     compression: dict[str, Any] | None = None,
     training: Sequence[Trained] = (),
     max_drop: float | None = None,
@@ -38,11 +40,13 @@ def manifest(
 ) -> dict[str, Any]:
     """Everything as plain data, schema 1.
 
-    ``compression`` is what was asked for beside pruning, ``max_drop`` how many points of accuracy
+    ``inputs`` are the files' names of the inputs, ``scoring`` is what :attr:`Yardstick.about` says,
+    ``compression`` what was asked for beside pruning, ``max_drop`` how many points of accuracy
     might go, ``tried`` the models that the search for it measured, ``compat`` the old runtime that
     runs all files, ``test_data`` what :meth:`TestSet.write` says, with the files' scores on it,
     ``microcontrollers`` what :func:`tfprune.micro.examined` says, ``licence`` that of the data,
-    None if it is not known, ``findings`` what pruning or quantisation cost beyond the usual.
+    None if it is not known, ``findings`` what pruning or quantisation cost beyond the
+    usual, and whether the data fits the model.
     """
     return {
         "schema": SCHEMA,
@@ -61,7 +65,9 @@ def manifest(
             "validation": len(dataset.validation),
             "test": len(dataset.test),
             "notes": list(dataset.notes),
+            "scales": dict(zip(inputs, (asdict(scale) for scale in dataset.scales), strict=True)),
         },
+        "scoring": scoring,
         "model": model,
         "prune": {
             "threshold_degrees": result.threshold if result.by_degrees else None,

@@ -80,9 +80,9 @@ class Finding:
 
     Attributes
     ----------
-    about : {"pruning", "quantisation", "size"}
+    about : {"data", "pruning", "quantisation", "size"}
     message : str
-        Names the file, with its figures before and after.
+        With figures; what a file lost names the file.
     advice : tuple of str
         What to type instead.
     """

@@ -52,8 +52,8 @@ def retrained(
     models = {"finetuned": model, "pruned": pruned} if request.finetune else {"pruned": pruned}
     if request.finetune:
         settings = _settings(request, say)
-        lesson = Lesson(model, data.train, settings)
-        held_back = Lesson(model, data.validation, settings)
+        lesson = Lesson(model, data.train, settings, measure)
+        held_back = Lesson(model, data.validation, settings, measure)
         for variant, before in list(models.items()):
             start = time.perf_counter()
             after = lesson.taught(before, request.finetune, seed=request.seed, progress=True)

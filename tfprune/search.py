@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tfprune.convert import outputs_of
 from tfprune.errors import TfpruneError
-from tfprune.evaluate import Yardstick, yardstick
+from tfprune.evaluate import Yardstick
 from tfprune.inputs import check_inputs
 from tfprune.litert import LiteModel
 from tfprune.records import Tried
@@ -47,7 +47,7 @@ def within_drop(workshop: Workshop, wish: Wish, points: float) -> tuple[Made, li
     scheme = workshop.request.schemes[0]
     model, part = workshop.model, workshop.data.validation
     x = check_inputs(model, part.x)
-    measure = yardstick(outputs_of(model, x), part)
+    measure = workshop.measure.like(outputs_of(model, x), part)
     before = measure.scores(measure.reference)["accuracy"]
     best: Made | None = None
 

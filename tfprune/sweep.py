@@ -15,15 +15,15 @@ import numpy as np
 
 from tfprune import sweepplot, sweeptable
 from tfprune.choices import DEGREES
-from tfprune.convert import convert, outputs_of, signature_names
+from tfprune.convert import convert, signature_names
 from tfprune.errors import TfpruneError
-from tfprune.evaluate import Yardstick, yardstick
 from tfprune.grid import UNPRUNED, Grid, Point, key
 from tfprune.healing import heal
 from tfprune.inputs import check_inputs
 from tfprune.job import model_and_data
 from tfprune.journal import Journal, Row
 from tfprune.litert import LiteModel
+from tfprune.original import doubts, scorer
 from tfprune.parts import Dataset, Part
 from tfprune.progress import meter
 from tfprune.pruning import Pruner
@@ -77,8 +77,10 @@ def _run(
     model, data, about = model_and_data(request, say)
     check_enough(len(data.calibration))
     bench = _Bench(request, model, data)
-    for note in data.notes:
+    for note in (*data.notes, *bench.notes):
         say(f"data: {note}")
+    for doubt in bench.doubts:
+        say(str(doubt))
     common = _common(request, about["sha256"] or digest(model), data)
     wanted = {
         (point, scheme): key(point, scheme, common)
@@ -144,12 +146,15 @@ class _Bench:
         y = None
         if data.validation.y is not None and data.test.y is not None:
             y = np.concatenate([data.validation.y, data.test.y])
-        whole = yardstick(outputs_of(model, self._x), Part(data.test.given(self._x).x, y))
+        part = Part(data.test.given(self._x).x, y)
+        whole = scorer(request, model, self._x, part, data)
         self._held = len(held[0])
         self._validation, self._test = (
-            _cut(whole, index) for index in (slice(self._held), slice(self._held, None))
+            whole.some(index) for index in (slice(self._held), slice(self._held, None))
         )
         self.metric = whole.metric or "agreement"
+        self.notes = whole.notes
+        self.doubts = doubts(request, model, self._x, whole, data)
 
     def rows(self, point: Point, keys: dict[str, str], known: Sequence[Row]) -> Iterator[Row]:
         """A row for each of the schemes, which come with their keys; and rows that are there."""
@@ -272,12 +277,6 @@ def digest(model: keras.Model) -> str:
         made.update(f"{weight.shape}{weight.dtype}".encode())
         made.update(np.ascontiguousarray(weight).tobytes())
     return made.hexdigest()
-
-
-def _cut(whole: Yardstick, index: slice) -> Yardstick:
-    """The same for some of the samples."""
-    target = None if whole.target is None else whole.target[index]
-    return replace(whole, reference=[out[index] for out in whole.reference], target=target)
 
 
 def _weight_bytes(content: bytes) -> int:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
-from tfprune.evaluate import Yardstick, decisions, limit
+from tfprune.evaluate import Yardstick
 from tfprune.precision import HALF
 
 Array = npt.NDArray[Any]
@@ -42,11 +42,10 @@ class TestSet:
         measure = self.measure
         if measure.metric is None or measure.target is None:
             return {}
-        output, target = outputs[measure.output], measure.target[self.index]
         if measure.metric == "accuracy":
-            decided = decisions(output, measure.reference[measure.output])[self.index]
-            return {"accuracy": float(np.mean(decided == target))}
-        difference = output[self.index].astype(float) - target
+            return {"accuracy": float(np.mean(measure.right(outputs)[self.index]))}
+        difference = outputs[measure.output].astype(float) - measure.target
+        difference = difference[self.index]
         return {"mse": float(np.mean(difference**2))}
 
     def write(
@@ -61,7 +60,8 @@ class TestSet:
         Arrays ``x_test``, or ``x_test_NAME`` for several inputs, as the files take them before
         they quantise; ``y_test``, unless outputs are held against the input; and ``scoring``,
         JSON text that says what the labels are: ``metric``, ``output``, and ``threshold`` where
-        a single unit decides. Where the data set is given, ``dataset`` is JSON text as well.
+        each unit of the output decides alone. Where the data set is given, ``dataset`` is JSON
+        text as well.
 
         Parameters
         ----------
@@ -87,10 +87,10 @@ class TestSet:
         if len(x) == 1:
             arrays = {"x_test": chosen[0]}
         if measure.metric is not None and measure.target is not None:
-            reference = measure.reference[measure.output]
             scoring["output"] = measure.output
-            if measure.metric == "accuracy" and (reference.ndim < 2 or reference.shape[-1] == 1):
-                scoring["threshold"] = limit(reference)
+            rule = measure.rules[measure.output]
+            if measure.metric == "accuracy" and rule.alone:
+                scoring["threshold"] = rule.threshold
             target = measure.target[self.index]
             scoring["copy"] = measure.metric == "mse" and np.array_equal(
                 target.ravel(), chosen[0].ravel()

@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, help=".npz of x_test, y_test (or x, y); for an input NAME x_test_NAME")
     add("--image", type=Path, help="classify a picture of the model's size")
     add("--input", type=Path, help="classify one sample: .npy (several inputs: .npz by NAME)")
-    scales = "auto (the default): uint8 data from 0..255 to 0..1"
+    scales = "auto (the default): uint8 data to 0..1, unless the file is known to take bytes"
     add("--scale", choices=("auto", "none"), default="auto", help=scales)
     add("--threads", type=int, default=1)
     runs = f"timed invocations of a file, 0 for none; {RUNS} or 5 s (--image, --input: none)"
@@ -259,8 +259,8 @@ class Model:
 
     Attributes
     ----------
-    sha256 : str
-        Of the file's content.
+    manifest : dict
+        What ``tools.export`` wrote beside the file, empty if that is not of this very file.
     names : list of str
         Of the inputs, in the order of the model.
     inputs, outputs : list of dict
@@ -275,7 +275,7 @@ class Model:
 
     def __init__(self, path: Path, package: str, runtime: Any, flags: argparse.Namespace) -> None:
         self.path, content = path, whole(path)
-        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.manifest = manifest_of(path, hashlib.sha256(content).hexdigest())
         if content[4:8] != b"TFL3":
             raise RunError(f"{path}: expected a TFLite file, received something else")
         try:
@@ -367,10 +367,7 @@ class Model:
             if inner == shapes[1]:
                 self.notes.append(f"channel axis added: {shapes[0]} to {inner}")
             self.x.append(data if inner is None else data.reshape(len(data), *inner))
-            floats = np.dtype(detail["dtype"]).kind == "f" or bool(detail["quantization"][0])
-            self._scaled.append(scale == "auto" and floats and data.dtype == np.uint8)
-            if self._scaled[-1]:
-                self.notes.append("uint8 scaled from 0..255 to 0..1")
+            self._scaled.append(scale == "auto" and data.dtype == np.uint8 and self._scale(place))
             if not self._lone:
                 self.batch = max(want[0], 1)
                 if -1 in want:
@@ -378,6 +375,24 @@ class Model:
                     self._interpreter.resize_tensor_input(detail["index"], shape)
         with self._telling():
             self._interpreter.allocate_tensors()
+
+    def _scale(self, place: int) -> bool:
+        """Whether an input takes bytes scaled to 0..1, as far as that is known; adds a note."""
+        detail, factor, why = self.inputs[place], 1 / 255, "assumed; --scale none leaves it"
+        step, zero = detail["quantization"]
+        if self.x[place].max() <= 1 or (np.dtype(detail["dtype"]).kind != "f" and not step):
+            return False
+        if step:
+            top = (np.iinfo(detail["dtype"]).max - zero) * step
+            # Nearer to 255 than to 1, on a scale of ratios.
+            factor, why = (1 if top > 16 else factor), f"as the file takes values up to {top:.3g}"
+        with contextlib.suppress(LookupError, TypeError):
+            known = self.manifest["dataset"]["scales"][self.names[place]]
+            if known["dtype"] == "uint8":
+                factor, why = known["factor"], "as manifest.json says"
+        what = "uint8 left as it is" if factor == 1 else "uint8 scaled from 0..255 to 0..1"
+        self.notes.append(f"{what} ({why})")
+        return factor != 1
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -792,30 +807,44 @@ def scores(outputs: Sequence[Array], model: Model, labels: Mapping[str, Array]) 
     if told is None and copies and (y is None or y.ndim == 1 or y.shape[1:] == (1,)):
         told = {"metric": "mse", "output": copies[0], "copy": True}
     if told is None and y is not None:
-        told = guessed(outputs, y)
+        told = guessed(outputs, y, model)
     if told is None or told["metric"] is None:
         return {}
     out = outputs[told["output"]]
     if told["metric"] == "mse":
         return {"mse": squared(out, model.values(0) if told.get("copy") else y)}
-    goal = y.argmax(axis=-1) if y.shape == out.shape and out.shape[-1] > 1 else y
-    limit = told.get("threshold", 0.5 if out.min() >= 0 and out.max() <= 1 else 0.0)
-    decided = out.argmax(axis=-1) if out.ndim > 1 and out.shape[-1] > 1 else out.ravel() > limit
-    return {"accuracy": float(np.mean(decided == goal.reshape(decided.shape)))}
+    limit = told.get("threshold")
+    if limit is None and units(out) == 1:
+        limit = threshold(out, model, told["output"])[0]
+    if limit is None and y.shape == out.shape:
+        y = y.argmax(axis=-1)
+    decided = out.argmax(axis=-1) if limit is None else out > limit
+    return {"accuracy": float(np.mean(decided.ravel() == y.ravel()))}
+
+
+def units(out: Array) -> int:
+    """How many numbers an output has for each sample or position."""
+    return int(out.shape[-1]) if out.ndim > 1 else 1
+
+
+def threshold(out: Array, model: Model, place: int) -> tuple[float | None, str]:
+    """Above what each unit of an output decides alone, None if the largest does; and why."""
+    with contextlib.suppress(LookupError, TypeError, ValueError):
+        known = model.manifest["scoring"]["thresholds"][place]
+        return (None if known is None else float(known)), "as manifest.json says"
+    if out.min() < 0 or out.max() > 1:
+        return (0.0 if units(out) == 1 else None), "as its values do not lie between 0 and 1"
+    shares = units(out) > 1 and np.allclose(out.sum(axis=-1), 1, atol=1e-2)
+    return (None if shares else 0.5), "as its values lie between 0 and 1"
 
 
 def other_data(model: Model, loaded: Mapping[str, Array], path: Path) -> list[str]:
     """Says that a file was made on other data than the samples are of, where both are known.
 
-    An .npz of ``tools.export --test-data`` names its data set in ``dataset``; what a file was made
-    on stands in the manifest.json beside it, if that knows this very file.
+    An .npz of ``tools.export --test-data`` names its data set in ``dataset``.
     """
     samples = dataset_of(str(loaded["dataset"]) if "dataset" in loaded else "")
-    manifest, text = model.path.with_name("manifest.json"), ""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        if manifest.is_file() and manifest.stat().st_size <= MANIFEST_BYTES:
-            text = manifest.read_text(encoding="utf-8")
-    training = dataset_of(text, model.path.name, model.sha256)
+    training = dataset_of(json.dumps(model.manifest.get("dataset")))
     if not samples or not training or samples["sha256"] == training["sha256"]:
         return []
     on, of = (f"{known['name']!r} (SHA-256 {known['sha256'][:8]})" for known in (training, samples))
@@ -823,20 +852,25 @@ def other_data(model: Model, loaded: Mapping[str, Array], path: Path) -> list[st
     return [f"{model.path} was made on the data set {on}, {path} is of {of}: {advice}"]
 
 
-def dataset_of(text: str, file: str = "", sha256: str = "") -> dict[str, str] | None:
-    """The data set, ``name`` and ``sha256``, that JSON text tells of; None if it tells of none.
-
-    With a file's name and digest the text is a manifest, which has to know that file.
-    """
+def dataset_of(text: str) -> dict[str, str] | None:
+    """The data set, ``name`` and ``sha256``, that JSON text tells of; None if it tells of none."""
     try:
         told = json.loads(text)
-        if file:
-            entries = [(entry["file"], entry["sha256"]) for entry in told["artifacts"]]
-            told = told["dataset"] if (file, sha256) in entries else None
         known = {key: told[key] for key in ("name", "sha256")}
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return known if all(isinstance(value, str) for value in known.values()) else None
+
+
+def manifest_of(path: Path, sha256: str) -> dict[str, Any]:
+    """The manifest.json beside a file, if it knows the file by this digest; else nothing."""
+    manifest = path.with_name("manifest.json")
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        if manifest.is_file() and manifest.stat().st_size <= MANIFEST_BYTES:
+            told = json.loads(manifest.read_text(encoding="utf-8"))
+            known = [(entry["file"], entry["sha256"]) for entry in told["artifacts"]]
+            return dict(told) if (path.name, sha256) in known else {}
+    return {}
 
 
 def squared(out: Array, target: Array) -> float:
@@ -844,8 +878,8 @@ def squared(out: Array, target: Array) -> float:
     return float(np.mean((out.astype(float) - target.reshape(out.shape)) ** 2))
 
 
-def guessed(outputs: Sequence[Array], y: Array) -> dict[str, Any]:
-    """What labels are, by their shape: classes of the output with room for them, else values.
+def guessed(outputs: Sequence[Array], y: Array, model: Model) -> dict[str, Any]:
+    """What labels are, by their shape: classes, a 0 or 1 for each unit of an output, or values.
 
     Raises
     ------
@@ -853,22 +887,26 @@ def guessed(outputs: Sequence[Array], y: Array) -> dict[str, Any]:
         If they fit no output.
     """
     whole = bool((y == np.round(y)).all()) and y.min() >= 0
-    flat = y[:, 0] if y.shape[1:] == (1,) else y
+    flat = y[..., 0] if y.ndim > 1 and y.shape[-1] == 1 else y
     found = []
     for place, out in enumerate(outputs):
-        several = out.ndim > 1 and out.shape[-1] > 1
+        several = units(out) > 1
         if several and flat.shape == out.shape[:-1] and whole and y.max() < out.shape[-1]:
             found.append((2 + (out.shape[-1] == y.max() + 1), -place, "accuracy"))
         elif several and y.shape == out.shape and whole and (y.sum(axis=-1) == 1).all():
             found.append((3, -place, "accuracy"))
         elif y.size == out.size:
-            classes = not several and whole and y.max() <= 1
+            classes = whole and y.max() <= 1 and threshold(out, model, place)[0] is not None
             found.append((int(classes), -place, "accuracy" if classes else "mse"))
     if not found:
         shapes = ", ".join(said(out.shape[1:]) for out in outputs)
         raise RunError(f"labels of shape {y.shape} fit no output of the model ({shapes})")
-    _, place, metric = max(found)
-    return {"metric": metric, "output": -place}
+    rank, place, metric = max(found)
+    told = {"metric": metric, "output": -place}
+    if rank == 1:
+        told["threshold"], why = threshold(outputs[-place], model, -place)
+        model.notes.append(f"each unit decides alone above {told['threshold']:g} ({why})")
+    return told
 
 
 def reconstructs(out: Array, model: Model) -> bool:
@@ -923,17 +961,14 @@ def latencies(models: Sequence[Model], runs: int | None) -> list[dict[str, Any]]
 
 def about(package: str, flags: argparse.Namespace) -> dict[str, Any]:
     """What ran the files, and where."""
-    board = Path("/proc/device-tree/model")
+    board = None
     with contextlib.suppress(OSError):
-        return {**_software(package, flags), "device": board.read_text().strip("\0\n ")}
-    return {**_software(package, flags), "device": None}
-
-
-def _software(package: str, flags: argparse.Namespace) -> dict[str, Any]:
+        board = Path("/proc/device-tree/model").read_text().strip("\0\n ")
     return {
         "runtime": package, "version": version(package), "numpy": np.__version__,
         "python": platform.python_version(), "machine": platform.machine(), "bits": BITS,
         "threads": flags.threads, "kernels": "reference" if flags.reference else "default",
+        "device": board,
     }  # fmt: skip
 
 

@@ -98,7 +98,8 @@ def sweep(
 
 
 def _say(line: str) -> None:
-    print(f"tfprune: {line}", file=sys.stderr, flush=True)
+    lead = "" if line.startswith("WARNING") else "tfprune: "
+    print(f"{lead}{line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
