@@ -38,7 +38,7 @@ def test_what_is_not_known_is_said(shipped):
         entry.pop("accuracy")
     text = card(manifest)
     assert "- Licence: not known." in text
-    assert "`my | data set`:" in text
+    assert r"my &#124; data&#92;nset" in text
     assert "accuracy" not in text
     assert "nothing was found to prune" in text
     assert "Digits are" not in text

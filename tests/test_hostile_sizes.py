@@ -60,6 +60,7 @@ def artifacts(**changes):
         (artifacts(file="..\\a.tflite"), "within the manifest's folder"),
         (artifacts(file="C:a.tflite"), "within the manifest's folder"),
         (artifacts(file="Makefile"), "name of a .tflite file"),
+        (artifacts(file="a" * 300 + ".tflite"), "within the manifest's folder"),
         (artifacts(file=""), "name of a .tflite file"),
         (artifacts(file="a\0.tflite"), "within the manifest's folder"),
         ('{"schema": 1, "schema": 1, "artifacts": []}', "a key twice"),
@@ -298,3 +299,47 @@ def test_a_small_file_does_not_make_much_work(tmp_path):
 def test_whole_files_take_few_times_their_size(folders):
     for path in sorted(Path(folders, "small").glob("*.tflite")):
         assert sum(share.bytes for share in shares(path)) == path.stat().st_size
+
+
+HOSTILE_NAME = "a`|<img src=x>\n::error::b\x1b[2J\u202e"
+
+
+def obeyed(text):
+    """What of a text a terminal, a log of CI or a page would take for more than text."""
+    lines = [line for line in text.splitlines() if line.strip().startswith("::")]
+    hidden = [c for c in text if unicodedata.category(c) in escapes.HIDDEN and c != "\n"]
+    return lines, hidden, re.findall("<img", re.sub("`[^`\n]*`", "", text))
+
+
+def test_layer_names_stay_names():
+    import numpy as np
+
+    from tfprune.records import LayerResult, Skipped
+    from tfprune.report import layer_table
+
+    kept = np.arange(3)
+    layer = LayerResult(HOSTILE_NAME, 4, 3, 1, 0, 0, kept, np.zeros((4, 4)), note=HOSTILE_NAME)
+    lines, hidden, _ = obeyed(layer_table([layer], [Skipped(HOSTILE_NAME, HOSTILE_NAME)]))
+    assert (lines, hidden) == ([], [])
+
+
+def test_a_model_card_holds_names_as_names():
+    from tfprune.card import card
+
+    manifest = json.loads(
+        (Path(__file__).parent.parent / "exported/example/manifest.json").read_text()
+    )
+    manifest["model"]["name"] = manifest["dataset"]["name"] = HOSTILE_NAME
+    manifest["dataset"]["notes"] = [HOSTILE_NAME]
+    manifest["command"] = [HOSTILE_NAME]
+    manifest["prune"]["layers"][0]["name"] = HOSTILE_NAME
+    for entry in manifest["artifacts"]:
+        entry["file"] = HOSTILE_NAME + ".tflite"
+    text = card(manifest)
+    lines, hidden, tags = obeyed(text)
+    indented = [line for line in text.splitlines() if line.startswith("    ")]
+    assert (lines, hidden) == ([], [])
+    # Indented lines are code, in which nothing is HTML.
+    assert len(tags) == sum(line.count("<img") for line in indented)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tfprune.escapes import code, markdown, plain
+
 # By the names of data sets that the package knows.
 LICENCES = {
     "mnist": "MNIST (Y. LeCun, C. Cortes, C. Burges), commonly given as CC BY-SA 3.0",
@@ -44,7 +46,7 @@ def _what(manifest: dict[str, Any]) -> str:
     prune, files = manifest["prune"], manifest["artifacts"]
     before = sum(layer["units_before"] for layer in prune["layers"])
     after = sum(layer["units_after"] for layer in prune["layers"])
-    names = ", ".join(_plain(layer["name"]) for layer in prune["layers"])
+    names = ", ".join(markdown(layer["name"]) for layer in prune["layers"])
     gone = f"{before - after} of {before} units are gone (layers: {names})"
     said = "nothing was found to prune" if not prune["layers"] else gone
     kinds = {"original": "as trained", "finetuned": "trained longer", "pruned": "smaller"}
@@ -52,20 +54,20 @@ def _what(manifest: dict[str, Any]) -> str:
     for entry in files:
         schemes.setdefault(entry["variant"], []).append(entry["scheme"])
     text = [
-        f"# {_plain(manifest['model']['name'])}",
+        f"# {markdown(manifest['model']['name'])}",
         "A Keras model as TFLite files: "
         + "; ".join(f"`{name}` ({kinds[name]}): {', '.join(schemes[name])}" for name in schemes)
         + f". In the pruned one {said}: hidden units that do the same work as others, or nothing; "
         "the weights that read them are corrected.",
         f"Made by tfprune {manifest['versions']['tfprune']} on {manifest['created'][:10]} with\n\n"
-        f"    {_plain(' '.join(manifest['command']))}",
+        f"    {plain(' '.join(manifest['command']))}",
     ]
     return "\n\n".join(text)
 
 
 def _warnings(manifest: dict[str, Any]) -> list[str]:
     found = manifest.get("warnings", ())
-    lines = [f"- {_plain(one['message'])}." for one in found]
+    lines = [f"- {markdown(one['message'])}." for one in found]
     return ["## Warnings\n\n" + "\n".join(lines)] if lines else []
 
 
@@ -74,12 +76,12 @@ def _data(manifest: dict[str, Any]) -> str:
     lines = [
         "## Data",
         "",
-        f"- `{_plain(data['name'])}`: {data['train']:,} samples to train, {data['calibration']:,} "
+        f"- {code(data['name'])}: {data['train']:,} samples to train, {data['calibration']:,} "
         f"of them to calibrate, {data['validation']:,} to choose, {data['test']:,} to test.",
         f"- Licence: {data.get('licence') or 'not known'}.",
         f"- SHA-256: `{data['sha256']}`.",
     ]
-    return "\n".join(lines + [f"- {_plain(note)}." for note in data["notes"]])
+    return "\n".join(lines + [f"- {markdown(note)}." for note in data["notes"]])
 
 
 def _figures(manifest: dict[str, Any]) -> str:
@@ -92,7 +94,7 @@ def _figures(manifest: dict[str, Any]) -> str:
     for entry in files:
         p10 = entry["latency_us"].get("p10")
         rows.append(
-            [f"`{entry['file']}`", entry["variant"], entry["scheme"], f"{entry['bytes']:,}"]
+            [code(entry["file"]), entry["variant"], entry["scheme"], f"{entry['bytes']:,}"]
             + [_score(name, entry.get(name)) for name in metrics]
             + ["" if p10 is None else f"{p10:.1f}"]
             + ([_count(entry.get("arena_bytes"))] if arena else [])
@@ -112,10 +114,10 @@ def _on_computers(manifest: dict[str, Any]) -> str:
     first = manifest["artifacts"][-1]["file"]
     samples = test["file"] if test else "test.npz"
     has = (
-        f"`{samples}` holds {test['samples']} of the test samples; `manifest.json` has the scores "
-        "on them under `test_data`."
+        f"{code(samples)} holds {test['samples']} of the test samples; `manifest.json` has the "
+        "scores on them under `test_data`."
         if test
-        else f"`{samples}` is data of your own; `--test-data 100` would have put some here."
+        else f"{code(samples)} is data of your own; `--test-data 100` would have put some here."
     )
     return "\n".join(
         [
@@ -123,7 +125,7 @@ def _on_computers(manifest: dict[str, Any]) -> str:
             "",
             "With numpy, `ai-edge-litert` and tfprune's `tools/run.py`, which needs nothing else:",
             "",
-            f"    python run.py {_plain(first)} --data {_plain(samples)}",
+            f"    python run.py {plain(first)} --data {plain(samples)}",
             "",
             f"{has} tfprune's README says what a 32-bit system needs.",
             "",
@@ -156,17 +158,17 @@ def _on_microcontrollers(manifest: dict[str, Any]) -> str:
             f"{entry['steps']:g} steps"
         )
         lines.append(
-            f"- `{entry['file']}`: {apart if entry['different'] else equal} "
+            f"- {code(entry['file'])}: {apart if entry['different'] else equal} "
             f"({entry['samples']} samples, {entry['kernels']} kernels)."
         )
     arrays = [entry["c_array"][0] for entry in micro["files"] if "c_array" in entry]
     if arrays:
         lines += ["", *_sketch(arrays[-1])]
     for device in micro["devices"]:
-        lines += ["", f"{_plain(device['name'])}, {device['ram_bytes']:,} B of RAM and "]
+        lines += ["", f"{plain(device['name'])}, {device['ram_bytes']:,} B of RAM and "]
         lines[-1] += f"{device['flash_bytes']:,} B of flash (file and arena alone are counted):"
         lines.append("")
-        lines += [f"- `{file['file']}` {file['verdict']}." for file in device["files"]]
+        lines += [f"- {code(file['file'])} {file['verdict']}." for file in device["files"]]
     return head + "\n".join(lines)
 
 
@@ -220,9 +222,4 @@ def _count(value: int | None) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _plain(text: str) -> str:
-    """Text that stays in its line."""
-    return " ".join(text.split())
+    return text if text.startswith("`") else text.replace("|", "\\|")

@@ -51,10 +51,10 @@ def code(text: object) -> str:
     return f"`{shown}`" if CODE.fullmatch(shown) else markdown(text)
 
 
-def fence(text: str) -> str:
+def fence(text: str, language: str = "") -> str:
     """Lines as a block of code in Markdown; the lines themselves are made of :func:`plain` text."""
     ticks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{ticks}\n{text}\n{ticks}"
+    return f"{ticks}{language}\n{text}\n{ticks}"
 
 
 def to_json(value: Any) -> str:

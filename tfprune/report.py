@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from tfprune.escapes import plain
 from tfprune.records import Artifact, LayerResult, Reached, Skipped
 from tfprune.wish import COUNTED
 
@@ -26,7 +27,7 @@ def layer_table(layers: Sequence[LayerResult], skipped: Sequence[Skipped]) -> st
     if layers:
         share = 100 * (totals[0] - totals[1]) / totals[0]
         rows.append(["total", *totals, f"{share:.1f} % of units removed"])
-    table = tabulate(rows, head, disable_numparse=False, missingval="-")
+    table = tabulate(_shown(rows), head, disable_numparse=False, missingval="-")
     if not layers:
         table += (
             "\nnothing to prune: every Dense layer was skipped"
@@ -73,7 +74,12 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
             sums = [f"{size:,}" for size in (total, weights, total - weights)]
             rows.append([f"total, {len(mine)} files", variant, None, *sums])
     align = ["left"] * 3 + ["right"] * (len(head) - 3)
-    return tabulate(rows, head, colalign=align, disable_numparse=True, missingval="")
+    return tabulate(_shown(rows), head, colalign=align, disable_numparse=True, missingval="")
+
+
+def _shown(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Cells whose names, which come from files, stay in their line."""
+    return [[plain(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
 
 
 def job_report(

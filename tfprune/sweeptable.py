@@ -11,6 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from tfprune.escapes import fence, markdown, plain
 from tfprune.grid import UNPRUNED
 from tfprune.journal import Row
 from tfprune.pareto import pareto
@@ -75,8 +76,8 @@ def to_markdown(sweep: Sweep) -> str:
     """The Pareto set, all files from the smallest to the largest, and what was refused."""
     best = sweep.pareto
     parts = [
-        f"# Sweep of {sweep.about['model']} on {sweep.about['data']}",
-        f"```sh\n{shlex.join(sweep.command)}\n```",
+        f"# Sweep of {markdown(sweep.about['model'])} on {markdown(sweep.about['data'])}",
+        fence(plain(shlex.join(sweep.command)), "sh"),
         _told(sweep),
         "![metric against bytes](sweep.png)",
         "## Pareto set",
@@ -88,7 +89,8 @@ def to_markdown(sweep: Sweep) -> str:
     refused = [row for row in sweep.rows if row.reason]
     if refused:
         lines = [
-            f"- {row.point.name}, {row.scheme}: {' '.join(row.reason.split())}" for row in refused
+            f"- {row.point.name}, {row.scheme}: {markdown(' '.join(row.reason.split()))}"
+            for row in refused
         ]
         parts += ["## Refused", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"

@@ -207,6 +207,8 @@ def plain_name(name: str, suffix: str = "") -> bool:
         and ":" not in parts[0][1:2]  # A drive of Windows.
         and not any(part in ("", ".", "..") for part in parts)
         and len(name) <= 4096
+        # What file systems allow for a name.
+        and all(len(part.encode(errors="replace")) <= 255 for part in parts)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from tfprune.choices import DEFAULT_SCHEMES
+from tfprune.escapes import plain
 from tools.command import main
 
 
@@ -137,12 +138,12 @@ def export(
         flush=True,
     )
     for finding in outcome.findings:
-        print(finding, file=sys.stderr, flush=True)
+        print(plain(finding), file=sys.stderr, flush=True)
 
 
 def _say(line: str) -> None:
     lead = "" if line.startswith("WARNING") else "tfprune: "
-    print(f"{lead}{line}", file=sys.stderr, flush=True)
+    print(f"{lead}{plain(line)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

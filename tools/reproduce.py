@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tfprune.escapes import plain
 from tools.command import main as run_command
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _start(wanted: Sequence[Study], data: str | None, output: str, seed: int) ->
 
 
 def _say(line: str) -> None:
-    print(f"tfprune: {line}", file=sys.stderr, flush=True)
+    print(f"tfprune: {plain(line)}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

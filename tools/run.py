@@ -126,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except (RunError, OSError, MemoryError) as error:
-        print(f"run.py: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        told = shown(" ".join(str(error).split()) or type(error).__name__)
+        print(f"run.py: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("run.py: interrupted", file=sys.stderr)
@@ -184,7 +185,7 @@ def run(flags: argparse.Namespace) -> None:
     if kind == "data":
         report["warnings"] = [line for model in models for line in other_data(model, loaded, path)]
         for line in report["warnings"]:
-            print(f"run.py: warning: {line}", file=sys.stderr)
+            print(f"run.py: warning: {shown(line)}", file=sys.stderr)
     report |= {"peak_memory_bytes": peak_memory(), "files": results}
     print(json.dumps(report, indent=2) if flags.json else text(report))
 
@@ -990,6 +991,14 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def shown(line: str) -> str:
+    """A line in which names of files stay names: nothing that a terminal or a log obeys."""
+    hidden = [c for c in set(line) if not c.isprintable()]
+    for c in hidden:
+        line = line.replace(c, c.encode("unicode_escape", "surrogatepass").decode())
+    return line.replace("::", ":\\x3a").replace("##[", "#\\x23[")
+
+
 def text(report: Mapping[str, Any]) -> str:
     """A report for people."""
     threads = f"{report['threads']} thread{'s' * (report['threads'] > 1)}"
@@ -1012,6 +1021,7 @@ def text(report: Mapping[str, Any]) -> str:
         for place, output in enumerate(result.get("outputs", [])):
             which = f", output {place}" if len(result["outputs"]) > 1 else ""
             lines.append(f"{result['file']}{which}: {_answer(output)}")
+    lines = list(map(shown, lines))
     return "\n".join([*lines, "", f"peak memory: {report['peak_memory_bytes'] / 2**20:.1f} MB"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from tfprune.escapes import plain
 from tools.command import main
 
 # What an interrupt leaves behind.
@@ -99,7 +100,7 @@ def sweep(
 
 def _say(line: str) -> None:
     lead = "" if line.startswith("WARNING") else "tfprune: "
-    print(f"{lead}{line}", file=sys.stderr, flush=True)
+    print(f"{lead}{plain(line)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
