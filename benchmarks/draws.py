@@ -25,6 +25,7 @@ with quiet():
     import keras
 
     import tfprune
+    from tfprune.models import load_model
 
 SHARES = (0.5, 0.75, 0.875)
 CALIBRATION = 2_000
@@ -112,7 +113,7 @@ def main() -> None:
     rows = Rows(asked.folder / "draws.jsonl" if asked.folder else None, KEYS)
     for file in asked.models:
         with quiet():
-            model = keras.models.load_model(file, compile=False)
+            model = load_model(file)
         tail, name = Tail(model), file.stem
         test = tail.features(data.x_test)
         if not rows.has(name, 0, UNPRUNED, 0):

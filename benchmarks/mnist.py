@@ -17,6 +17,8 @@ from tfprune.quiet import quiet
 with quiet():
     import keras
 
+    from tfprune.models import load_model
+
 EPOCHS, BATCH = 4, 128
 Row = dict[str, Any]
 Array = np.ndarray[Any, Any]
@@ -50,7 +52,7 @@ def trained(build: Callable[[], keras.Model], seed: int, file: Path, data: Pictu
     """A model of logits after 4 epochs of Adam on all pictures; from the file if it is there."""
     with quiet():
         if file.exists():
-            return keras.models.load_model(file, compile=False)
+            return load_model(file)
         keras.utils.set_random_seed(seed)
         model = build()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -61,7 +63,7 @@ def trained(build: Callable[[], keras.Model], seed: int, file: Path, data: Pictu
         part = file.with_suffix(".part.keras")
         model.save(part)
         part.rename(file)
-        return keras.models.load_model(file, compile=False)
+        return load_model(file)
 
 
 class Rows:

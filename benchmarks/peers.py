@@ -29,6 +29,7 @@ with quiet():
     from keras import layers as kl
 
     import tfprune
+    from tfprune.models import load_model
 
 SHARES = (0.5, 0.75, 0.875)
 CALIBRATION = 2_000
@@ -178,7 +179,7 @@ def main() -> None:
     bench = Bench(rows, data, asked.shares, {} if asked.healed_only else WAYS)
     for file in asked.models:
         with quiet():
-            model = keras.models.load_model(file, compile=False)
+            model = load_model(file)
         bench.measure(model, {"model": file.stem, "training": "given"}, asked.seeds)
     for seed in asked.train:
         for name, build in NETWORKS.items():

@@ -11,6 +11,7 @@ import pytest
 from keras import layers as kl
 
 from tfprune import models, training
+from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.parts import Part
 
@@ -90,7 +91,7 @@ def test_a_damaged_cache_costs_a_training(train):
     _, _, said = train()
     assert "training" in said
     assert "from the cache" in train()[2]
-    assert len(list(path.parent.iterdir())) == 1
+    assert len(list(path.parent.iterdir())) == 2  # The weights and their digest.
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(train, tmp_path, monkeypatch):
@@ -100,25 +101,101 @@ def test_a_cache_that_cannot_be_written_is_no_error(train, tmp_path, monkeypatch
     assert path is None
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("h5py")])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("numpy")])
 def test_a_disk_that_fills_up_leaves_no_part_in_the_cache(train, monkeypatch, error):
     """Nor a file that would be taken for a whole one later; what a killed run left goes in time."""
-    save = keras.Model.save
+    save = np.savez
 
-    def half(model, path, **more):
-        save(model, path, **more)
-        assert Path(path).suffix == ".keras"
+    def half(path, **arrays):
+        save(path, **arrays)
+        assert Path(path).suffix == ".npz"
         Path(path).write_bytes(Path(path).read_bytes()[:1000])
         raise error
 
     _, whole, _ = train()
-    left = whole.with_name(".tfprune-part-123-abc.keras")
+    left = whole.with_name(".tfprune-part-123-abc.npz")
     left.touch()
     os.utime(left, (0, 0))
-    monkeypatch.setattr(keras.Model, "save", half)
+    monkeypatch.setattr(np, "savez", half)
     _, path, _ = train(seed=1)
     assert path is None
-    assert list(whole.parent.iterdir()) == [whole]
+    assert set(whole.parent.iterdir()) == {whole, whole.with_suffix(".sha256")}
+
+
+def other_weights(path):
+    """Somebody's weights in a file of the same name."""
+    with np.load(path) as archive:
+        arrays = {name: archive[name] + 1 for name in archive.files}
+    np.savez(path, **arrays)
+
+
+def no_digest(path):
+    path.with_suffix(".sha256").unlink()
+
+
+def of_other_shapes(path):
+    np.savez(path, **{str(place): np.ones(3) for place in range(4)})
+    path.with_suffix(".sha256").write_text(file_digest(path))
+
+
+def not_finite(path):
+    with np.load(path) as archive:
+        arrays = {name: archive[name] * np.nan for name in archive.files}
+    np.savez(path, **arrays)
+    path.with_suffix(".sha256").write_text(file_digest(path))
+
+
+def pickled(path):
+    np.savez(path, **{str(place): np.array([print], object) for place in range(4)})
+    path.with_suffix(".sha256").write_text(file_digest(path))
+
+
+def with_more(path):
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    np.savez(path, **arrays, more=np.ones(3))
+    path.with_suffix(".sha256").write_text(file_digest(path))
+
+
+@pytest.mark.parametrize(
+    "plant", [other_weights, no_digest, of_other_shapes, not_finite, pickled, with_more]
+)
+def test_a_planted_file_in_the_cache_is_not_taken(train, plant):
+    first, path, _ = train()
+    plant(path)
+    second, _, said = train()
+    assert "training" in said
+    for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_planted_model_in_the_cache_is_not_even_read(train, monkeypatch):
+    """As the cache held whole models once."""
+    _, path, _ = train()
+    path.rename(path.with_suffix(".keras"))
+    monkeypatch.setattr(keras.models, "load_model", None)
+    assert "training" in train()[2]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX owners and modes")
+def test_a_cache_that_others_can_write_is_not_used(train, monkeypatch):
+    _, path, _ = train()
+    assert path.parent.stat().st_mode & 0o077 == 0
+    path.parent.chmod(0o777)
+    _, kept, said = train()
+    assert kept is None
+    assert "can be written by every user; it is not used" in said
+    path.parent.chmod(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setattr(Path, "stat", lambda self, stat=Path.stat, **kw: _owned(stat(self, **kw)))
+    _, kept, said = train()
+    assert kept is None
+    assert "belongs to another user" in said
+
+
+def _owned(status):
+    """As if another user, not root, owned it."""
+    return os.stat_result((*status[:4], 4321, *status[5:]))
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from platformdirs import user_cache_path
 from tqdm.keras import TqdmCallback
 
+from tfprune import network_cache
 from tfprune.digest import text_digest
 from tfprune.errors import TfpruneError
-from tfprune.files import remove_stale_partials, whole_file
 from tfprune.models import BUILT_IN
 from tfprune.parts import Part
 from tfprune.progress import interval
@@ -93,16 +93,15 @@ def trained(
     }
     key = text_digest(json.dumps(recipe, sort_keys=True, default=str))[:32]
     folder = Path(os.environ.get("TFPRUNE_CACHE") or user_cache_path("tfprune"))
-    path = folder / f"{name}-{key}.keras"
-    known = _from_cache(path)
-    if known is not None:
-        say(f"{name}: trained before, taken from the cache")
-        return known, path
-    say(f"{name}: training {epochs} epochs on {len(train):,} samples")
+    path = folder / f"{name}-{key}.npz"
     loss = "mean_squared_error" if reconstructs else "sparse_categorical_crossentropy"
     steps = epochs * -(-len(train) // BATCH_SIZE)
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=[] if reconstructs else ["accuracy"])
+    if network_cache.restore(model, path, say):
+        say(f"{name}: trained before, taken from the cache")
+        return model, path
+    say(f"{name}: training {epochs} epochs on {len(train):,} samples")
     model.fit(
         x,
         x if reconstructs else train.y,
@@ -112,7 +111,7 @@ def trained(
         verbose=0,
         callbacks=[TqdmCallback(verbose=0, desc="training", mininterval=interval())],
     )
-    return model, _to_cache(model, path, say)
+    return model, network_cache.store(model, path, say)
 
 
 def _classes(name: str, *parts: Part) -> int:
@@ -136,25 +135,3 @@ def _classes(name: str, *parts: Part) -> int:
             f"--model {name}: expected labels below {MOST_CLASSES:,}, received {classes - 1:,}"
         )
     return classes
-
-
-def _from_cache(path: Path) -> keras.Model | None:
-    if not path.is_file():
-        return None
-    try:
-        return keras.models.load_model(path)
-    except Exception:  # A damaged cache file costs a training, no more.
-        return None
-
-
-def _to_cache(model: keras.Model, path: Path, say: Callable[[str], None]) -> Path | None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale_partials(path.parent)
-        with whole_file(path) as partial:
-            model.save(partial)
-    except Exception as error:  # Of a full disk h5py tells with errors of several kinds.
-        line = " ".join(str(error).split()) or type(error).__name__
-        say(f"the trained model could not be cached: {line}")
-        return None
-    return path
