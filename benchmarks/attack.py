@@ -2,8 +2,9 @@
 
 Each mutant of a good file has to be read, or refused with the one error of this package, within a
 few seconds and a bounded amount of memory. ``--mutants N`` sets how many each reader gets,
-``--seed N`` which ones, ``--kills N`` how often an update of a baseline is killed at a random time,
-``--fuzz SECONDS`` lets Atheris search by coverage where it is installed (pip install atheris).
+``--seed N`` which ones, ``--models N`` how many mutants of model files there are, ``--kills N`` how
+often an export and an update of a baseline are killed at a random time, ``--fuzz SECONDS`` lets
+Atheris search by coverage where it is installed (pip install atheris).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -32,6 +35,7 @@ from tabulate import tabulate
 
 from tfprune import boards, budgets, history
 from tfprune.datasets import read_npz
+from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.journal import Journal, Row
 from tfprune.sizes import read_side
@@ -193,6 +197,153 @@ def operators(content: bytes) -> None:
     operator_types(content)
 
 
+def model_files(folder: Path) -> list[Subject]:
+    """Readers of model files, which need TensorFlow: a configuration, an archive, an HDF5 file."""
+    from tfprune.quiet import quiet
+
+    with quiet():
+        import keras
+
+        from tfprune.models import cnn, load_model
+
+    model = cnn((16, 16, 1), 3, 4)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    made = {}
+    for suffix in (".keras", ".h5"):
+        with warnings.catch_warnings(action="ignore"), quiet():
+            model.save(folder / f"good{suffix}")
+        made[suffix] = (folder / f"good{suffix}").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(made[".keras"])) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+
+    def configured(path: Path) -> object:
+        """A mutant of the configuration, in an archive with all that belongs to it."""
+        whole = path.with_name("whole.keras")
+        with zipfile.ZipFile(whole, "w") as archive:
+            for name, content in (members | {"config.json": path.read_bytes()}).items():
+                archive.writestr(name, content)
+        return load_model(whole)
+
+    def loaded(path: Path) -> None:
+        before = keras.config.floatx(), keras.config.backend()
+        load_model(path)
+        if (keras.config.floatx(), keras.config.backend()) != before:
+            raise AssertionError("a file changed the settings of Keras")
+
+    return [
+        Subject("configuration of a model", members["config.json"], ".json", configured, text=True),
+        Subject("bytes of a .keras", made[".keras"], ".keras", loaded),
+        Subject("bytes of a .h5", made[".h5"], ".h5", loaded),
+    ]
+
+
+def killed(
+    words: Sequence[str], folder: Path, kills: int, rng: random.Random, fresh: Callable[[], None]
+) -> Tally:
+    """Kills a command at random times; the folder that it writes has to be whole afterwards.
+
+    Parameters
+    ----------
+    words : sequence of str
+        The command, which runs whole once to see how long it takes.
+    folder : Path
+        Has a manifest.
+    fresh : callable
+        Makes the folder as it was before the command.
+    """
+    from tfprune.staging import finish
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+
+    tally = Tally()
+    begin = time.perf_counter()
+    if start().wait():
+        raise TfpruneError(f"{' '.join(words)}: expected it to work")
+    usual = time.perf_counter() - begin
+    for number in range(kills):
+        fresh()
+        process = start()
+        # Mostly near the end, where files are moved.
+        time.sleep(usual * rng.choice((rng.random(), rng.uniform(0.85, 1.02))))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        try:
+            finish(folder, "--output")
+            problem = broken(folder)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
+            tally.faults.append(f"kill {number}: {problem}")
+        else:
+            tally.read += 1
+    return tally
+
+
+def broken(folder: Path) -> str:
+    """What is wrong with a folder of files, empty if it is whole."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    known = {entry["file"]: entry["sha256"] for entry in manifest["artifacts"]}
+    there = {path.name: file_digest(path) for path in folder.glob("*.tflite")}
+    return "" if known == there else f"manifest of {sorted(known)}, files {sorted(there)}"
+
+
+def killed_exports(kills: int, seed: int) -> Tally:
+    """Kills ``tools.export`` where files of another run lie already."""
+    with tempfile.TemporaryDirectory() as place:
+        base, work = Path(place, "base"), Path(place, "work")
+        words = [sys.executable, "-m", "tools.export", "--dataset", "digits", "--epochs", "1"]
+        words += ["--units", "8", "--schemes", "float32"]
+        first = subprocess.run(
+            [*words, "--output", str(base)], cwd=ROOT, capture_output=True, check=False
+        )
+        if first.returncode:
+            raise TfpruneError(f"tools.export: {first.stderr.decode()[-200:]}")
+
+        def fresh() -> None:
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.copytree(base, work)
+
+        fresh()
+        again = [*words, "--remove", "50%", "--output", str(work)]
+        return killed(again, work, kills, random.Random(seed), fresh)
+
+
+def full_disk(seed: int) -> Tally:
+    """Updates a baseline where no file may have over some kilobytes; the folder has to stay."""
+    import resource
+
+    tally = Tally()
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as place:
+        old, new = Path(place, "old"), Path(place, "new")
+        shutil.copytree(EXAMPLE, old)
+        shutil.copytree(EXAMPLE, new)
+        shutil.copy(EXAMPLE / "cnn_float32.tflite", new / "one_more.tflite")
+        before = snapshot(old)
+        words = [sys.executable, "-m", "tools.compare", "--baseline", str(old)]
+        words += ["--candidate", str(new), "--update"]
+        for _ in range(5):
+            limit = rng.randrange(1, 60) * 1024
+
+            def limited(limit: int = limit) -> None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+            done = subprocess.run(
+                words, cwd=ROOT, capture_output=True, text=True, preexec_fn=limited, check=False
+            )
+            if done.returncode == 2 and snapshot(old) == before and "Traceback" not in done.stderr:
+                tally.refused += 1
+            else:
+                tally.faults.append(f"limit {limit}: code {done.returncode}, {done.stderr[-150:]}")
+    return tally
+
+
 def killed_updates(kills: int, seed: int) -> Tally:
     """Kills ``tools.compare --update`` at random times; the next run has to find a whole folder."""
     tally = Tally()
@@ -264,12 +415,17 @@ def fuzz(seconds: int) -> None:
         atheris.Fuzz()
 
 
-def campaign(mutants: int, seed: int, kills: int = 0) -> dict[str, Tally]:
+def campaign(mutants: int, seed: int, kills: int = 0, models: int = 0) -> dict[str, Tally]:
     """All subjects, by name."""
     with tempfile.TemporaryDirectory() as folder:
         tallies = {s.name: attack(s, mutants, seed) for s in subjects(Path(folder))}
+        if models:
+            made = model_files(Path(folder))
+            tallies |= {s.name: attack(s, models, seed) for s in made}
     if kills:
         tallies["killed updates of a baseline"] = killed_updates(kills, seed)
+        tallies["killed exports"] = killed_exports(kills, seed)
+        tallies["full disk"] = full_disk(seed)
     return tallies
 
 
@@ -279,12 +435,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mutants", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--models", type=int, default=0)
     parser.add_argument("--fuzz", type=int, default=0, metavar="SECONDS")
     flags = parser.parse_args(argv)
     if flags.fuzz:
         fuzz(flags.fuzz)
         return 0
-    tallies = campaign(flags.mutants, flags.seed, flags.kills)
+    tallies = campaign(flags.mutants, flags.seed, flags.kills, flags.models)
     rows = [
         [name, tally.tried, tally.read, tally.refused, len(tally.faults)]
         for name, tally in tallies.items()
