@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,24 @@ SEED = int(os.environ.get("TFPRUNE_TEST_SEED", "7"))
 def seed() -> int:
     """The seed of weights and data that tests draw; the environment may name another one."""
     return SEED
+
+
+@pytest.fixture(scope="session")
+def graph_seed() -> int:
+    """Of random graphs that are others in every run, unless the environment names it."""
+    return int(os.environ["TFPRUNE_GRAPH_SEED"])
+
+
+def pytest_configure() -> None:
+    # Before xdist starts its processes, so that all have the same.
+    os.environ.setdefault("TFPRUNE_GRAPH_SEED", str(secrets.randbelow(2**32)))
+
+
+def pytest_report_header() -> str:
+    return (
+        f"weights and data: TFPRUNE_TEST_SEED={SEED}; new graphs: "
+        f"TFPRUNE_GRAPH_SEED={os.environ['TFPRUNE_GRAPH_SEED']}"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -33,31 +33,47 @@ def feed(rng, samples=76, size=2):
     return batches
 
 
-def test_together_is_one_by_one(monkeypatch):
-    made, shown = [], []
-    for many in (0, 10**9):
-        monkeypatch.setattr(fitting, "MANY", many)
-        model = network()
-        calls = []
-        monkeypatch.setattr(
-            model,
-            "train_on_batch",
-            lambda *args, calls=calls, train=model.train_on_batch, **kwargs: (
-                calls.append(1) or train(*args, **kwargs)
-            ),
-        )
-        fitting.fit(model, feed(np.random.default_rng(0)), 3, what="fitting", samples=77)
-        made.append(model.get_weights())
-        shown.append(len(calls))
-    # Of 39 batches an epoch the first 32 go together.
-    assert shown == [3 * 7, 3 * 39]
-    for ours, theirs in zip(*made, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+def one_by_one(batches, epochs):
+    """A plain loop over Keras' own step."""
+    model = network()
+    for _ in range(epochs):
+        for inputs, targets in batches():
+            model.train_on_batch(inputs, targets)
+    return model.get_weights()
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("epochs", [1, 13])
+def test_together_is_one_by_one(epochs):
+    """Thirteen times 39 batches are enough for many steps to be taken in one call."""
+    batches = feed(np.random.default_rng(0))
+    model = network()
+    before = model.get_weights()
+    fitting.fit(model, batches, epochs, what="fitting", samples=77)
+    after = zip(model.get_weights(), one_by_one(batches, epochs), before, strict=True)
+    for ours, theirs, start in after:
+        moved = np.abs(theirs - start).max()
+        assert moved > 0.01
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 * moved)
+
+
+def test_small_steps_of_a_long_training_share_their_calls(monkeypatch):
+    """Most of a small step is its call."""
+    calls = []
+    monkeypatch.setattr(
+        keras.Model, "train_on_batch",
+        lambda self, *args, train=keras.Model.train_on_batch, **kwargs: (
+            calls.append(1) or train(self, *args, **kwargs)
+        ),
+    )  # fmt: skip
+    batches = feed(np.random.default_rng(0))
+    fitting.fit(network(), batches, 13, what="fitting", samples=77)
+    assert len(calls) < 13 * 39 / 2
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
-def test_a_loss_that_is_no_number_is_told(monkeypatch):
-    monkeypatch.setattr(fitting, "MANY", 0)
+@pytest.mark.parametrize("epochs", [1, 13])
+def test_a_loss_that_is_no_number_is_told(epochs):
     rng = np.random.default_rng(0)
 
     def broken():
@@ -65,4 +81,4 @@ def test_a_loss_that_is_no_number_is_told(monkeypatch):
             yield inputs, [targets[0] * np.float32(np.nan), targets[1]]
 
     with pytest.raises(TfpruneError, match="fitting: expected a finite loss.* in epoch 1"):
-        fitting.fit(network(), broken, 1, what="fitting", samples=77)
+        fitting.fit(network(), broken, epochs, what="fitting", samples=77)

@@ -117,7 +117,8 @@ def test_figures_as_json(classifier, folder, call):
         assert entry["runs"] == 23
         assert 0 < entry["samples_per_second"] <= 1e6 / latency["p10"] * 1.1
         assert entry["load_ms"] > 0 < entry["first_invoke_ms"]
-    assert len({entry["accuracy"] for entry in report["files"]}) >= 1
+        # A file that always answers the same would be right as often as this one.
+        assert len(set(decided)) > 1
 
 
 def test_without_data_it_times_and_says_nothing_of_scores(classifier, call):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.graphs import build, outputs, recipes
+from tests.graphs import build, fill, outputs, recipes
 from tfprune.copies import functional, walk
 from tfprune.fold import Fold
 from tfprune.groups import groups_of
@@ -32,6 +32,10 @@ def masked(model, folds):
     """The original, same widths, with a Masked in front of every reader."""
 
     def call(layer, *args, **kwargs):
+        if isinstance(layer, SEPARABLE):
+            # What it reads is inside it, behind its depthwise half.
+            depthwise, pointwise = halves(layer)
+            return pointwise(behind_mask(layer.name, "", depthwise(*args)))
         parts = ("query", "value", "key") if len(args) > 1 else ("",) * len(args)
         if isinstance(layer, keras.layers.Layer) and not isinstance(args[0], list):
             args = tuple(
@@ -59,9 +63,30 @@ def masked(model, folds):
     source = functional(model)
     copy = keras.models.clone_model(source, call_function=call)
     for layer in source.layers:
-        if layer.weights:
+        if isinstance(layer, SEPARABLE):
+            kernel, *others = layer.get_weights()
+            copy.get_layer(f"{layer.name}_depthwise").set_weights([kernel])
+            copy.get_layer(f"{layer.name}_pointwise").set_weights(others)
+        elif layer.weights:
             copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
+
+
+def halves(layer):
+    """A separable convolution as the two layers that it is made of."""
+    flat = isinstance(layer, keras.layers.SeparableConv1D)
+    depthwise = keras.layers.DepthwiseConv1D if flat else keras.layers.DepthwiseConv2D
+    pointwise = keras.layers.Conv1D if flat else keras.layers.Conv2D
+    return (
+        depthwise(
+            layer.kernel_size, layer.strides, layer.padding, layer.depth_multiplier,
+            dilation_rate=layer.dilation_rate, use_bias=False, name=f"{layer.name}_depthwise",
+        ),
+        pointwise(
+            layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation,
+            name=f"{layer.name}_pointwise",
+        ),
+    )  # fmt: skip
 
 
 def random_cuts(groups, rng):
@@ -101,9 +126,6 @@ def check(model, seed, flat=None):
                 layer = layer.get_layer(part)
             width = layer.units if isinstance(layer, keras.layers.Dense) else layer.filters
             assert width == np.isin(units, cut.kept).sum()
-    inside = {read.layer for cut in cuts for read, _ in cut.folds}
-    if any(isinstance(traced.layers[path], SEPARABLE) for path in inside):
-        return cuts  # What such a layer reads is inside it, where no mask can be put.
     x = rng.normal(0, 1, (4, *model.inputs[0].shape[1:])).astype("float32")
     original = outputs(masked(flat, [fold for cut in cuts for fold in cut.folds]), x)
     for ours, expected in zip(outputs(smaller, x), original, strict=True):
@@ -129,10 +151,34 @@ def test_a_shrunken_model_is_the_masked_original(recipe, seed):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, suppress_health_check=list(HealthCheck))
-@given(recipes, st.integers(0, 2**32 - 1))
-def test_a_shrunken_model_is_the_masked_original_on_many(recipe, seed):
-    check_recipe(recipe, seed)
+def test_new_graphs_are_the_masked_original(graph_seed):
+    """Other graphs in every run; what failed comes again with its seed."""
+    print(f"TFPRUNE_GRAPH_SEED={graph_seed} draws these graphs again")  # noqa: T201
+
+    @seed(graph_seed)
+    @settings(
+        max_examples=300, derandomize=False, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(recipes, st.integers(0, 2**32 - 1))
+    def drawn(recipe, cuts):
+        check_recipe(recipe, cuts)
+
+    drawn()
+
+
+@pytest.mark.parametrize("multiplier", [1, 3])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_separable_convolutions_read_behind_their_depthwise_half(multiplier, padding):
+    keras.backend.clear_session()
+    data = keras.Input((7, 7, 2), name="data")
+    x = keras.layers.Conv2D(6, 3, activation="relu", name="a")(data)
+    x = keras.layers.SeparableConv2D(
+        5, 3, padding=padding, depth_multiplier=multiplier, activation="tanh", name="b"
+    )(x)
+    out = keras.layers.Dense(2, name="out")(keras.layers.Flatten()(x))
+    model = fill(keras.Model(data, out), np.random.default_rng(3))
+    cuts = [check(model, cut) for cut in range(4)]
+    assert any({cut.group.name for cut in drawn} == {"a", "b"} for drawn in cuts)
 
 
 def test_the_oracle_sees_removals():
