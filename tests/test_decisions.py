@@ -193,3 +193,31 @@ def test_the_notes_say_above_what_the_output_decides():
     }  # fmt: skip
     three = np.eye(3)
     assert yardstick([three], Part(X, np.array([0, 1, 2]))).notes == []
+
+
+def test_other_samples_are_decided_by_the_same_rule():
+    """Validation logits that happen to lie between 0 and 1, of a model that nothing is known of."""
+    wide = np.array([[-2.0], [0.4], [0.3], [1.5]])
+    measure = yardstick([wide], Part(X, np.array(LOW)))
+    later = measure.like([X], Part(X, np.array(LOW)))
+    assert later.scores([X])["accuracy"] == 1
+    assert later.some(slice(2)).scores([X[:2]])["accuracy"] == 1
+
+
+def test_fine_tuning_takes_logits_for_logits_and_labels_with_an_axis_of_one(rng):
+    """A unit whose values all lie between 0 and 1 learns as Keras' own loss from logits."""
+    model = identity()
+    y = np.array([0, 1, 0, 1])
+    ones = y[:, None].astype(np.float32)
+    expected = CLASSIFIER(from_logits=True)(ones, X)
+    assert Lesson(model, Part(X, y)).loss(model) == pytest.approx(float(expected), rel=1e-5)
+    picture = keras.Input((4, 4, 2))
+    model = keras.Model(picture, kl.Conv2D(3, 1)(picture))
+    x = rng.normal(0, 1, (6, 4, 4, 2)).astype(np.float32)
+    classes = rng.integers(0, 3, (6, 4, 4))
+    expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+        classes, model.predict(x, verbose=0)
+    )
+    for labels in (classes, classes[..., None]):
+        loss = Lesson(model, Part(x, labels)).loss(model)
+        assert loss == pytest.approx(float(expected), rel=1e-4)
