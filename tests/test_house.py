@@ -30,7 +30,7 @@ ROOMS = [
     "datasets", "evaluate", "testset",
     "keras_classes", "keras1", "keras2_forms", "keras2_layers", "keras2_nodes", "keras2_ops",
     "keras2", "keras2_training", "model_config", "trust", "h5_arrays", "h5_weights",
-    "keras_archive", "file_trial", "keras2_twin", "model_files",
+    "keras_archive", "file_trial", "keras2_twin", "keras2_folder", "model_files",
     "models", "original", "versions",
     "network_cache",
     "training", "finetune", "retraining", "variants", "search",

@@ -23,6 +23,7 @@ from tfprune.findings import Run, findings
 from tfprune.finetune import check_labels
 from tfprune.git import git_state
 from tfprune.inputs import Array, check_inputs, input_shapes
+from tfprune.keras2_folder import digest
 from tfprune.layers import CONVOLUTIONS, MAKERS, SEPARABLE
 from tfprune.litert import LiteModel, latencies
 from tfprune.micro import check_early, examined
@@ -208,7 +209,7 @@ def model_and_data(
         )
         data = prepare(raw, request.scale, wanted(model), request.calibration, request.seed)
         check_test_count(request.test_data, len(data.test))
-    return model, data, {"name": name, "sha256": file_digest(path) if path else None}
+    return model, data, {"name": name, "sha256": digest(path) if path else None}
 
 
 def _checked(request: Request, model: keras.Model, data: Dataset) -> tuple[list[Array], Yardstick]:

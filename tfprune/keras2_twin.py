@@ -47,9 +47,7 @@ def difference(model: keras.Model, config: Any, path: Path) -> float | None:
     outputs = model(x if len(x) > 1 else x[0], training=False)
     try:
         with quiet():
-            import tf_keras
-
-            other = tf_keras.models.model_from_json(json.dumps(_without_modules(config)))
+            other = by_tf_keras(config)
             other.load_weights(path)
             expected = other(x if len(x) > 1 else x[0], training=False)
     except Exception:  # Whatever it is that tf_keras cannot do, there is nothing to compare with.
@@ -66,6 +64,13 @@ def difference(model: keras.Model, config: Any, path: Path) -> float | None:
             "build the model with Keras 3's layers and give it the file's weights"
         )
     return largest
+
+
+def by_tf_keras(config: Any) -> Any:
+    """The tf_keras model of a configuration, which was checked to name nothing that runs code."""
+    import tf_keras
+
+    return tf_keras.models.model_from_json(json.dumps(_without_modules(config)))
 
 
 def _relative(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> float:

@@ -20,6 +20,7 @@ from tfprune import (
     h5_arrays,
     h5_weights,
     keras2,
+    keras2_folder,
     keras2_training,
     keras2_twin,
     keras_archive,
@@ -42,6 +43,8 @@ def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
     TfpruneError
         With the reason alone, not the file's name.
     """
+    if keras2_folder.is_saved_model(path):
+        return _from_folder(path, unsafe, compiled, say)
     is_h5 = h5py.is_hdf5(path)
     if not is_h5 and not zipfile.is_zipfile(path):
         raise TfpruneError(
@@ -53,6 +56,16 @@ def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
     model = (_from_h5 if is_h5 else _from_keras)(path, unsafe, compiled, say)
     if not isinstance(model, keras.Model):
         raise TfpruneError(f"expected a model, received {type(model).__name__}")
+    return model
+
+
+def _from_folder(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
+    with tempfile.TemporaryDirectory(prefix="tfprune-") as folder:
+        file = Path(folder) / f"{path.name}.h5"
+        keras2_folder.as_h5(path, file)
+        model = _from_h5(file, unsafe, compiled, None)
+    if say:
+        say(f"{path.name}: layers and weights of a SavedModel of Keras 2; its graph is not read")
     return model
 
 

@@ -10,6 +10,7 @@ from keras import layers as kl
 
 from tfprune import model_files
 from tfprune.errors import TfpruneError
+from tfprune.keras2_folder import is_saved_model
 
 Shape = tuple[int, ...]
 
@@ -78,7 +79,7 @@ def load_model(
     compiled: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> keras.Model:
-    """Reads a ``.keras`` or ``.h5`` file, one of Keras 1 and 2 as well.
+    """Reads a ``.keras`` or ``.h5`` file, one of Keras 1 and 2 as well, or their SavedModel.
 
     Parameters
     ----------
@@ -97,8 +98,10 @@ def load_model(
     """
     if not path.exists():
         raise TfpruneError(f"--model {path}: no such file, and not one of {', '.join(BUILT_IN)}")
-    if not path.is_file():
-        raise TfpruneError(f"--model {path}: expected a file, received a folder")
+    if not path.is_file() and not is_saved_model(path):
+        raise TfpruneError(
+            f"--model {path}: expected a file or a SavedModel, received another folder or a device"
+        )
     try:
         return model_files.load(path, unsafe, compiled, say)
     except TfpruneError as error:

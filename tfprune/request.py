@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tfprune.boards import Board, boards
 from tfprune.choices import (
@@ -179,7 +180,7 @@ def checked(
                 f"received {value}"
             )
     if not request.built_in:
-        if not request.model.endswith(MODEL_FILES):
+        if not request.model.endswith(MODEL_FILES) and not Path(request.model).is_dir():
             raise TfpruneError(
                 f"--model: expected {', '.join(BUILT_IN)} or the path of a .keras or .h5 file, "
                 f"received {request.model!r}"
