@@ -81,7 +81,7 @@ class Rows:
         self._file, self._keys = file, list(keys)
         self._rows: dict[tuple[Any, ...], Row] = {}
         if file is not None and file.exists():
-            for line in file.read_text().splitlines():
+            for line in file.read_text(encoding="utf-8").splitlines():
                 self._keep(json.loads(line))
 
     def _keep(self, row: Row) -> None:
@@ -98,7 +98,7 @@ class Rows:
         print(line, file=sys.stderr, flush=True)
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a") as log:
+            with self._file.open("a", encoding="utf-8") as log:
                 log.write(line + "\n")
 
     def like(self, **wanted: Any) -> list[Row]:

@@ -160,10 +160,11 @@ def test_a_baseline_and_its_limits_change_together(gate, folders, tmp_path):
 
 CUT = """
 import os, signal, sys
+from tfprune import sizes
 from tools import compare
 
-read = compare.read_side
-compare.read_side = lambda *words: (read(*words), os.kill(os.getpid(), signal.SIGINT))[0]
+read = sizes.read_side
+sizes.read_side = lambda *words: (read(*words), os.kill(os.getpid(), signal.SIGINT))[0]
 sys.exit(compare.main(sys.argv[1:]))
 """
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = [
     "errors", "untrusted", "archives", "escapes", "choices", "wish", "digest", "files",
     "interrupts", "locks",
-    "transaction", "staging", "run_files", "git", "quiet", "progress", "records",
+    "transaction", "staging", "run_files", "git", "quiet", "environment", "progress", "records",
     "probe", "tflite", "compat", "carray", "sizes", "budgets", "boards", "compare", "verdicts",
     "baseline", "history", "moments", "threads", "select", "fold", "effect", "request",
     "findings", "grid",
@@ -124,6 +124,29 @@ def test_a_command_can_be_interrupted_as_soon_as_it_starts(module):
     )
     slow = {"numpy", "scipy", "fire", "asyncio", "logging", "inspect", "tfprune.request"}
     assert not slow & set(done.stdout.split())
+
+
+def test_text_files_are_utf8_in_every_locale():
+    """What opens a text file, or runs a program whose output is text, names the encoding."""
+    lacking = []
+    for path in [path for part in ("tfprune", "tools") for path in (ROOT / part).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or any(k.arg == "encoding" for k in node.keywords):
+                continue
+            attribute = isinstance(node.func, ast.Attribute)
+            name = node.func.attr if attribute else getattr(node.func, "id", "")
+            text = any(k.arg in ("text", "universal_newlines") for k in node.keywords)
+            modes = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            # Archives open their members, and os.open gives a descriptor: neither is text.
+            owner = getattr(getattr(node.func, "value", None), "id", "")
+            opens = name == "open" and owner not in ("os", "archive", "Image")
+            if (
+                (attribute and name in ("read_text", "write_text"))
+                or (opens and not any("b" in str(mode) for mode in modes))
+                or (name in ("run", "Popen") and text)
+            ):
+                lacking.append(f"{path.name}:{node.lineno}")
+    assert not lacking
 
 
 def test_the_wheel_holds_the_package_alone():

@@ -28,6 +28,9 @@ _ROOMS = {"PruneResult": "pruning", "prune": "pruning", "export": "convert", "he
 def __getattr__(name: str) -> Any:
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tfprune.environment import check_backend
+
+    check_backend()
     return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
 
 

@@ -158,7 +158,9 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             findings=found,
             licence=licence(data.name, request.data is not None and request.dataset != "mnist"),
         )
-        (stage / f"{about['name']}.md").write_text(card(made))
+        (stage / f"{about['name']}.md").write_text(
+            card(made), encoding="utf-8", errors="backslashreplace"
+        )
         made["files"] = listed(stage)
         manifest.write(made, stage / MANIFEST)
     return Outcome(result, tuple(artifacts), made, tuple(found))

@@ -149,7 +149,7 @@ class Lines(Generic[R]):
     def append(self, row: R) -> None:
         """Adds a row, at once."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
         self.rows[row.key] = row
 

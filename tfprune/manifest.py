@@ -120,4 +120,4 @@ def to_json(made: dict[str, Any]) -> str:
 
 def write(made: dict[str, Any], path: Path) -> None:
     """Writes the manifest."""
-    path.write_text(to_json(made))
+    path.write_text(to_json(made), encoding="utf-8")

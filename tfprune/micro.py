@@ -134,7 +134,7 @@ def _written(data: bytes, name: str, trial: Trial, folder: Path) -> list[str]:
     header, source = c_array(data, name, trial.arena, trial.inputs, trial.outputs)
     stem = identifier(name)
     for ending, text in ((".h", header), (".cc", source)):
-        (folder / f"{stem}{ending}").write_text(text)
+        (folder / f"{stem}{ending}").write_text(text, encoding="utf-8", errors="backslashreplace")
     return [f"{stem}.h", f"{stem}.cc"]
 
 

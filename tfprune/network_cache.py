@@ -42,15 +42,16 @@ def restore(model: keras.Model, path: Path, say: Say) -> bool:
         Whether it did.
     """
     digest = _digest_path(path)
-    if not path.is_file() or not digest.is_file():
-        return False
-    for place in (path.parent, path, digest):
-        if (why := _untrusted(place)) is not None:
-            say(f"{place}: {why}; it is not used")
-            return False
     try:
-        weights = _weights(path, digest.read_text().strip(), len(model.weights))
-    except Exception:  # A damaged cache file costs a training, no more.
+        if not path.is_file() or not digest.is_file():
+            return False
+        for place in (path.parent, path, digest):
+            if (why := _untrusted(place)) is not None:
+                say(f"{place}: {why}; it is not used")
+                return False
+        expected = digest.read_text(encoding="ascii").strip()
+        weights = _weights(path, expected, len(model.weights))
+    except Exception:  # What is damaged, or cannot be read, costs a training, no more.
         return False
     shapes = [tuple(variable.shape) for variable in model.weights]
     if [weight.shape for weight in weights] != shapes or not all(map(_finite, weights)):
@@ -89,7 +90,7 @@ def store(model: keras.Model, path: Path, say: Say) -> Path | None:
             digest = file_digest(partial)
         # After the file: one that is there alone does not count.
         with whole_file(_digest_path(path)) as partial:
-            partial.write_text(digest + "\n")
+            partial.write_text(digest + "\n", encoding="ascii")
     except Exception as error:  # Of a full disk several kinds of errors tell.
         line = " ".join(str(error).split()) or type(error).__name__
         say(f"the trained network could not be cached: {line}")

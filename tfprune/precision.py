@@ -1,4 +1,4 @@
-"""Models of half precision, which TensorFlow's converter refuses, as float32."""
+"""Models of half or double precision, which TensorFlow's converter refuses, as float32."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import keras
 from tfprune.copies import copied, copy_weights, rebuild
 
 HALF = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
-FLOAT32 = dict.fromkeys(HALF, "float32")
+# The converter refuses most operators in double precision too.
+OTHERS = (*HALF, "float64")
+FLOAT32 = dict.fromkeys(OTHERS, "float32")
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """A model that computes in float32 what this one computes in half precision.
+    """A model that computes in float32 what this one computes in half or double precision.
 
     Parameters
     ----------
@@ -23,7 +25,7 @@ def in_float32(model: keras.Model) -> keras.Model:
     Returns
     -------
     keras.Model
-        The model itself if no layer and no input is of half precision; else a copy, not compiled,
+        The model itself if no layer and no input is of such a precision; else a copy, not compiled,
         with the same names, and the weights as float32.
 
     Raises
@@ -31,7 +33,7 @@ def in_float32(model: keras.Model) -> keras.Model:
     TfpruneError
         If a layer cannot be copied.
     """
-    if not any(tensor.dtype in HALF for tensor in model.inputs) and not _is_half(model):
+    if not any(tensor.dtype in OTHERS for tensor in model.inputs) and not _is_other(model):
         return model
     pairs: list[tuple[Any, Any]] = []
 
@@ -47,26 +49,26 @@ def in_float32(model: keras.Model) -> keras.Model:
     return twin
 
 
-def _is_half(layer: Any) -> bool:
-    """Whether a layer, or one inside it, has a policy of half precision."""
+def _is_other(layer: Any) -> bool:
+    """Whether a layer, or one inside it, has a policy of half or double precision."""
     if isinstance(layer, keras.Model):
         inside = [inner for inner in layer.layers if type(inner) is not keras.layers.InputLayer]
-        return any(map(_is_half, inside))
+        return any(map(_is_other, inside))
     inside = [getattr(layer, name, None) for name in ("layer", "forward_layer", "cell")]
-    return layer.dtype_policy.name in HALF or any(
-        _is_half(inner) for inner in inside if isinstance(inner, keras.Layer)
+    return layer.dtype_policy.name in OTHERS or any(
+        _is_other(inner) for inner in inside if isinstance(inner, keras.Layer)
     )
 
 
 def _single(layer: Any) -> Any:
-    """A copy of a layer, or of an operation, with float32 wherever its config says half."""
+    """A copy of a layer, or of an operation, with float32 for the precisions in its config."""
     config = layer.get_config()
     changes = {key: _with_float32(key, value) for key, value in config.items()}
     return copied(layer, **{key: new for key, new in changes.items() if new is not config[key]})
 
 
 def _with_float32(key: str, value: Any) -> Any:
-    """A value of a config with its policies of half precision replaced; itself if it has none."""
+    """A value of a config with its policies of other precision replaced; itself if it has none."""
     if key == "dtype":
         name = value["config"].get("name") if isinstance(value, dict) else value
         return FLOAT32.get(name, value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 
 
@@ -20,17 +19,36 @@ def quiet() -> Iterator[None]:
     # Read by TensorFlow at its import.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 1)
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for target, original in zip((1, 2), saved, strict=True):
-                os.dup2(original, target)
+    _flush()
+    saved = {number: _copy(number) for number in (1, 2)}
+    # Where a stream is closed the sink may get its number.
+    sink = os.open(os.devnull, os.O_WRONLY)
+    for number in saved:
+        os.dup2(sink, number)
+    try:
+        yield
+    finally:
+        _flush()
+        if sink not in saved:
+            os.close(sink)
+        for number, original in saved.items():
+            if original is None:
+                os.close(number)
+            else:
+                os.dup2(original, number)
                 os.close(original)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # None if it was closed. What cannot be written is told when its owner writes.
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
+
+
+def _copy(number: int) -> int | None:
+    try:
+        return os.dup(number)
+    except OSError:
+        return None

@@ -57,7 +57,9 @@ class Sweep:
 
 def files(sweep: Sweep) -> dict[str, bytes]:
     """The content of ``sweep.csv`` and ``sweep.md``, by name."""
-    return {"sweep.csv": to_csv(sweep).encode(), "sweep.md": to_markdown(sweep).encode()}
+    texts = {"sweep.csv": to_csv(sweep), "sweep.md": to_markdown(sweep)}
+    # Names of files may be of bytes that are no UTF-8.
+    return {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
 
 
 def to_csv(sweep: Sweep) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick
-from tfprune.precision import HALF
+from tfprune.precision import OTHERS
 
 Array = npt.NDArray[Any]
 
@@ -82,7 +82,7 @@ class TestSet:
         scoring: dict[str, Any] = {"metric": measure.metric}
         chosen = [data[self.index] for data in x]
         # Their files take float32.
-        chosen = [c.astype(np.float32) if c.dtype.name in HALF else c for c in chosen]
+        chosen = [c.astype(np.float32) if c.dtype.name in OTHERS else c for c in chosen]
         arrays = {f"x_test_{name}": data for name, data in zip(names, chosen, strict=True)}
         if len(x) == 1:
             arrays = {"x_test": chosen[0]}

@@ -216,7 +216,7 @@ def _run(folder: Path, runtime: str, arena: int = 0) -> tuple[list[Array], str, 
     try:
         done = subprocess.run(
             [*map(str, words)], capture_output=True, text=True, timeout=SECONDS, check=False,
-            errors="replace",
+            encoding="utf-8", errors="replace",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return [], f"it took more than {SECONDS} s", 1

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy.typing as npt
-from platformdirs import user_cache_path
 from tqdm.keras import TqdmCallback
 
 from tfprune import network_cache
 from tfprune.digest import text_digest
+from tfprune.environment import cache_folder
 from tfprune.errors import TfpruneError
 from tfprune.models import BUILT_IN
 from tfprune.parts import Part
@@ -92,13 +91,13 @@ def trained(
         "versions": {key: versions()[key] for key in ("tensorflow", "keras", "numpy")},
     }
     key = text_digest(json.dumps(recipe, sort_keys=True, default=str))[:32]
-    folder = Path(os.environ.get("TFPRUNE_CACHE") or user_cache_path("tfprune"))
-    path = folder / f"{name}-{key}.npz"
+    folder = cache_folder()
+    path = folder / f"{name}-{key}.npz" if folder else None
     loss = "mean_squared_error" if reconstructs else "sparse_categorical_crossentropy"
     steps = epochs * -(-len(train) // BATCH_SIZE)
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=[] if reconstructs else ["accuracy"])
-    if network_cache.restore(model, path, say):
+    if path and network_cache.restore(model, path, say):
         say(f"{name}: trained before, taken from the cache")
         return model, path
     say(f"{name}: training {epochs} epochs on {len(train):,} samples")
@@ -111,6 +110,9 @@ def trained(
         verbose=0,
         callbacks=[TqdmCallback(verbose=0, desc="training", mininterval=interval())],
     )
+    if path is None:
+        say("the trained model could not be cached: there is no home folder; set TFPRUNE_CACHE")
+        return model, None
     return model, network_cache.store(model, path, say)
 
 

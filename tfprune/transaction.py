@@ -309,7 +309,7 @@ def _remove_empty(target: Path, names: Sequence[str]) -> None:
 def _write(target: Path, change: _Change) -> None:
     """Writes the journal, whole."""
     partial = target / change.stage / JOURNAL
-    partial.write_text(json.dumps(asdict(change)))
+    partial.write_text(json.dumps(asdict(change)), encoding="utf-8")
     sync_file(partial)
     partial.replace(target / JOURNAL)
     sync_folder(target)
@@ -326,7 +326,7 @@ def _read(target: Path, name: str) -> _Change:
     try:
         if _kind(path) != "file" or path.stat().st_size > LONGEST:
             raise ValueError
-        told = json.loads(path.read_text())
+        told = json.loads(path.read_text(encoding="utf-8"))
         stage, moves, removals = told["stage"], told["moves"], told["removals"]
         whole = isinstance(stage, str) and re.fullmatch(rf"{re.escape(STAGE)}\w+", stage)
         lists = isinstance(moves, list) and isinstance(removals, list)

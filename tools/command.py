@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfprune.errors import TfpruneError
-from tfprune.escapes import plain
+from tools.limits import memory_limit, supervise, too_little
+from tools.streams import sound_streams
 
 USAGE = 2
 INTERRUPTED = 130
@@ -44,9 +45,14 @@ def main(
     int
         See :func:`guarded`.
     """
-    name = work.__module__ if work.__module__ != "__main__" else _module_name()
+    alone = work.__module__ == "__main__"
+    name = _module_name() if alone else work.__module__
 
     def call() -> int:
+        if alone and memory_limit():
+            code = supervise(name)
+            if code is not None:
+                return code
         _hush()
         from tools.flags import collect
 
@@ -77,6 +83,16 @@ def guarded(call: Callable[[], int], name: str, left: str = NOTHING) -> int:
         What it returned; 2 for what the user can mend, said in one line on stderr; 130 if
         interrupted.
     """
+    with sound_streams():
+        code = _guarded(call, name, left)
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            return _fail(name, str(error))
+        return code
+
+
+def _guarded(call: Callable[[], int], name: str, left: str) -> int:
     arrived: list[int] = []
     try:
         with contextlib.suppress(ValueError):  # Only the main thread may set it.
@@ -88,12 +104,17 @@ def guarded(call: Callable[[], int], name: str, left: str = NOTHING) -> int:
         # A native import that is cut short raises something of its own.
         if arrived:
             return _interrupted(name, left)
-        if isinstance(error, BrokenPipeError):
-            # Whoever reads stdout has seen enough; what Python still holds for it goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        if isinstance(error, (TfpruneError, OSError, MemoryError)):
-            return _fail(name, error)
+        cause = error.__cause__ or error
+        known = isinstance(error, (TfpruneError, OSError))
+        if isinstance(cause, MemoryError) or (
+            # Native code that got no memory fails in any way.
+            memory_limit() and (not known or isinstance(cause, ImportError))
+        ):
+            return _fail(name, too_little(f"{type(cause).__name__}: {cause}"))
+        if known:
+            return _fail(name, str(error) or type(error).__name__)
+        if isinstance(error, ImportError):
+            return _fail(name, f"{error}; is everything of requirements.txt installed?")
         raise
 
 
@@ -147,10 +168,16 @@ def _hush() -> None:
     import logging
     import warnings
 
-    for logger in ("tensorflow", "absl"):
+    for logger in ("tensorflow", "absl", "matplotlib"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+
+
+def command_line(module: str) -> list[str]:
+    """The words that were typed, for the record: as UTF-8, whatever the locale is."""
+    words = [os.fsencode(word).decode("utf-8", "backslashreplace") for word in sys.argv[1:]]
+    return ["python", "-m", module, *words]
 
 
 def _module_name() -> str:
@@ -158,7 +185,13 @@ def _module_name() -> str:
     return spec.name if spec else sys.argv[0]
 
 
-def _fail(name: str, error: BaseException) -> int:
-    text = " ".join(str(error).split()) or type(error).__name__
-    print(f"{name}: {plain(text)}", file=sys.stderr)
+def _fail(name: str, text: str) -> int:
+    text = " ".join(text.split())
+    try:
+        from tfprune.escapes import plain
+
+        text = plain(text)
+    except Exception:  # In next to no memory.
+        text = text.encode("ascii", "backslashreplace").decode("ascii")
+    print(f"{name}: {text}", file=sys.stderr)
     return USAGE

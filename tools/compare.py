@@ -12,21 +12,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if __package__ in (None, ""):
     # Run as a script, by a pre-commit hook say: the package stands beside this folder.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tfprune import budgets
-from tfprune.baseline import folder_of, is_new
-from tfprune.compare import compare
 from tfprune.errors import TfpruneError
-from tfprune.escapes import fence, plain
-from tfprune.sizes import read_side
-from tfprune.staging import finish
-from tfprune.verdicts import FORMATS, why
-from tools.command import USAGE, guarded
+from tools.command import guarded
+
+if TYPE_CHECKING:
+    from tfprune import budgets
 
 NAME = "tools.compare"
 PASS, FAIL = 0, 1
@@ -41,6 +37,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
+    from tfprune.verdicts import FORMATS
+
     made = _Parser(
         prog=f"python -m {NAME}",
         allow_abbrev=False,
@@ -72,15 +70,27 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    try:
-        return guarded(lambda: _run(parser().parse_args(argv)), NAME)
-    except Exception as error:  # Exit code 1 would say that a limit is broken.
-        told = plain(f"{type(error).__name__}: {error}")
-        print(f"{NAME}: unexpected {told}; please report it", file=sys.stderr)
-        return USAGE
+
+    def call() -> int:
+        try:
+            return _run(parser().parse_args(argv))
+        except (TfpruneError, OSError, MemoryError):
+            raise
+        except Exception as error:  # Exit code 1 would say that a limit is broken.
+            told = f"{type(error).__name__}: {error}"
+            raise TfpruneError(f"unexpected {told}; please report it") from None
+
+    return guarded(call, NAME)
 
 
 def _run(flags: argparse.Namespace) -> int:
+    from tfprune.baseline import folder_of, is_new
+    from tfprune.compare import compare
+    from tfprune.escapes import fence, plain
+    from tfprune.sizes import read_side
+    from tfprune.staging import finish
+    from tfprune.verdicts import FORMATS, why
+
     if flags.plot:
         return _plot(flags)
     for needed in ("baseline", "candidate"):
@@ -117,6 +127,8 @@ def _run(flags: argparse.Namespace) -> int:
 
 def _config(flags: argparse.Namespace) -> budgets.Config:
     """The limits of the file, with those of the command line over its general ones."""
+    from tfprune import budgets
+
     config = budgets.load(flags.config) if flags.config else budgets.Config()
     given: dict[str, Any] = {}
     for key, reader in budgets.READERS.items():
@@ -137,18 +149,19 @@ def _config(flags: argparse.Namespace) -> budgets.Config:
 def _put(flags: argparse.Namespace, text: str) -> None:
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if flags.format == "markdown" and summary:
-        with Path(summary).open("a") as file:
+        with Path(summary).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text + "\n")
     if flags.output is None:
         print(text)
         return
     from tfprune.files import write_whole
 
-    write_whole(flags.output, (text + "\n").encode())
+    write_whole(flags.output, (text + "\n").encode(errors="backslashreplace"))
 
 
 def _update(flags: argparse.Namespace, config: budgets.Config) -> int:
     from tfprune.baseline import update
+    from tfprune.escapes import plain
 
     for line in update(flags.baseline, flags.candidate, flags.config, config):
         print(f"{NAME}: {plain(line)}", file=sys.stderr)

@@ -30,6 +30,7 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
     from dataclasses import replace
     from pathlib import Path
 
+    from tfprune.environment import start_keras
     from tfprune.quiet import quiet
     from tfprune.request import Request, checked
     from tfprune.run_files import MANIFEST, leftovers, listed
@@ -41,6 +42,7 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
     assert flags is not None, "it asks for no help"
     texts = {name: flags.pop(name) for name in ("prune", "device")}
     request = checked(Request(data=data, **flags), **texts)
+    start_keras()
     with quiet():
         from tfprune.job import run
     from tfprune.card import card
@@ -55,13 +57,15 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
         staging(folder, MANIFEST, obsolete=obsolete) as stage,
     ):
         run(replace(request, output=made), COMMAND.split(), _say)
-        manifest = kept(json.loads(Path(made, MANIFEST).read_text()))
+        manifest = kept(json.loads(Path(made, MANIFEST).read_text(encoding="utf-8")))
         names = [entry["file"] for entry in manifest["artifacts"]]
         for name in (*names, manifest["test_data"]["file"]):
             (stage / name).write_bytes(Path(made, name).read_bytes())
-        (stage / f"{manifest['model']['name']}.md").write_text(card(manifest))
+        (stage / f"{manifest['model']['name']}.md").write_text(
+            card(manifest), encoding="utf-8", errors="backslashreplace"
+        )
         manifest["files"] = listed(stage)
-        (stage / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        (stage / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def kept(manifest: dict[str, Any]) -> dict[str, Any]:

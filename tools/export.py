@@ -6,7 +6,7 @@ import sys
 
 from tfprune.choices import DEFAULT_SCHEMES
 from tfprune.escapes import plain
-from tools.command import main
+from tools.command import command_line, main
 
 
 def export(
@@ -98,6 +98,7 @@ def export(
         unsafe: Load a model file although it can run code.
         json: Print the manifest in place of the tables.
     """
+    from tfprune.environment import start_keras
     from tfprune.quiet import quiet
     from tfprune.request import Request, checked
 
@@ -114,12 +115,13 @@ def export(
         max_drop=max_drop,
         target_params=target_params, target_macs=target_macs, target_bytes=target_bytes,
     )  # fmt: skip
+    start_keras()
     with quiet():
         from tfprune.job import run
     from tfprune.manifest import to_json
     from tfprune.report import job_report
 
-    outcome = run(request, ["python", "-m", "tools.export", *sys.argv[1:]], _say)
+    outcome = run(request, command_line("tools.export"), _say)
     result = outcome.result
     made = outcome.manifest
     print(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tfprune.escapes import plain
+from tools.command import command_line
 from tools.command import main as run_command
 
 if TYPE_CHECKING:
@@ -63,10 +64,12 @@ def _start(wanted: Sequence[Study], data: str | None, output: str, seed: int) ->
     import os
     from pathlib import Path
 
+    from tfprune.environment import start_keras
     from tfprune.quiet import quiet
 
     # Convolutions train twice as fast; exported files are not compared byte by byte here.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    start_keras()
     with quiet():
         from tfprune.papers.runner import find_data, run
     from tfprune.papers.tables import cut_table, table
@@ -76,7 +79,7 @@ def _start(wanted: Sequence[Study], data: str | None, output: str, seed: int) ->
         folder = Path(output) / study.name
         made = run(
             study, found, folder, seed=seed, say=_say,
-            command=["python", "-m", "tools.reproduce", *sys.argv[1:]],
+            command=command_line("tools.reproduce"),
         )  # fmt: skip
         print(f"\n{study.title}{', A QUICK RUN' if study.quick else ''}, on {found.name}\n")
         print(table(made, "simple"))

@@ -33,8 +33,35 @@ from typing import Any, NoReturn
 WORKER = "TFPRUNE_RUN_WORKER"
 
 
+def open_streams() -> None:
+    """Opens the standard streams that were closed, so that no file takes their numbers.
+
+    Characters that a stream does not know are written as escapes.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # It takes the lowest number that is free.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        failing = getattr(stream, "errors", None) in ("strict", "surrogateescape", "surrogatepass")
+        if failing and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def tell(line: str) -> None:
+    """A line on stderr, if anybody reads it."""
+    try:
+        print(f"run.py: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def supervise() -> int:
     """Runs this command in a process of its own: no file can do more than end that one."""
+    open_streams()
     with contextlib.suppress(OSError, ValueError):
         worker = subprocess.Popen(
             [sys.executable, __file__, *sys.argv[1:]], env={**os.environ, WORKER: "1"}
@@ -48,8 +75,7 @@ def supervise() -> int:
         names = {-number: number.name for number in signal.Signals}
         files = ", ".join(word for word in sys.argv[1:] if word.endswith(".tflite"))
         how = names.get(code, f"code {code}")
-        told = f"run.py: the runtime crashed ({how}) on one of {files}: is it whole?"
-        print(told.encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+        tell(f"the runtime crashed ({how}) on one of {files}: is it whole?")
         return 2
     os.environ[WORKER] = "1"  # A system without processes to spare.
     return -1
@@ -61,8 +87,9 @@ if __name__ == "__main__" and WORKER not in os.environ and (ended := supervise()
 
 try:
     import numpy as np
-except ImportError:
-    print("run.py: numpy cannot be imported; pip install -r requirements-pi.txt", file=sys.stderr)
+except (ImportError, MemoryError) as error:
+    why = " ".join(str(error).split())[:200] or "no memory"
+    tell(f"numpy cannot be imported ({why}); pip install -r requirements-pi.txt")
     raise SystemExit(2) from None
 
 Array = Any
@@ -120,17 +147,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; 2 for what the user can mend, told in one line, 130 if interrupted."""
+    open_streams()
     try:
         run(parser().parse_args(argv))
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except (RunError, OSError, MemoryError) as error:
-        told = shown(" ".join(str(error).split()) or type(error).__name__)
-        print(f"run.py: {told}", file=sys.stderr)
+        tell(shown(" ".join(str(error).split()) or type(error).__name__))
         return 2
     except KeyboardInterrupt:
-        print("run.py: interrupted", file=sys.stderr)
+        tell("interrupted")
         return 130
     return 0
 
@@ -172,8 +199,7 @@ def run(flags: argparse.Namespace) -> None:
             else:
                 results[-1]["outputs"] = [described(out, model) for out in outputs]
     if flags.outputs:
-        with flags.outputs.open("wb") as file:
-            np.savez(file, **saved)
+        save(flags.outputs, saved)
     # One classified sample is wanted at once.
     runs = 0 if flags.runs is None and kind in ("image", "input") else flags.runs
     for place, times in enumerate(latencies(models, runs)):
@@ -185,9 +211,23 @@ def run(flags: argparse.Namespace) -> None:
     if kind == "data":
         report["warnings"] = [line for model in models for line in other_data(model, loaded, path)]
         for line in report["warnings"]:
-            print(f"run.py: warning: {shown(line)}", file=sys.stderr)
+            tell(f"warning: {shown(line)}")
     report |= {"peak_memory_bytes": peak_memory(), "files": results}
     print(json.dumps(report, indent=2) if flags.json else text(report))
+
+
+def save(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Writes an .npz whole or not at all; into a pipe or a device as it is."""
+    there = path.exists() and not path.is_file()
+    partial = path if there else path.with_name(f".part-{os.getpid()}.npz")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+        if not there:
+            partial.replace(path)
+    finally:
+        if not there:
+            partial.unlink(missing_ok=True)
 
 
 def asked(flags: argparse.Namespace) -> str:
@@ -964,7 +1004,7 @@ def about(package: str, flags: argparse.Namespace) -> dict[str, Any]:
     """What ran the files, and where."""
     board = None
     with contextlib.suppress(OSError):
-        board = Path("/proc/device-tree/model").read_text().strip("\0\n ")
+        board = Path("/proc/device-tree/model").read_bytes().decode(errors="replace").strip("\0\n ")
     return {
         "runtime": package, "version": version(package), "numpy": np.__version__,
         "python": platform.python_version(), "machine": platform.machine(), "bits": BITS,
@@ -982,7 +1022,7 @@ def version(package: str) -> str:
 def peak_memory() -> int:
     """Most bytes of memory that this process has held at once."""
     with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        found = re.search(rb"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_bytes())
         if found:
             return int(found[1]) * 1024
     import resource

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from tfprune.escapes import plain
-from tools.command import main
+from tools.command import command_line, main
 
 # What an interrupt leaves behind.
 LEFT = "what was measured is kept, and the same command goes on from there"
@@ -69,6 +69,7 @@ def sweep(
         quick: A coarse grid: effect and angle, 50%,75%, 30,50 degrees, least-squares and drop.
         unsafe: Load a model file although it can run code.
     """
+    from tfprune.environment import start_keras
     from tfprune.grid import grid
     from tfprune.quiet import quiet
     from tfprune.request import Request, checked
@@ -89,11 +90,12 @@ def sweep(
         degrees=degrees,
         refit=refit,
     )
+    start_keras()
     with quiet():
         from tfprune.sweep import run
     from tfprune.sweeptable import to_text
 
-    made = run(wanted, ["python", "-m", "tools.sweep", *sys.argv[1:]], _say)
+    made = run(wanted, command_line("tools.sweep"), _say)
     print(to_text(made))
     print(f"\nall files: {output}/sweep.png, sweep.md, sweep.csv")
 

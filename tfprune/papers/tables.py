@@ -18,7 +18,7 @@ KINDS = ("constant", "similar", "complementary")
 def files(results: Results) -> dict[str, bytes]:
     """The content of both, by name."""
     return {
-        "results.md": to_markdown(results).encode(),
+        "results.md": to_markdown(results).encode(errors="backslashreplace"),
         "results.json": to_json(results).encode(),
     }
 
