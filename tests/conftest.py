@@ -19,11 +19,14 @@ from hypothesis import settings
 
 import tfprune
 from tests.gates import manifest
+from tfprune.environment import start_keras
 from tfprune.quiet import quiet
 from tools.compare import main
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# Whatever the user set for programs of their own.
+start_keras()
 with quiet():
     import keras
     from keras import layers as kl

@@ -338,10 +338,10 @@ def as_float32(model, x):
     return x
 
 
-@pytest.mark.parametrize("policy", HALVES)
-def test_models_of_half_precision_are_exported_as_float32(rng, x, tmp_path, policy):
+@pytest.mark.parametrize("policy", [*HALVES, "float64"])
+def test_models_of_other_precision_are_exported_as_float32(rng, x, tmp_path, policy):
     layers = [kl.Dense(9, activation="relu", dtype=policy), kl.Dense(3, dtype=policy)]
-    kind = policy if policy == "float16" else "float32"
+    kind = policy if policy in ("float16", "float64") else "float32"
     model = keras.Sequential([keras.Input((40,), dtype=kind), *layers], name="half")
     schemes = ("float32", "float16", "dynamic", "int8", "int16x8")
     paths = tfprune.export(model, tmp_path, schemes, x)
