@@ -151,6 +151,7 @@ def test_functions_of_tensorflow(tmp_path, rng):
         model, rng.normal(size=(2, 8, 8, 3)).astype("float32"), save(model, tmp_path / "m.h5")
     )
     assert "tf.nn.relu" in said
+    assert "computes what tf_keras computes" in said
 
 
 @pytest.mark.parametrize("function", ["io.write_file", "py_function", "nn.conv2d", "shape"])
@@ -220,6 +221,22 @@ def test_other_outputs_are_no_silent_harm(tmp_path, rng):
     config = json.loads(h5py.File(path).attrs["model_config"])
     with pytest.raises(TfpruneError, match=r"differ by [\d.]+%"):
         keras2_twin.difference(loaded, config, path)
+
+
+def test_tf_keras_gets_no_more_than_was_gone_through(tmp_path, monkeypatch):
+    """It would build what is marked so anywhere, and look up classes in any module."""
+    hidden = {"class_name": "Lambda", "config": {"function": ["4wA=", None, None]}}
+    received = []
+    monkeypatch.setattr(tf_keras.models, "model_from_config", received.append)
+
+    def edit(config):
+        layer = config["config"]["layers"][1]["config"]
+        layer["groups"] = 1
+        layer["input_spec"] = {**hidden, "__passive_serialization__": True, "module": "os"}
+
+    load_model(save(chain((8, 8, 3), L.DepthwiseConv2D(3)), tmp_path / "m.h5", edit))
+    assert "__passive_serialization__" not in str(received)
+    assert "module" not in str(received)
 
 
 @pytest.mark.parametrize("change", ["missing", "more", "shape"])

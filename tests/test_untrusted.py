@@ -180,6 +180,43 @@ def test_beside_the_configuration_of_a_layer(tmp_path, built, where):
     assert not built
 
 
+def test_nothing_is_computed_while_a_model_is_built(tmp_path, built):
+    """A layer called on a number would be, and the number can ask for any size."""
+
+    def edit(config):
+        layer = nested(obj("Arange", "keras.src.ops.numpy", name="bad"), "Functional")
+        layer["config"]["layers"][-1]["inbound_nodes"] = [{"args": [10**12], "kwargs": {}}]
+        config["config"]["layers"][-1] = layer
+
+    path = edited(small(tmp_path / "m.keras"), edit)
+    built.clear()
+    with pytest.raises(TfpruneError, match="called without a tensor"):
+        load_model(path)
+    assert not built
+
+
+def test_states_for_a_large_batch(tmp_path):
+    layers = [keras.Input(batch_shape=(2, 3, 4)), kl.GRU(3, stateful=True, name="g")]
+    keras.Sequential(layers).save(tmp_path / "m.keras")
+    assert load_model(tmp_path / "m.keras").layers[0].stateful
+
+    def edit(config):
+        config["config"]["layers"][0]["config"]["batch_shape"][0] = 10**12
+
+    with pytest.raises(TfpruneError, match="a batch of at most"):
+        load_model(edited(tmp_path / "m.keras", edit))
+
+
+@SUFFIXES
+def test_names_are_shown_as_names(tmp_path, suffix):
+    layer = {**dense(name="a\n::error::b\u202e"), "class_name": "Other\x1b[31m"}
+    path = edited(small(tmp_path / f"m{suffix}"), last_layer(layer))
+    with pytest.raises(TfpruneError) as caught:
+        load_model(path)
+    assert str(caught.value).isprintable()
+    assert "::error" not in str(caught.value)
+
+
 @pytest.mark.parametrize("key", ["optimizer", "loss", "metrics"])
 def test_compile_settings_are_gone_through_where_they_are_wanted(tmp_path, built, key):
     def edit(config):

@@ -140,10 +140,10 @@ def _matched(layer: Any, stored: list[tuple[str, h5py.Dataset]], old: bool) -> V
 def _by_name(stored: list[str], paths: list[str]) -> list[int]:
     """For each variable the place of its array, by the ends of their names; else as they stand."""
     for parts in (2, 1):
-        ends = [_end(name, parts) for name in stored]
+        places = {_end(name, parts): place for place, name in enumerate(stored)}
         wanted = [_end(path, parts) for path in paths]
-        if len(set(ends)) == len(ends) and set(ends) == set(wanted):
-            return [ends.index(end) for end in wanted]
+        if len(places) == len(stored) and set(places) == set(wanted):
+            return [places[end] for end in wanted]
     return list(range(len(stored)))
 
 

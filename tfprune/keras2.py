@@ -86,16 +86,18 @@ def names_of(
     """The names that layers had and those that they get: Keras 3 takes no ``/``."""
     before: list[str] = []
     after: list[str] = []
+    taken: set[str] = set()
+    counts: dict[str, int] = {}
     for number, entry in enumerate(entries):
         config = entry.get("config")
         own = config.get("name") if isinstance(config, dict) else None
         name = entry.get("name") or own or f"{entry.get('class_name')}_{number}".lower()
         before.append(str(name))
         free = stem = str(name).replace("/", "_")
-        count = 1
-        while free in after:
-            count += 1
-            free = f"{stem}_{count}"
+        while free in taken:
+            counts[stem] = counts.get(stem, 1) + 1
+            free = f"{stem}_{counts[stem]}"
+        taken.add(free)
         if free != name:
             result.note("names with /" if "/" in str(name) else "names that are not unique")
         if free != name and not path:
@@ -167,6 +169,10 @@ class _Functional:
         self._classes = {
             name: entry.get("class_name") for name, entry in zip(before, entries, strict=True)
         }
+        self._last: dict[str, int] = {}
+        for entry in entries:
+            for name, node in _references(entry.get("inbound_nodes")):
+                self._last[name] = max(node, self._last.get(name, 0))
         # Nodes that count before those that the model's layers were called by.
         self._offsets = {name: self._offset(name, entry) for name, entry in
                          zip(before, entries, strict=True)}  # fmt: skip
@@ -177,9 +183,7 @@ class _Functional:
             return 0
         nodes = entry.get("inbound_nodes")
         calls = len(nodes) if isinstance(nodes, list) else 0
-        used = {ref[1] for other in self._entries for ref in _references(other.get("inbound_nodes"))
-                if ref[0] == name}  # fmt: skip
-        return 1 if used and max(used) >= calls else 0
+        return 1 if self._last.get(name, -1) >= calls else 0
 
     def config(self, config: Config) -> Config:
         layers: list[Config] = []

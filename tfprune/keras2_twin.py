@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
+from tfprune.keras2_forms import plain
 from tfprune.quiet import quiet
 
 # How far outputs may differ, as a share of the largest: float32 in another order of sums.
@@ -70,7 +70,7 @@ def by_tf_keras(config: Any) -> Any:
     """The tf_keras model of a configuration, which was checked to name nothing that runs code."""
     import tf_keras
 
-    return tf_keras.models.model_from_json(json.dumps(_without_modules(config)))
+    return tf_keras.models.model_from_config(_by_names(plain(config)))
 
 
 def _relative(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> float:
@@ -98,11 +98,13 @@ def _has_embedding(model: keras.Model) -> bool:
     return any(isinstance(layer, keras.layers.Embedding) for layer in model.layers)
 
 
-def _without_modules(value: Any) -> Any:
-    """Classes by their names alone, so that tf_keras finds its own."""
+def _by_names(value: Any) -> Any:
+    """Classes by their names alone, so that tf_keras finds its own; nothing for it to decode."""
     if isinstance(value, list):
-        return [_without_modules(item) for item in value]
-    if isinstance(value, dict):
-        dropped = ("module", "registered_name") if "class_name" in value else ()
-        return {key: _without_modules(item) for key, item in value.items() if key not in dropped}
-    return value
+        return [_by_names(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("class_name") == "__ellipsis__":
+        return ...
+    dropped = ("module", "registered_name") if "class_name" in value else ()
+    return {key: _by_names(item) for key, item in value.items() if key not in dropped}

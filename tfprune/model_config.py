@@ -8,7 +8,7 @@ from typing import Any
 from tfprune.errors import TfpruneError
 
 # Bytes. A vocabulary of a million words in a configuration takes about 15 MB.
-MOST_BYTES = 64 * 2**20
+MOST_BYTES = 32 * 2**20
 # Keras writes five levels for each model inside another.
 MOST_LEVELS = 200
 # Larger whole numbers are no size of anything.

@@ -10,6 +10,7 @@ from keras import layers as kl
 
 from tfprune import model_files
 from tfprune.errors import TfpruneError
+from tfprune.escapes import plain
 from tfprune.keras2_folder import is_saved_model
 
 Shape = tuple[int, ...]
@@ -105,4 +106,4 @@ def load_model(
     try:
         return model_files.load(path, unsafe, compiled, say)
     except TfpruneError as error:
-        raise TfpruneError(f"--model {path}: {error}") from None
+        raise TfpruneError(f"--model {path}: {plain(error)}") from None

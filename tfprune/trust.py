@@ -24,6 +24,8 @@ FUNCTION_MODULES = re.compile(r"builtins|keras(\.src)?\.(activations|losses|metr
 VALUES = ("vocabulary", "idf_weights")
 # Layers called in all; a few nested models, each called twice by the next, are millions.
 MOST_CALLS = 100_000
+# Of a model with a batch of its own: stateful layers keep as many states.
+MOST_SAMPLES = 65_536
 POLICIES = {"DTypePolicy", "FloatDTypePolicy"}
 
 
@@ -121,12 +123,22 @@ class _Walk:
         if "name" in data:
             result["name"] = data["name"]
         if "inbound_nodes" in data:
-            result["inbound_nodes"] = self.value(data["inbound_nodes"], where)
-        if isinstance(data.get("build_config"), dict):
+            result["inbound_nodes"] = self._nodes(data["inbound_nodes"], where)
+        _check_batch(config.get("batch_shape"), where)
+        # A stateful layer makes room for a batch of the shape that it is built for; its call builds
+        # it as well.
+        if isinstance(data.get("build_config"), dict) and config.get("stateful") is not True:
             result["build_config"] = self.value(data["build_config"], where, plain=True)
         if isinstance(data.get("shared_object_id"), int):
             result["shared_object_id"] = data["shared_object_id"]
         return result
+
+    def _nodes(self, nodes: Any, where: str) -> Any:
+        """Calls of a layer: each on a tensor of the graph, or it would be computed on the spot."""
+        for node in nodes if isinstance(nodes, list) else [nodes]:
+            if not _has_tensor(node):
+                raise TfpruneError(f"{where} is called without a tensor of the graph")
+        return self.value(nodes, where)
 
     def _data(self, data: Config, where: str) -> Config:
         config = data.get("config")
@@ -134,6 +146,26 @@ class _Walk:
         if not isinstance(dtype, str) or not DTYPES.fullmatch(dtype):
             raise TfpruneError(f"{where or 'it'}: expected an array of numbers, received {dtype!r}")
         return {"class_name": data["class_name"], "config": self.value(config, where)}
+
+
+def _has_tensor(node: Any) -> bool:
+    """Whether a call names a tensor, in the form of Keras 3 or of Keras 2."""
+    if isinstance(node, dict):
+        if node.get("class_name") == "__keras_tensor__":
+            return True
+        node = list(node.values())
+    if not isinstance(node, list):
+        return False
+    names = len(node) > 2 and isinstance(node[0], str) and isinstance(node[1], int)
+    return names or any(_has_tensor(item) for item in node)
+
+
+def _check_batch(shape: Any, where: str) -> None:
+    batch = shape[0] if isinstance(shape, list) and shape else None
+    if isinstance(batch, int) and batch > MOST_SAMPLES:
+        raise TfpruneError(
+            f"{where}: expected a batch of at most {MOST_SAMPLES:,} samples, received {batch:,}"
+        )
 
 
 def _module(module: Any, name: str) -> str | None:
