@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from tfprune.errors import TfpruneError
 from tfprune.files import write_whole
@@ -155,7 +155,10 @@ class Lines(Generic[R]):
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is a string, number or None as its hint says; True for other hints."""
+    """Whether a value is a string, number, list, dict or None as its hint says, without looking
+    into lists and dicts; True for other hints."""
+    if get_origin(hint) in (list, dict):
+        return isinstance(value, get_origin(hint))
     hints = get_args(hint) or (hint,)
     if not set(hints) <= {str, int, float, bool, NoneType}:
         return True
