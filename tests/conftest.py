@@ -59,6 +59,14 @@ def pytest_configure() -> None:
     os.environ.setdefault("TFPRUNE_GRAPH_SEED", str(secrets.randbelow(2**32)))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what uses a network that was trained for it."""
+    trained = {"shipped", "taught", "digit_pair"}
+    for item in items:
+        if trained & set(getattr(item, "fixturenames", ())):
+            item.add_marker("trains")
+
+
 def pytest_report_header() -> str:
     return (
         f"weights and data: TFPRUNE_TEST_SEED={SEED}; new graphs: "

@@ -187,10 +187,14 @@ def test_the_old_runtime_runs_what_export_ships(old_runtime, shipped):
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
     assert (report["runtime"], report["version"]) == ("tflite-runtime", "2.14.0")
+    x = np.load(folder / test["file"])["x_test"]
     for entry in report["files"]:
         here = test["scores"][Path(entry["file"]).name]["accuracy"]
-        # Its int8 kernels round otherwise: one sample in sixty may go another way.
-        assert entry["accuracy"] == pytest.approx(here, abs=1.5 / test["samples"])
+        outputs = in_litert(Path(entry["file"]), x)
+        second, first = np.sort(outputs, axis=1)[:, -2:].T
+        close = np.sum(first - second <= 0.03 * np.ptp(outputs))
+        # Its kernels round otherwise, which decides where two classes are as good as even.
+        assert abs(entry["accuracy"] - here) * test["samples"] <= close + 0.01
 
 
 def test_the_old_runtime_computes_layers_of_many_kinds(old_runtime, many, tmp_path):

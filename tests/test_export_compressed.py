@@ -38,6 +38,7 @@ def own(tmp_path, rng):
     ]  # fmt: skip
 
 
+@pytest.mark.trains
 def test_all_three_at_once(own, tmp_path, capfd):
     argv = [*own, "--schemes", "float32,int8,dynamic", "--sparsity", "50%", "--cluster", 8]
     code, out, err = run([*argv, "--qat", 2], capfd)

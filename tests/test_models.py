@@ -76,6 +76,7 @@ def test_another_recipe_is_another_model(train, other):
     assert "training" in said
 
 
+@pytest.mark.trains
 def test_a_seed_gives_the_same_weights_again(train):
     first, path, _ = train()
     path.unlink()
@@ -207,6 +208,7 @@ def test_networks_that_classify_need_labels(train, parts, labels):
     train("autoencoder", parts=(Part(parts[0].x), Part(parts[1].x)))
 
 
+@pytest.mark.trains
 def test_labels_may_stand_in_a_column(train, parts):
     flat, _, _ = train()
     # Another digest, so that it is not the cache that answers.

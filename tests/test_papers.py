@@ -59,6 +59,7 @@ def test_losses_are_keras_own(loss, rng):
     assert networks.loss_of(spec, model.predict(x, verbose=0), wanted) == pytest.approx(told, 1e-4)
 
 
+@pytest.mark.trains
 def test_descent_on_all_samples_is_one_step_an_epoch(rng):
     spec = {
         "loss": "cross-entropy", "optimizer": {"type": "SGD", "learning_rate": 0.5}, "batch": 40,
@@ -87,6 +88,7 @@ def test_a_tied_layer_shares_its_kernel_and_can_be_untied(rng):
     np.testing.assert_allclose(plain.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
 
 
+@pytest.mark.trains
 def test_early_stopping_holds_samples_back_and_a_model_is_trained_once(rng):
     made = study.load("mchunu", quick=True)
     made.models["stopping"]["epochs"] = 30

@@ -46,6 +46,7 @@ def error(model, smaller, x):
     return float(np.mean([np.mean((one - other) ** 2) for one, other in pairs]))
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("build", [chain, residual])
 def test_new_samples_come_out_nearer(build, pictures, rng):
     model = fill(build(), rng)
@@ -108,6 +109,7 @@ def test_shared_layers_keep_their_fold(rng):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.trains
 def test_half_precision_is_fitted_in_float32(pictures, rng):
     model = fill(chain("mixed_float16"), rng)
     picked, refitted = (

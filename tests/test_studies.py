@@ -178,6 +178,7 @@ def reproduced(tmp_path_factory):
     return done, folder / "studies" / "mchunu"
 
 
+@pytest.mark.trains
 def test_a_quick_study_on_the_bundled_digits(reproduced):
     done, folder = reproduced
     assert done.returncode == 0, done.stderr
@@ -190,9 +191,8 @@ def test_a_quick_study_on_the_bundled_digits(reproduced):
     assert (made["quick"], made["comparable"]) == (True, False)
     assert made["runs"] == {"done": 6, "wanted": 6}
     measured = {row["experiment"]: row["measured"]["mean"] for row in made["rows"]}
-    # What 1,150 digits in few epochs have taught Adam, and SGD has not learnt yet.
-    assert measured["adam"] > 90
-    assert measured["sgd"] < 70
+    # What 1,150 digits in few epochs have taught Adam, and SGD has not learnt yet: 96 and 40.
+    assert measured["adam"] > measured["sgd"] + 20
     assert all(row["difference"] is None for row in made["rows"])
     assert "not comparable" in (folder / "results.md").read_text()
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.trains
+
 ROOT = Path(__file__).parent.parent
 EXPORT = 'make export ARGS="--dataset digits --seed 0"'
 
