@@ -118,6 +118,23 @@ def test_nested_and_shared_models(tmp_path, rng):
     same(model, rng.normal(size=(3, 4)).astype("float32"), save(model, tmp_path / "m.h5"))
 
 
+@pytest.mark.parametrize("kind", ["Sequential", "Functional"])
+def test_a_nested_model_at_the_end(tmp_path, rng, kind):
+    """Its outputs are the model's: they count a node of the nested model as well."""
+    x, inside = L.Input((4,)), L.Input((4,))
+    last = L.Dense(4)
+    if kind == "Sequential":
+        inner = tf_keras.Sequential([L.Input((4,)), last])
+    else:
+        inner = tf_keras.Model(inside, last(inside))
+    once = inner(L.Dense(4)(x))
+    model = shuffled(tf_keras.Model(x, [once, inner(once)]), rng)
+    data = rng.normal(size=(3, 4)).astype("float32")
+    same(model, data, save(model, tmp_path / "m.h5"))
+    model = shuffled(tf_keras.Model(x, once), rng)
+    same(model, data, save(model, tmp_path / "n.h5"))
+
+
 def test_functions_of_tensorflow(tmp_path, rng):
     x = L.Input((8, 8, 3))
     y = L.Conv2D(3, 3, padding="same")(x)

@@ -13,6 +13,7 @@ from keras import layers as kl
 from tfprune import models, training
 from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
+from tfprune.model_files import reason
 from tfprune.parts import Part
 
 
@@ -297,3 +298,17 @@ def test_a_model_of_unknown_classes_says_what_to_do(tmp_path):
             models.load_model(path)
     finally:
         registered.update(kept)
+
+
+def test_a_cause_is_whole_and_has_no_configuration():
+    config = {"layers": [{"name": "x" * 300}]}
+    text = (
+        f"<class Dense> cannot be. config={config}.\n\nException encountered: \x1b[1mNo\nsuch {{3}}"
+    )
+    assert reason(ValueError(text)) == "No such {3}"
+    assert reason(ValueError(f"Unknown config={config} here")) == "Unknown config={...} here"
+    assert reason(ValueError(str(config)[:-5])) == "{..."
+    assert reason(KeyError("offset")) == "offset"
+    assert reason(ValueError()) == "ValueError"
+    long = "a reason of many words " * 30
+    assert reason(ValueError(long)) == long.strip()

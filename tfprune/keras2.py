@@ -69,7 +69,7 @@ def _model(data: Config, path: tuple[str, ...], result: Adapted) -> Config:
         raise TfpruneError(f"expected layers, received {str(config['layers'])[:80]}")
     name = str(config.get("name") or "model").replace("/", "_")
     if "layers" in config and "input_layers" in config:
-        fresh = _Functional(entries, path, result).config(config)
+        fresh = _Functional(config, entries, path, result).config()
         module, kind = "keras.src.models.functional", "Functional"
     else:
         fresh = {"layers": _sequential(entries, config, path, result)}
@@ -159,8 +159,10 @@ def _first_shape(entry: Config, outer: Config) -> tuple[list[Any], str | None] |
 class _Functional:
     """One Functional model: its layers, and who calls whom."""
 
-    def __init__(self, entries: list[Config], path: tuple[str, ...], result: Adapted) -> None:
-        self._entries = entries
+    def __init__(
+        self, model: Config, entries: list[Config], path: tuple[str, ...], result: Adapted
+    ) -> None:
+        self._model, self._entries = model, entries
         self._path, self._result = path, result
         before, self._names = names_of(entries, path, result)
         if len(set(before)) < len(before):
@@ -170,8 +172,9 @@ class _Functional:
             name: entry.get("class_name") for name, entry in zip(before, entries, strict=True)
         }
         self._last: dict[str, int] = {}
-        for entry in entries:
-            for name, node in _references(entry.get("inbound_nodes")):
+        places = [entry.get("inbound_nodes") for entry in entries]
+        for place in (*places, model.get("output_layers")):
+            for name, node in _references(place):
                 self._last[name] = max(node, self._last.get(name, 0))
         # Nodes that count before those that the model's layers were called by.
         self._offsets = {name: self._offset(name, entry) for name, entry in
@@ -185,7 +188,7 @@ class _Functional:
         calls = len(nodes) if isinstance(nodes, list) else 0
         return 1 if self._last.get(name, -1) >= calls else 0
 
-    def config(self, config: Config) -> Config:
+    def config(self) -> Config:
         layers: list[Config] = []
         for entry, name in zip(self._entries, self._names, strict=True):
             nodes = entry.get("inbound_nodes")
@@ -205,8 +208,8 @@ class _Functional:
             layers += translated
         return {
             "layers": layers,
-            "input_layers": self._ends(config.get("input_layers")),
-            "output_layers": self._ends(config.get("output_layers")),
+            "input_layers": self._ends(self._model.get("input_layers")),
+            "output_layers": self._ends(self._model.get("output_layers")),
         }
 
     def _ends(self, ends: Any) -> Any:

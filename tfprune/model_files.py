@@ -33,6 +33,8 @@ from tfprune.keras2_forms import Adapted
 Say = Callable[[str], None] | None
 # Numbers that a model may hold beside those in its file: tables that layers make themselves.
 SPARE = 1_000_000
+# Characters of a configuration that a message shows.
+LONGEST = 200
 
 
 def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
@@ -120,7 +122,7 @@ def _compare(
     """Holds a model of an older Keras against tf_keras, and says what was adapted."""
     compared = None
     if comparable and (version is None or not version.startswith("3")):
-        compared = keras2_twin.difference(model, config, path)
+        compared = _attempt(lambda: keras2_twin.difference(model, config, path))
     if say and adapted.changes:
         same = "" if compared is None else f"; computes what tf_keras computes (to {compared:.0e})"
         written = f"Keras {version}" if version else "an old Keras"
@@ -217,12 +219,29 @@ def _attempt(function: Callable[[], Any]) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, in one line: Keras' last cause, whole, without the configuration."""
-    text = str(error)
+    """Why something failed, in one line: Keras' last cause, whole, but for configurations in it."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     for mark in ("Exception encountered:", "Original error:"):
         text = text.rpartition(mark)[2] if mark in text else text
-    text = re.split(r"\n\s*(?:Full object config|Full config|config=|Arguments received by)", text)[
-        0
-    ]
-    text = re.sub(r"(?:Full object config|Full config): \{.*", "", text, flags=re.DOTALL)
-    return " ".join(text.split()).strip(" '\"") or type(error).__name__
+    text = re.split(r"\n\s*(?:Full object config|config=|Arguments received by)", text)[0]
+    text = " ".join(_without_configurations(text).split()).strip(" '\"")
+    return text or type(error).__name__
+
+
+def _without_configurations(text: str) -> str:
+    """A text whose long parts in braces are left out."""
+    kept, depth, start = [], 0, 0
+    for match in re.finditer(r"[{}]", text):
+        if match[0] == "{":
+            if not depth:
+                kept.append(text[start : match.start()])
+                start = match.start()
+            depth += 1
+        elif depth:
+            depth -= 1
+            if not depth:
+                inner = text[start : match.end()]
+                kept.append(inner if len(inner) < LONGEST else "{...}")
+                start = match.end()
+    rest = text[start:]
+    return "".join(kept) + (rest if not depth or len(rest) < LONGEST else "{...")

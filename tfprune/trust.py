@@ -224,7 +224,7 @@ def _calls(data: Any) -> int:
     config = data.get("config") if isinstance(data, dict) else None
     if not isinstance(config, dict):
         return 1
-    if data["class_name"] in MODELS and isinstance(config.get("layers"), list):
+    if data.get("class_name") in MODELS and isinstance(config.get("layers"), list):
         total = 0
         for entry in config["layers"]:
             nodes = entry.get("inbound_nodes") if isinstance(entry, dict) else None
