@@ -10,78 +10,32 @@ from __future__ import annotations
 import keyword
 import os
 import re
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
+from tfprune.child import ChildError
 from tfprune.choices import DEFAULT_SCHEMES, check_batch, check_schemes
 from tfprune.compact import compact
 from tfprune.compat import check_compat
-from tfprune.copies import walk
+from tfprune.converter import MODEL, convert_folder, run_file, start, work_folder
 from tfprune.errors import TfpruneError
 from tfprune.inputs import check_inputs, input_shapes, packed
-from tfprune.int4 import quantised
-from tfprune.litert import LiteModel
 from tfprune.precision import HALF, in_float32
 from tfprune.progress import meter
-from tfprune.quiet import quiet
-from tfprune.saved_model import write_saved_model
+from tfprune.saved_model import collecting_loops, recurrent_layers, write_saved_model
 from tfprune.staging import writing
 
-Converter = Any
 Array = npt.NDArray[Any]
-Representative = Callable[[], Iterator[dict[str, Array]]]
 
 # Samples whose ranges set the scales of quantised activations.
 REPRESENTATIVE = 500
-
-
-def _float32(converter: Converter, samples: Representative) -> None:
-    pass
-
-
-def _float16(converter: Converter, samples: Representative) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-
-
-def _dynamic(converter: Converter, samples: Representative) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-
-
-def _int8(converter: Converter, samples: Representative) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = samples
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
-
-
-def _int16x8(converter: Converter, samples: Representative) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = samples
-    converter.target_spec.supported_ops = [
-        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-    ]
-
-
-_SETTINGS: dict[str, Callable[[Converter, Representative], None]] = {
-    "float32": _float32,
-    "float16": _float16,
-    "dynamic": _dynamic,
-    "int8": _int8,
-    "int16x8": _int16x8,
-    # Quantised after the conversion.
-    "int4": _float32,
-}
-
+# TensorFlow's calibration for these crashes on loops that collect what each step makes.
+NO_LOOPS = ("int8", "int16x8", "int4")
 # How far a file's outputs may be from Keras', as a share of their spread over the samples.
 # Far above what the scheme costs, far below a file that computes something else.
 TOLERANCE = {"float32": 1e-3, "float16": 0.05}
@@ -128,28 +82,41 @@ def convert(
         If the converter refuses the model, a file disagrees with Keras, or with ``compat`` has
         operators that the runtime has not.
     """
+    check_batch(batch)
+    start()
     model = in_float32(model)
     samples = [
         data[:REPRESENTATIVE].astype(tensor.dtype)
         for data, tensor in zip(representative, model.inputs, strict=True)
     ]
     names = signature_names(model)
-    check_batch(batch)
-    _check_recurrent(model, schemes)
-    with tempfile.TemporaryDirectory() as folder:
+    with work_folder(samples) as folder:
         specs = [
             # An axis that the model leaves open takes the size that it has in the samples.
             keras.InputSpec(shape=(batch, *data.shape[1:]), dtype=tensor.dtype, name=name)
             for name, tensor, data in zip(names, model.inputs, samples, strict=True)
         ]
-        write_saved_model(model, specs, folder)
+        function = write_saved_model(model, specs, folder / MODEL)
         expected = outputs_of(model, samples)
         for scheme in schemes:
-            fed = dict(zip(names, samples, strict=True))
-            data = _convert_one(folder, scheme, fed, batch or 1, model.name, compat=compat)
+            if scheme in NO_LOOPS:
+                _check_loops(model, function, scheme)
+            try:
+                data = compact(convert_folder(folder, scheme, names, batch=batch, compat=compat))
+            except ChildError as error:
+                whole = any(data.dtype.kind in "iu" for data in samples)
+                reason = (
+                    # TensorFlow wants a range for them, and measures none.
+                    "TensorFlow fails on inputs of whole numbers; choose other --schemes"
+                    if scheme == "int16x8" and whole
+                    else error
+                )
+                raise TfpruneError(
+                    f"model {model.name}: no {scheme} file can be made of it: {reason}"
+                ) from error
             if compat:
                 check_compat(data, f"the {scheme} file of {model.name}")
-            verify(data, scheme, samples, expected, names)
+            _compare(folder, data, scheme, expected, names)
             yield scheme, data
 
 
@@ -170,47 +137,18 @@ def signature_names(model: keras.Model) -> list[str]:
     return [f"input_{number}" for number in range(len(names))]
 
 
-def _check_recurrent(model: keras.Model, schemes: Sequence[str]) -> None:
-    """TensorFlow's calibration crashes the whole process on loops."""
-    for path, layer in walk(model):
-        inner = getattr(layer, "layer", layer)
-        loops = isinstance(inner, keras.layers.RNN) and not inner.unroll
-        for scheme in schemes:
-            if loops and scheme in ("int8", "int16x8", "int4"):
-                raise TfpruneError(
-                    f"model {model.name}: no {scheme} file can be made of recurrent layers "
-                    f"({path}); choose other --schemes, or build it with unroll=True"
-                )
-
-
-def _convert_one(
-    folder: str, scheme: str, samples: dict[str, Array], batch: int, name: str, *, compat: bool
-) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-    # There is no public name for it; the old runtime has no FULLY_CONNECTED of version 12.
-    converter._experimental_disable_per_channel_quantization_for_dense_layers = compat
-
-    def representative() -> Iterator[dict[str, Array]]:
-        for sample in zip(*samples.values(), strict=True):
-            yield {
-                key: np.repeat(data[None], batch, axis=0)
-                for key, data in zip(samples, sample, strict=True)
-            }
-
-    _SETTINGS[scheme](converter, representative)
-    try:
-        with quiet(), warnings.catch_warnings():
-            # The converter calls TensorFlow's old interpreter, and TensorFlow warns of it.
-            warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
-            made = bytes(converter.convert())
-            return compact(quantised(made, list(representative())) if scheme == "int4" else made)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        whole = any(data.dtype.kind in "iu" for data in samples.values())
-        if scheme == "int16x8" and whole:
-            # TensorFlow wants a range for them, and measures none.
-            reason = "TensorFlow fails on inputs of whole numbers; choose other --schemes"
-        raise TfpruneError(f"model {name}: no {scheme} file can be made of it: {reason}") from error
+def _check_loops(model: keras.Model, function: Any, scheme: str) -> None:
+    loops = collecting_loops(function)
+    if not loops:
+        return
+    layers = recurrent_layers(model)
+    kind = "recurrent layers" if layers else "loops that collect values"
+    mend = ", or build it with unroll=True" if layers else ""
+    raise TfpruneError(
+        f"model {model.name}: no {scheme} file can be made of {kind} "
+        f"({', '.join(layers or loops)}), as TensorFlow crashes on them; choose other --schemes"
+        + mend
+    )
 
 
 def outputs_of(model: keras.Model, x: Sequence[Array]) -> list[Array]:
@@ -268,7 +206,20 @@ def verify(
     TfpruneError
         If it cannot run, or its outputs are not Keras'.
     """
-    received, steps = _run(data, scheme, x, names)
+    with work_folder(x) as folder:
+        _compare(folder, data, scheme, expected, names)
+
+
+def _compare(
+    folder: Path, data: bytes, scheme: str, expected: Sequence[Array], names: Sequence[str]
+) -> None:
+    def run(delegate: bool) -> tuple[list[Array], list[float]]:
+        try:
+            return run_file(folder, data, names, delegate)
+        except ChildError as error:
+            raise TfpruneError(f"the {scheme} file {error}") from None
+
+    received, steps = run(delegate=True)
     if [ours.shape for ours in received] != [theirs.shape for theirs in expected]:
         raise TfpruneError(f"the {scheme} file disagrees with Keras: its outputs have other shapes")
     for out, (ours, keras_out) in enumerate(zip(received, expected, strict=True)):
@@ -280,18 +231,7 @@ def verify(
                 "(other --schemes may do)"
             )
     if scheme == "int4":
-        _verify_kernels(received, *_run(data, scheme, x, names, delegate=False))
-
-
-def _run(
-    data: bytes, scheme: str, x: Sequence[Array], names: Sequence[str], delegate: bool = True
-) -> tuple[list[Array], list[float]]:
-    """A file's outputs and their quantisation steps."""
-    try:
-        lite = LiteModel(data, names, delegate)
-        return lite.predict(x), lite.steps
-    except (RuntimeError, ValueError) as error:
-        raise TfpruneError(f"the {scheme} file does not run in LiteRT: {error}") from None
+        _verify_kernels(received, *run(delegate=False))
 
 
 def _verify_kernels(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.bridge import to_tf_keras
+from tfprune.child import ChildError
 from tfprune.compact import compact
 from tfprune.convert import REPRESENTATIVE, signature_names, verify
+from tfprune.converter import MODEL, convert_folder, start, work_folder
 from tfprune.distil import Distillation, tools
 from tfprune.errors import TfpruneError
 from tfprune.inputs import Array
@@ -75,6 +76,7 @@ def quantisation_aware(
     Jacob et al. (2018), "Quantization and training of neural networks for efficient
     integer-arithmetic-only inference".
     """
+    start()
     model = in_float32(model)
     check_quantisable(model, x)
     x = [data.astype(tensor.dtype) for data, tensor in zip(x, model.inputs, strict=True)]
@@ -185,20 +187,16 @@ def _converted(
         outputs = tf.nest.flatten(network(list(inputs), training=False))
         return {f"output_{number}": output for number, output in enumerate(outputs)}
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        archive = tf_keras.export.ExportArchive()
-        archive.track(network)
-        archive.add_endpoint("serving_default", serve, input_signature=specs)
-        archive.write_out(folder)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
+    with work_folder(samples) as folder:
+        with quiet():
+            archive = tf_keras.export.ExportArchive()
+            archive.track(network)
+            archive.add_endpoint("serving_default", serve, input_signature=specs)
+            archive.write_out(str(folder / MODEL))
         try:
-            content = bytes(converter.convert())
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TfpruneError(f"--qat: no int8 file can be made of the model: {reason}") from error
+            content = convert_folder(folder, "trained int8", names, batch=batch)
+        except ChildError as error:
+            raise TfpruneError(f"--qat: no int8 file can be made of the model: {error}") from error
     _check_whole(content)
     return compact(content)
 

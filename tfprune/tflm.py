@@ -7,7 +7,6 @@ file has a process of its own: what these kernels do not like may end it.
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from tfprune import probe
 from tfprune.carray import Port, methods
+from tfprune.child import ending
 from tfprune.errors import TfpruneError
 from tfprune.quiet import quiet
 
@@ -235,5 +235,5 @@ def _reason(failed: int | None, said: str) -> str:
     if told:
         return told[0]
     if failed is not None and failed < 0:
-        return f"it ends with {signal.Signals(-failed).name}"
+        return f"it ends with {ending(failed)}"
     return lines[-1] if lines else "it says nothing"
