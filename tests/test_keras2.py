@@ -216,6 +216,7 @@ REFUSED = [
     (L.BatchNormalization(), {"axis": [1, 2]}, "axis"),
     (L.BatchNormalization(), {"virtual_batch_size": 2}, "virtual_batch_size=2"),
     (L.Dense(3), {"spam": 3}, "spam=3"),
+    (L.LocallyConnected1D(3, 2), {}, "no such layer"),
 ]
 
 
@@ -296,6 +297,22 @@ def test_compile_settings(tmp_path):
     assert set(loaded.evaluate(np.ones((2, 4)), np.eye(3)[:2], verbose=0, return_dict=True)) == {
         "loss", "accuracy", "p",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", ["adam", tf_keras.optimizers.SGD(0.3, momentum=0.9)])
+def test_archives_of_keras_2(tmp_path, rng, optimizer):
+    """``.keras`` as Keras 2.12 to 2.15 wrote it; settings as they were given to compile."""
+    layers = [L.DepthwiseConv2D(3), L.LeakyReLU(0.3), L.Flatten(), L.Dense(2, "hard_sigmoid")]
+    model = shuffled(chain((5, 5, 2), *layers), rng)
+    model.compile(optimizer, "mse", metrics=["mae"])
+    model.save(tmp_path / "m.keras")
+    data = rng.normal(size=(2, 5, 5, 2)).astype("float32")
+    said = same(model, data, tmp_path / "m.keras", compiled=True)
+    assert "adapted: groups, alpha, hard_sigmoid; computes what tf_keras computes" in said
+    loaded = load_model(tmp_path / "m.keras", compiled=True)
+    assert loaded.loss == "mse"
+    rate = 0.3 if optimizer != "adam" else 0.001
+    assert float(loaded.optimizer.learning_rate) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(

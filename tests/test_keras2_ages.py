@@ -58,6 +58,35 @@ def test_a_sequential_model_that_starts_with_another(tmp_path, rng):
     same(model, x, save(model, tmp_path / "m.h5", edit))
 
 
+def test_nested_sequential_models_without_input_layers(tmp_path, rng):
+    """As Teachable Machine and others write them."""
+    x = L.Input((6, 6, 2))
+    body = tf_keras.Model(x, L.DepthwiseConv2D(3)(L.Conv2D(3, 3)(x)))
+    first = tf_keras.Sequential([body, L.GlobalAveragePooling2D()])
+    second = tf_keras.Sequential([L.Dense(4, input_shape=(3,)), L.Dense(2, use_bias=False)])
+    model = shuffled(tf_keras.Sequential([first, second]), rng)
+
+    def edit(config):
+        for entry in (*config["config"]["layers"], config):
+            layers = entry["config"].get("layers", [])
+            if layers and layers[0]["class_name"] == "InputLayer":
+                shape = layers.pop(0)["config"]["batch_input_shape"]
+                if layers[0]["class_name"] not in ("Functional", "Sequential"):
+                    layers[0]["config"]["batch_input_shape"] = shape
+
+    data = rng.normal(size=(2, 6, 6, 2)).astype("float32")
+    said = same(model, data, save(model, tmp_path / "m.h5", edit, "2.2.4-tf"))
+    assert "groups, Sequential without InputLayer" in said
+
+
+def test_augmentation_of_keras_2(tmp_path, rng):
+    """Layers that Keras 3 keeps for old files alone; in inference they do nothing."""
+    layers = [L.RandomHeight(0.2), L.RandomWidth(0.2), L.Resizing(8, 8), L.Flatten(), L.Dense(2)]
+    model = shuffled(tf_keras.Sequential([L.Input((8, 8, 2)), *layers]), rng)
+    data = rng.normal(size=(2, 8, 8, 2)).astype("float32")
+    same(model, data, save(model, tmp_path / "m.h5"))
+
+
 def test_slashes_in_names(tmp_path, rng):
     x = L.Input((4,), name="in/put")
     y = L.Dense(3, name="block/dense")(x)

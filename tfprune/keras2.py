@@ -18,13 +18,15 @@ from tfprune.keras_classes import MODELS
 WITH_STATES = ("SimpleRNN", "LSTM", "GRU", "RNN", "Bidirectional", "ConvLSTM2D")
 
 
-def adapted(config: Any) -> Adapted:
+def adapted(config: Any, version: str | None = None) -> Adapted:
     """A model's configuration in the form that Keras 3 writes itself.
 
     Parameters
     ----------
     config : dict
         ``{"class_name": "Sequential" or "Functional" or "Model", "config": ...}``, of Keras 1.0 on.
+    version : str, optional
+        Of the Keras that wrote it.
 
     Returns
     -------
@@ -35,7 +37,7 @@ def adapted(config: Any) -> Adapted:
     TfpruneError
         With what has no counterpart in Keras 3, and the layer's name.
     """
-    result = Adapted()
+    result = Adapted(keras_3=str(version).startswith("3"))
     if not isinstance(config, dict) or config.get("class_name") not in MODELS:
         kind = config.get("class_name") if isinstance(config, dict) else type(config).__name__
         raise TfpruneError(
@@ -121,7 +123,7 @@ def _sequential(
     layers = []
     for entry, name in zip(entries, names, strict=True):
         layers.append(_entry(_renamed(entry, name), (*path, name), result))
-        if _is_hard_sigmoid(layers[-1]):
+        if _is_hard_sigmoid(layers[-1], result):
             layers.insert(-1, _scaled(name))
     if layers[0]["class_name"] != "InputLayer" and shape is not None:
         batch_shape, dtype = shape
@@ -197,7 +199,7 @@ class _Functional:
             if translated is None:
                 fresh = _entry(_renamed(entry, name), (*self._path, name), self._result)
                 translated = [{**fresh, "name": name, "inbound_nodes": calls}]
-                if _is_hard_sigmoid(fresh):
+                if _is_hard_sigmoid(fresh, self._result):
                     scale = _scaled(name)
                     before = {**scale, "name": scale["config"]["name"], "inbound_nodes": calls}
                     links = [
@@ -316,10 +318,9 @@ def _references(value: Any) -> list[tuple[str, int]]:
     return [ref for item in value for ref in _references(item)] if isinstance(value, list) else []
 
 
-def _is_hard_sigmoid(entry: Config) -> bool:
-    return (
-        entry["class_name"] == "Activation" and entry["config"].get("activation") == "hard_sigmoid"
-    )
+def _is_hard_sigmoid(entry: Config, result: Adapted) -> bool:
+    activation = entry["config"].get("activation") if entry["class_name"] == "Activation" else None
+    return activation == "hard_sigmoid" and not result.keras_3
 
 
 def _scaled(name: str) -> Config:

@@ -34,6 +34,8 @@ class Adapted:
     Attributes
     ----------
     config : dict
+    keras_3 : bool
+        Whether Keras 3 wrote it, in an ``.h5`` file: only the form is another then.
     changes : list of str
         What was changed, in the words of the file.
     edits : list of Edit
@@ -42,6 +44,7 @@ class Adapted:
     """
 
     config: Config = field(default_factory=dict)
+    keras_3: bool = False
     changes: list[str] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)

@@ -11,23 +11,25 @@ from tfprune import keras1
 from tfprune.errors import TfpruneError
 from tfprune.keras2_forms import Adapted, Config, Edit
 from tfprune.keras_classes import (
-    APPLICATIONS,
     CONSTRAINTS,
     INITIALIZERS,
     LAYERS,
+    OPERATIONS,
     REGULARIZERS,
     RUNS_CODE,
     SCHEDULES,
+    UNLISTED,
 )
 
 Inner = Callable[[Config, tuple[str, ...], Adapted], Config]
 
+# Classes that Keras 3 itself writes under another name than the public one.
+ALIASES = {"GroupedQueryAttention": "GroupQueryAttention"}
 CLASSES = {
     "BatchNormalizationV1": "BatchNormalization",
     "BatchNormalizationV2": "BatchNormalization",
     "CuDNNGRU": "GRU",
     "CuDNNLSTM": "LSTM",
-    "GroupedQueryAttention": "GroupQueryAttention",
     "Input": "InputLayer",
     "SyncBatchNormalization": "BatchNormalization",
     "ThresholdedReLU": "ReLU",
@@ -73,6 +75,7 @@ UNSAID = {
     "batch_input_shape", "dynamic", "implementation", "input_spec", "key_shape", "optional",
     "query_shape", "ragged", "softmax_robust_masking", "sparse", "trainable", "value_shape",
 }  # fmt: skip
+GONE = {"AbstractRNNCell", "DenseFeatures", "LocallyConnected1D", "LocallyConnected2D"}
 DTYPES = ("_infer", "infer", "infer_with_float32_vars")
 
 
@@ -122,22 +125,16 @@ def _layer(
 ) -> tuple[str | None, str, Config]:
     if name in RUNS_CODE:
         return "keras.layers", name, _with_code(config)
-    known, config = keras1.renamed(name, config)
-    if known != name:
-        result.note(name)
-    if known.startswith("CuDNN"):
-        result.edits.append(Edit(path, "cudnn"))
-        config["recurrent_activation"] = "sigmoid"
-        config |= {"reset_after": True} if known == "CuDNNGRU" else {}
-    if known in CLASSES:
-        result.note(known)
-    old, name = known, CLASSES.get(known, known)
+    operation = next((module for module, names in OPERATIONS.items() if name in names), None)
+    if result.keras_3 and operation and "trainable" not in config:
+        return operation, name, config  # A layer of this name would say whether it is trained.
+    if not result.keras_3:
+        name, config = _renamed(name, config, path, result)
+    name = ALIASES.get(name, name)
     if name not in LAYERS:
         # Where it is not Keras' own either, that is said where files are checked.
-        module = next((key for key, names in APPLICATIONS.items() if name in names), None)
+        module = next((key for key, names in UNLISTED.items() if name in names), None)
         return module, name, config
-    if old == "ThresholdedReLU":
-        config["threshold"] = config.pop("theta", 1.0)
     for key in [key for key in config if key in ("layer", "backward_layer", "cell", "cells")]:
         wrapped = config[key]
         many = isinstance(wrapped, list)
@@ -147,13 +144,37 @@ def _layer(
             if isinstance(item, dict)
         ]
         config[key] = copies if many else (copies[0] if copies else None)
-    _special(name, config, path, result)
+    if not result.keras_3:
+        _special(name, config, path, result)
     for key, value in list(config.items()):
         config[key] = _argument(key, value)
         if config[key] is None and key == "dtype":
             del config[key]
-    _drop_unknown(name, config, result)
+    if not result.keras_3:
+        _drop_unknown(name, config, result)
     return "keras.layers", name, config
+
+
+def _renamed(
+    name: str, config: Config, path: tuple[str, ...], result: Adapted
+) -> tuple[str, Config]:
+    """The class and arguments under the names that Keras 3 has, if it has them."""
+    known, config = keras1.renamed(name, config)
+    if known != name:
+        result.note(name)
+    if known in GONE:
+        raise TfpruneError("Keras 3 has no such layer; build the model anew without it")
+    if known.startswith("CuDNN"):
+        result.edits.append(Edit(path, "cudnn"))
+        config["recurrent_activation"] = "sigmoid"
+        config |= {"reset_after": True} if known == "CuDNNGRU" else {}
+    if known == "ThresholdedReLU":
+        config["threshold"] = config.pop("theta", 1.0)
+    if known in CLASSES:
+        result.note(known)
+    if any(known in names for names in UNLISTED.values()):
+        config.pop("rng_type", None)
+    return CLASSES.get(known, known), config
 
 
 def _special(name: str, config: Config, path: tuple[str, ...], result: Adapted) -> None:

@@ -30,13 +30,16 @@ def compile_config(training: Any) -> Config:
         If something in it is not Keras' own.
     """
     training = plain(training)
-    if not isinstance(training, dict) or not isinstance(training.get("optimizer_config"), dict):
+    optimizer = training.get("optimizer_config") if isinstance(training, dict) else None
+    if isinstance(optimizer, str):
+        optimizer = {"class_name": optimizer, "config": {}}
+    if not isinstance(optimizer, dict):
         raise TfpruneError("expected compile settings with an optimizer")
     metrics = training.get("metrics")
     if isinstance(metrics, list) and len(metrics) == 1 and isinstance(metrics[0], list):
         metrics = metrics[0]
     return {
-        "optimizer": _optimizer(training["optimizer_config"]),
+        "optimizer": _optimizer(optimizer),
         "loss": _each(training.get("loss"), _loss),
         "loss_weights": training.get("loss_weights") or None,
         "metrics": _each(metrics, _metric),

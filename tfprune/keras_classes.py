@@ -135,8 +135,12 @@ OPERATIONS: dict[str, frozenset[str]] = {
     ),
 }
 
-# Layers of keras.applications that are not public, by the modules that Keras writes.
-APPLICATIONS = {"keras.src.applications.convnext": frozenset({"LayerScale", "StochasticDepth"})}
+# Layers that stand in no public module, by the modules that Keras looks them up in: those of
+# keras.applications, and of Keras 2.
+UNLISTED = {
+    "keras.src.applications.convnext": frozenset({"LayerScale", "StochasticDepth"}),
+    "keras._legacy.layers": frozenset({"RandomHeight", "RandomWidth"}),
+}
 
 # The public module of each kind: what a configuration names in the end.
 PUBLIC: dict[str, frozenset[str]] = {
@@ -151,6 +155,6 @@ PUBLIC: dict[str, frozenset[str]] = {
     "keras.dtype_policies": DTYPE_POLICIES,
     "keras.quantizers": QUANTIZERS,
     "keras.random": frozenset({"SeedGenerator"}),
-    **APPLICATIONS,
+    **UNLISTED,
     **OPERATIONS,
 }

@@ -87,7 +87,7 @@ def _from_h5(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
             backend = h5_arrays.text_attribute(file["model_weights"].attrs, "backend")
             training = h5_arrays.text_attribute(file.attrs, "training_config")
         config = model_config.parsed(text, "model_config")
-        adapted = _adapted(config)
+        adapted = _adapted(config, version)
         safe = adapted.config if unsafe else trust.trusted(adapted.config)
         with weights_within(numbers):
             # Keras takes configurations apart while it reads them.
@@ -141,15 +141,15 @@ def _guarded(function: Callable[[], Any]) -> Any:
         ) from None
 
 
-def _adapted(config: Any) -> Adapted:
-    return _guarded(lambda: keras2.adapted(config))
+def _adapted(config: Any, version: str | None) -> Adapted:
+    return _guarded(lambda: keras2.adapted(config, version))
 
 
 def _from_keras(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
     archive = keras_archive.read(path)
     adapted = Adapted(archive.config)
     if archive.version is not None and archive.version.startswith("2"):
-        adapted = _adapted(archive.config)
+        adapted = _adapted(archive.config, archive.version)
         settings = archive.config.get("compile_config")
         if compiled and isinstance(settings, dict):
             training = {"optimizer_config": settings.get("optimizer"), **settings}

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from tfprune.errors import TfpruneError
-from tfprune.keras_classes import APPLICATIONS, FUNCTIONS, MODELS, OPERATIONS, PUBLIC, RUNS_CODE
+from tfprune.keras_classes import FUNCTIONS, MODELS, OPERATIONS, PUBLIC, RUNS_CODE, UNLISTED
 
 Config = dict[str, Any]
 
@@ -176,7 +176,7 @@ def _module(module: Any, name: str) -> str | None:
         return "keras.src.models.functional" if name == "Functional" else "keras"
     if module == "keras" and name in POLICIES:
         return "keras.dtype_policies"
-    if module in OPERATIONS or module in APPLICATIONS:  # Spelt in one way alone.
+    if module in OPERATIONS or module in UNLISTED:  # Spelt in one way alone.
         return module if name in PUBLIC[module] else None
     spelt = module.replace("keras.src.", "keras.", 1)
     for public, names in PUBLIC.items():
