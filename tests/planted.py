@@ -91,3 +91,28 @@ def function(name: str, module: str = "keras.config") -> dict[str, Any]:
     return {
         "module": module, "class_name": "function", "config": name, "registered_name": name,
     }  # fmt: skip
+
+
+def dense(**changes: Any) -> dict[str, Any]:
+    """A Dense layer of three units."""
+    return obj("Dense", **{"name": "d2", "units": 3, **changes})
+
+
+def wrapped(layer: Any) -> dict[str, Any]:
+    """A layer in a wrapper."""
+    return obj("TimeDistributed", name="t", layer=layer)
+
+
+def nested(layer: dict[str, Any], kind: str = "Sequential") -> dict[str, Any]:
+    """A layer in a model."""
+    start = obj("InputLayer", batch_shape=[None, 3], name="i")
+    if kind == "Sequential":
+        return obj("Sequential", "keras", name="s", layers=[start, layer])
+    tensor = obj("__keras_tensor__", shape=[None, 3], dtype="float32", keras_history=["i", 0, 0])
+    calls = [{"args": [tensor], "kwargs": {}}]
+    layers = [
+        {**start, "name": "i", "inbound_nodes": []},
+        {**layer, "name": "bad", "inbound_nodes": calls},
+    ]
+    ends = {"input_layers": ["i", 0, 0], "output_layers": ["bad", 0, 0]}
+    return obj(kind, "keras", name="m", layers=layers, **ends)
