@@ -34,7 +34,7 @@ ROOMS = [
     "keras_archive", "file_trial", "keras2_twin", "keras2_folder", "model_files",
     "models", "original", "versions",
     "network_cache",
-    "training", "finetune", "retraining", "variants", "search",
+    "training", "finetune", "retraining", "variants", "search", "exporting",
     "plots", "micro", "card", "sweepplot", "manifest", "job", "sweep",
 ]  # fmt: skip
 

@@ -205,6 +205,10 @@ def _limits(manifest: dict[str, Any]) -> str:
             "- Digits are to be drawn bright on dark, centred, of 28x28 pixels, as in the data; "
             "a model always names one of ten digits, whatever the picture shows."
         )
+    lines += [
+        f"- Not written: {plain(one['variant'])} {plain(one['scheme'])}: {plain(one['reason'])}."
+        for one in manifest.get("failed", [])
+    ]
     refused = sorted({e["scheme"] for e in manifest["artifacts"]} - set(_MICRO))
     if refused:
         lines.append(f"- TensorFlow Lite Micro cannot run these: {', '.join(refused)}.")

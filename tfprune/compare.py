@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tfprune.budgets import Config, Limits
@@ -100,9 +100,15 @@ def compare(baseline: Side, candidate: Side, config: Config) -> Comparison:
     """Holds the candidate against the baseline and the limits."""
     names = sorted({*baseline.models, *candidate.models})
     rows = [
-        _row(name, baseline.models.get(name), candidate.models.get(name), config) for name in names
+        _row(name, baseline.models.get(name), candidate.models.get(name), config, candidate.failed)
+        for name in names
     ]
     warnings = [*baseline.warnings, *candidate.warnings]
+    warnings += [
+        f"{name}: could not be made: {reason}"
+        for name, reason in candidate.failed.items()
+        if name not in names
+    ]
     if baseline.tensorflow and candidate.tensorflow and baseline.tensorflow != candidate.tensorflow:
         warnings.append(
             f"the baseline was made with TensorFlow {baseline.tensorflow}, the candidate with "
@@ -113,7 +119,13 @@ def compare(baseline: Side, candidate: Side, config: Config) -> Comparison:
     return Comparison(tuple(rows), tuple(warnings))
 
 
-def _row(name: str, old: Model | None, new: Model | None, config: Config) -> Row:
+def _row(
+    name: str,
+    old: Model | None,
+    new: Model | None,
+    config: Config,
+    not_made: Mapping[str, str],
+) -> Row:
     limits = config.limits_for(name)
     drop = None
     if old and new and old.accuracy is not None and new.accuracy is not None:
@@ -121,7 +133,9 @@ def _row(name: str, old: Model | None, new: Model | None, config: Config) -> Row
     reasons = _reasons(old, new, drop, limits)
     failed = bool(reasons)
     verdict = "fail" if failed else "pass"
-    if new is None:
+    if new is None and name in not_made:
+        failed, verdict, reasons = True, "fail", [f"could not be made: {not_made[name]}"]
+    elif new is None:
         failed = not config.allow_removed
         verdict, reasons = "removed", ["removed, and that is not allowed" if failed else "removed"]
     elif old is None:

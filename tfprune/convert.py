@@ -82,8 +82,45 @@ def convert(
         If the converter refuses the model, a file disagrees with Keras, or with ``compat`` has
         operators that the runtime has not.
     """
+    for scheme, result in convert_each(model, schemes, representative, batch, compat):
+        if isinstance(result, TfpruneError):
+            raise result
+        yield scheme, result
+
+
+def convert_each(
+    model: keras.Model,
+    schemes: Sequence[str],
+    representative: Sequence[Array],
+    batch: int | None = 1,
+    compat: bool = False,
+) -> Iterator[tuple[str, bytes | TfpruneError]]:
+    """Converts a model as :func:`convert` does; a scheme that fails does not end the others.
+
+    Yields
+    ------
+    (scheme, bytes or TfpruneError)
+        In the order of the schemes; the error in place of a file that cannot be made or is wrong.
+    """
     check_batch(batch)
     start()
+    left = list(schemes)
+    try:
+        for scheme, result in _each(model, schemes, representative, batch, compat):
+            left.remove(scheme)
+            yield scheme, result
+    except TfpruneError as error:  # What all schemes need: the SavedModel, finite outputs.
+        for scheme in left:
+            yield scheme, error
+
+
+def _each(
+    model: keras.Model,
+    schemes: Sequence[str],
+    representative: Sequence[Array],
+    batch: int | None,
+    compat: bool,
+) -> Iterator[tuple[str, bytes | TfpruneError]]:
     model = in_float32(model)
     samples = [
         data[:REPRESENTATIVE].astype(tensor.dtype)
@@ -99,25 +136,26 @@ def convert(
         function = write_saved_model(model, specs, folder / MODEL)
         expected = outputs_of(model, samples)
         for scheme in schemes:
-            if scheme in NO_LOOPS:
-                _check_loops(model, function, scheme)
+            result: bytes | TfpruneError
             try:
-                data = compact(convert_folder(folder, scheme, names, batch=batch, compat=compat))
+                if scheme in NO_LOOPS:
+                    _check_loops(model, function, scheme)
+                raw = convert_folder(folder, scheme, names, batch=batch, compat=compat)
+                result = compact(raw)
+                if compat:
+                    check_compat(result, f"the {scheme} file of {model.name}")
+                _compare(folder, result, scheme, expected, names)
             except ChildError as error:
                 whole = any(data.dtype.kind in "iu" for data in samples)
-                reason = (
-                    # TensorFlow wants a range for them, and measures none.
-                    "TensorFlow fails on inputs of whole numbers; choose other --schemes"
-                    if scheme == "int16x8" and whole
-                    else error
-                )
-                raise TfpruneError(
+                # TensorFlow wants a range for them, and measures none.
+                fails = "TensorFlow fails on inputs of whole numbers"
+                reason = fails if scheme == "int16x8" and whole else error
+                result = TfpruneError(
                     f"model {model.name}: no {scheme} file can be made of it: {reason}"
-                ) from error
-            if compat:
-                check_compat(data, f"the {scheme} file of {model.name}")
-            _compare(folder, data, scheme, expected, names)
-            yield scheme, data
+                )
+            except TfpruneError as error:
+                result = error
+            yield scheme, result
 
 
 def signature_names(model: keras.Model) -> list[str]:
@@ -143,11 +181,10 @@ def _check_loops(model: keras.Model, function: Any, scheme: str) -> None:
         return
     layers = recurrent_layers(model)
     kind = "recurrent layers" if layers else "loops that collect values"
-    mend = ", or build it with unroll=True" if layers else ""
+    mend = "; build it with unroll=True" if layers else ""
     raise TfpruneError(
         f"model {model.name}: no {scheme} file can be made of {kind} "
-        f"({', '.join(layers or loops)}), as TensorFlow crashes on them; choose other --schemes"
-        + mend
+        f"({', '.join(layers or loops)}), as TensorFlow crashes on them{mend}"
     )
 
 
@@ -227,8 +264,7 @@ def _compare(
         if not off <= TOLERANCE[scheme]:
             raise TfpruneError(
                 f"the {scheme} file disagrees with Keras: output {out} is off by {off:.1%} of "
-                f"its spread, at most {TOLERANCE[scheme]:.1%} is accepted; it was not written "
-                "(other --schemes may do)"
+                f"its spread, at most {TOLERANCE[scheme]:.1%} is accepted"
             )
     if scheme == "int4":
         _verify_kernels(received, *run(delegate=False))
@@ -242,8 +278,7 @@ def _verify_kernels(
         if not off <= BETWEEN_KERNELS:
             raise TfpruneError(
                 f"the int4 file computes something else without XNNPACK: output {out} is off by "
-                f"{off:.1%} of its spread, at most {BETWEEN_KERNELS:.1%} is accepted; it was not "
-                "written (other --schemes may do)"
+                f"{off:.1%} of its spread, at most {BETWEEN_KERNELS:.1%} is accepted"
             )
 
 
@@ -321,7 +356,11 @@ def export(
     with writing(folder, "output", list(files.values())) as output:
         made = {}
         with meter("converting", len(wanted), progress, "file") as drawn:
-            for scheme, data in convert(model, wanted, samples, batch, compat):
+            for scheme, data in convert_each(model, wanted, samples, batch, compat):
+                if isinstance(data, TfpruneError):
+                    raise TfpruneError(
+                        f"{data}; nothing was written, schemes without {scheme} may do"
+                    ) from data
                 made[files[scheme]] = data
                 drawn.update()
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +15,9 @@ from tfprune.card import card, licence
 from tfprune.compat import RUNTIME
 from tfprune.convert import outputs_of, signature_names
 from tfprune.copies import functional, walk
-from tfprune.digest import file_digest
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick
+from tfprune.exporting import export_variants
 from tfprune.findings import Run, findings
 from tfprune.finetune import check_labels
 from tfprune.git import git_state
@@ -31,18 +30,16 @@ from tfprune.models import BUILT_IN, load_model
 from tfprune.original import doubts, scorer
 from tfprune.parts import Dataset, prepare
 from tfprune.preprocessing import wanted
-from tfprune.progress import meter
 from tfprune.pruning import Pruner, PruneResult
 from tfprune.qat import check_quantisable
-from tfprune.records import Artifact, Finding, Tried
+from tfprune.records import Artifact, FailedFile, Finding, Tried
 from tfprune.request import Request
 from tfprune.run_files import MANIFEST, PLOTS, leftovers, listed
 from tfprune.search import check_classes, within_drop
 from tfprune.staging import staging
 from tfprune.survey import check_enough, check_weights
 from tfprune.testset import TestSet, check_test_count, drawn
-from tfprune.tflite import weight_bytes
-from tfprune.variants import Workshop, asked, made_by
+from tfprune.variants import Workshop, asked
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ class Outcome:
     artifacts: tuple[Artifact, ...]
     manifest: dict[str, Any]
     findings: tuple[Finding, ...] = ()
+    failed: tuple[FailedFile, ...] = ()
 
 
 def run(request: Request, command: Sequence[str], say: Callable[[str], None]) -> Outcome:
@@ -112,13 +110,15 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         pruned_name = about["name"] + request.suffix
         models["pruned"].save(stage / f"{pruned_name}.keras")
         names = {"finetuned": f"{about['name']}_finetuned", "pruned": pruned_name}
-        files = _exported(
+        files, failed = export_variants(
             [
                 ("original", about["name"], model),
                 *((variant, names[variant], made) for variant, made in models.items()),
             ],
             workshop, check_inputs(model, data.calibration.x), stage, ready.files,
         )  # fmt: skip
+        for one in failed:
+            say(f"WARNING: not written: {one}")
         chosen = drawn(request.test_data or 0, measure, len(data.test), request.seed)
         files, micro = examined(files, x, stage, request.devices, request.c_array, say=say)
         artifacts, chosen_scores = _measured(files, x, measure, chosen)
@@ -148,6 +148,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             model=about,
             result=result,
             artifacts=artifacts,
+            failed=failed,
             compression=asked(request),
             training=ready.training,
             max_drop=request.max_drop,
@@ -163,7 +164,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         )
         made["files"] = listed(stage)
         manifest.write(made, stage / MANIFEST)
-    return Outcome(result, tuple(artifacts), made, tuple(found))
+    return Outcome(result, tuple(artifacts), made, tuple(found), tuple(failed))
 
 
 def _places(request: Request) -> list[str]:
@@ -247,46 +248,6 @@ def _check_names(request: Request, model: keras.Model) -> None:
                 f"layer {name!r} is not a Dense or convolution layer of the model; "
                 f"these are: {', '.join(names)}"
             )
-
-
-def _exported(
-    variants: Sequence[tuple[str, str, keras.Model]],
-    workshop: Workshop,
-    calibration: Sequence[Array],
-    folder: Path,
-    ready: dict[str, bytes],
-) -> list[tuple[Artifact, LiteModel]]:
-    """Converts and writes the files of all variants; nothing is measured on them yet.
-
-    ``ready`` has files of the pruned model that are there already, by scheme.
-    """
-    request = workshop.request
-    zipped = request.sparsity is not None or request.cluster is not None
-    files: list[tuple[Artifact, LiteModel]] = []
-    with meter("converting", len(variants) * len(request.schemes), unit="file") as drawn:
-        for variant, name, model in variants:
-            inputs = signature_names(model)
-            given = ready if variant == "pruned" else {}
-            rest = [scheme for scheme in request.schemes if scheme not in given]
-            converted = workshop.files(model, rest, calibration)
-            for scheme in request.schemes:
-                content = given[scheme] if scheme in given else next(converted)[1]
-                path = folder / f"{name}_{scheme}.tflite"
-                path.write_bytes(content)
-                artifact = Artifact(
-                    file=path.name,
-                    variant=variant,
-                    scheme=scheme,
-                    bytes=len(content),
-                    sha256=file_digest(path),
-                    parameters=model.count_params(),
-                    weights_bytes=weight_bytes(path),
-                    made_by=made_by(request, variant, scheme),
-                    gzip_bytes=len(gzip.compress(content)) if zipped else None,
-                )
-                files.append((artifact, LiteModel(content, inputs)))
-                drawn.update()
-    return files
 
 
 def _measured(

@@ -11,7 +11,7 @@ from typing import Any
 
 from tfprune.parts import Dataset
 from tfprune.pruning import PruneResult
-from tfprune.records import Artifact, Finding, Trained, Tried
+from tfprune.records import Artifact, FailedFile, Finding, Trained, Tried
 from tfprune.versions import versions
 
 SCHEMA = 1
@@ -26,6 +26,7 @@ def manifest(
     model: dict[str, Any],
     result: PruneResult,
     artifacts: Sequence[Artifact],
+    failed: Sequence[FailedFile] = (),
     inputs: Sequence[str],
     scoring: dict[str, Any],
     compression: dict[str, Any] | None = None,
@@ -45,7 +46,8 @@ def manifest(
     might go, ``tried`` the models that the search for it measured, ``compat`` the old runtime that
     runs all files, ``test_data`` what :meth:`TestSet.write` says, with the files' scores on it,
     ``microcontrollers`` what :func:`tfprune.micro.examined` says, ``licence`` that of the data,
-    None if it is not known, ``findings`` what pruning or quantisation cost beyond the
+    None if it is not known, ``failed`` the files that are not there,
+    ``findings`` what pruning or quantisation cost beyond the
     usual, and whether the data fits the model.
     """
     return {
@@ -100,6 +102,7 @@ def manifest(
         **({"test_data": test_data} if test_data else {}),
         **({"microcontrollers": microcontrollers} if microcontrollers else {}),
         "artifacts": [artifact_entry(artifact) for artifact in artifacts],
+        **({"failed": [asdict(one) for one in failed]} if failed else {}),
     }
 
 

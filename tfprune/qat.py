@@ -23,6 +23,8 @@ from tfprune.precision import in_float32
 from tfprune.quiet import quiet
 
 RATE = 5e-4
+# Enough for most models, for advice.
+EPOCHS = 3
 # What tfmot knows how to quantise where it stands alone, by tf_keras' names.
 ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh", "softmax", "swish", "gelu")
 # What tfmot calls its copy of a layer.

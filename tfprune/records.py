@@ -143,6 +143,29 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class FailedFile:
+    """A file that was asked for and is not there.
+
+    Attributes
+    ----------
+    file : str
+        The name that it would have.
+    variant, scheme : str
+        See :class:`Artifact`.
+    reason : str
+        Why it could not be made, or is wrong, and what to do.
+    """
+
+    file: str
+    variant: str
+    scheme: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.variant} {self.scheme} file: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One exported file and what was measured on it.
 

@@ -8,7 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from tfprune.escapes import plain
-from tfprune.records import Artifact, LayerResult, Reached, Skipped
+from tfprune.records import Artifact, FailedFile, LayerResult, Reached, Skipped
 from tfprune.wish import COUNTED
 
 
@@ -89,6 +89,7 @@ def job_report(
     dataset: dict[str, Any],
     training: Sequence[dict[str, Any]] = (),
     *,
+    failed: Sequence[FailedFile] = (),
     reached: Reached | None = None,
     microcontrollers: dict[str, Any] | None = None,
 ) -> str:
@@ -113,8 +114,11 @@ def job_report(
             f"{reached.why}"
         )
     tables = [layer_table(layers, skipped), file_table(artifacts)]
+    missing = "\n".join(
+        ["not written:", *(plain(f"  {one.file}, {one}") for one in failed)] if failed else []
+    )
     boards = _boards(microcontrollers["devices"]) if microcontrollers else ""
-    return "\n\n".join(["\n".join(lines), *tables, *[boards] * bool(boards)])
+    return "\n\n".join(part for part in ("\n".join(lines), *tables, missing, boards) if part)
 
 
 def _boards(devices: Sequence[dict[str, Any]]) -> str:

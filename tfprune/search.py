@@ -54,8 +54,7 @@ def within_drop(workshop: Workshop, wish: Wish, points: float) -> tuple[Made, li
     def attempt(limit: int) -> Tried:
         nonlocal best
         made = workshop.make(replace(wish, target=Target("params", limit)))
-        made = workshop.with_file(made, scheme)
-        content = made.files[scheme]
+        made, content = workshop.with_file(made, scheme, "--max-drop")
         received = LiteModel(content, workshop.names).predict(x)
         drop = 100 * (before - measure.scores(received)["accuracy"])
         fits = drop <= points + 1e-9

@@ -58,6 +58,16 @@ class Side:
     manifest: dict[str, Any] | None = None
     warnings: tuple[str, ...] = field(default=())
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Files that could not be made, as the manifest says, and why."""
+        entries = (self.manifest or {}).get("failed")
+        return {
+            entry["file"]: str(entry.get("reason"))
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict) and isinstance(entry.get("file"), str)
+        }
+
 
 def read_side(path: Path, what: str) -> Side:
     """Reads a manifest, or a folder of ``.tflite`` files with or without one.

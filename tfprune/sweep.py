@@ -15,7 +15,7 @@ import numpy as np
 
 from tfprune import sweepplot, sweeptable
 from tfprune.choices import DEGREES
-from tfprune.convert import convert, signature_names
+from tfprune.convert import convert_each, signature_names
 from tfprune.errors import TfpruneError
 from tfprune.grid import UNPRUNED, Grid, Point, key
 from tfprune.healing import heal
@@ -173,8 +173,8 @@ class _Bench:
                 yield Row(**{**asdict(equal[scheme]), **asdict(point), **about, "key": name})
         rest = [scheme for scheme in keys if scheme not in equal]
         for scheme, content in self._files(made.model, rest, point.heal):
-            if isinstance(content, str):
-                yield self._row(point, scheme, keys, reason=content, **about)
+            if isinstance(content, TfpruneError):
+                yield self._row(point, scheme, keys, reason=str(content), **about)
                 continue
             yield self._row(
                 point, scheme, keys,
@@ -232,25 +232,18 @@ class _Bench:
 
     def _files(
         self, model: keras.Model, schemes: Sequence[str], heal: int
-    ) -> Iterator[tuple[str, bytes | str]]:
+    ) -> Iterator[tuple[str, bytes | TfpruneError]]:
         """The files, or why there is none; int4 ones of healed models healed at 4 bits as well."""
         if heal and "int4" in schemes:
             schemes = [scheme for scheme in schemes if scheme != "int4"]
-            yield from self._files(self._healed(model, heal, bits=4), ["int4"], 0)
-        left = list(schemes)
-        try:
-            for scheme, content in convert(model, schemes, self._representative):
-                yield scheme, content
-                left.remove(scheme)
-        except TfpruneError:
-            # One scheme may refuse for all that come with it, so each is tried alone.
-            for scheme in left:
-                try:
-                    ((_, content),) = convert(model, [scheme], self._representative)
-                except TfpruneError as error:
-                    yield scheme, str(error)
-                else:
-                    yield scheme, content
+            try:
+                rounded = self._healed(model, heal, bits=4)
+            except TfpruneError as error:
+                yield "int4", error
+            else:
+                yield from convert_each(rounded, ["int4"], self._representative)
+        if schemes:
+            yield from convert_each(model, schemes, self._representative)
 
     def _scores(self, content: bytes) -> dict[str, float]:
         outputs = LiteModel(content, signature_names(self._model)).predict(self._x)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 
 from tfprune.compat import check_compat
 from tfprune.compression import compress
-from tfprune.convert import convert, outputs_of, signature_names
+from tfprune.convert import convert_each, outputs_of, signature_names
 from tfprune.copies import compile_as
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick
@@ -37,14 +37,14 @@ class Made:
     models : dict of str to keras.Model
         By variant: ``pruned``, and ``finetuned`` where there was fine-tuning.
     training : sequence of Trained
-    files : dict of str to bytes
-        Files of the pruned model that were made on the way, by scheme.
+    files : dict of str to bytes or TfpruneError
+        Files of the pruned model that were made on the way, by scheme, or why there is none.
     """
 
     result: PruneResult
     models: dict[str, keras.Model]
     training: Sequence[Trained]
-    files: dict[str, bytes]
+    files: dict[str, bytes | TfpruneError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +91,8 @@ class Workshop:
         assert reached is not None, "a target was asked for"
         limit = reached.limit
         for _ in range(ATTEMPTS):
-            made = self.with_file(made, target.scheme)
-            size = len(made.files[target.scheme])
+            made, content = self.with_file(made, target.scheme, "--target-bytes")
+            size = len(content)
             if size <= limit:
                 reached = replace(reached, limit=limit, reached=size)
                 return replace(made, result=replace(made.result, reached=reached))
@@ -105,19 +105,31 @@ class Workshop:
             f"{ATTEMPTS} attempts were over, the last by {size - limit:,}"
         )
 
-    def with_file(self, made: Made, scheme: str) -> Made:
-        """The same with the pruned model's file of a scheme."""
-        if scheme in made.files:
-            return made
-        calibration = check_inputs(self.model, self.data.calibration.x)
-        more = dict(self.files(made.models["pruned"], [scheme], calibration))
-        return replace(made, files=made.files | more)
+    def with_file(self, made: Made, scheme: str, flag: str) -> tuple[Made, bytes]:
+        """The same with the pruned model's file of a scheme, and that file.
+
+        Raises
+        ------
+        TfpruneError
+            If it cannot be made; says which flag needs it.
+        """
+        if scheme not in made.files:
+            calibration = check_inputs(self.model, self.data.calibration.x)
+            more = dict(self.files(made.models["pruned"], [scheme], calibration))
+            made = replace(made, files=made.files | more)
+        content = made.files[scheme]
+        if isinstance(content, TfpruneError):
+            raise TfpruneError(
+                f"{flag} needs the pruned {scheme} file: {content}; put another one first in "
+                "--schemes"
+            ) from content
+        return made, content
 
     def files(
         self, model: keras.Model, schemes: Sequence[str], calibration: Sequence[Array]
-    ) -> Iterator[tuple[str, bytes]]:
-        """A model's files, converted as it was asked for."""
-        return convert(model, schemes, calibration, self.request.batch, self.request.compat)
+    ) -> Iterator[tuple[str, bytes | TfpruneError]]:
+        """A model's files, converted as it was asked for, or why there is none."""
+        return convert_each(model, schemes, calibration, self.request.batch, self.request.compat)
 
     def _once(self, wish: Wish) -> Made:
         request = self.request
@@ -126,9 +138,7 @@ class Workshop:
             request, self.model, result.model, self.data, self.measure, say=self.say
         )
         models["pruned"], trained = self._compressed(models["pruned"])
-        files = {} if trained is None else {"int8": trained}
-        if trained is not None and request.compat:
-            check_compat(trained, f"the int8 file of {self.model.name}")
+        files: dict[str, bytes | TfpruneError] = {} if trained is None else {"int8": trained}
         if healed_at_4_bits(request):
             model, told = healed(
                 request, self.model, models["pruned"], self.data, self.measure, bits=4
@@ -138,7 +148,7 @@ class Workshop:
             files |= dict(self.files(model, ["int4"], calibration))
         return Made(result, models, learnt, files)
 
-    def _compressed(self, pruned: keras.Model) -> tuple[keras.Model, bytes | None]:
+    def _compressed(self, pruned: keras.Model) -> tuple[keras.Model, bytes | TfpruneError | None]:
         """The pruned model with the zeros and shared weights asked for, and its trained int8 file.
 
         All of it learns what the original computes, so it needs no labels.
@@ -160,7 +170,13 @@ class Workshop:
         if request.qat is None:
             return pruned, None
         options |= {"sparse": sparse, "clustered": clustered, "batch": request.batch}
-        return pruned, quantisation_aware(pruned, targets, x, epochs=request.qat, **options)
+        try:
+            content = quantisation_aware(pruned, targets, x, epochs=request.qat, **options)
+            if request.compat:
+                check_compat(content, f"the int8 file of {self.model.name}")
+        except TfpruneError as error:
+            return pruned, error
+        return pruned, content
 
 
 def asked(request: Request) -> dict[str, Any]:

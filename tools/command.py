@@ -18,6 +18,8 @@ from tools.limits import memory_limit, supervise, too_little
 from tools.streams import sound_streams
 
 USAGE = 2
+# Some of what was asked for was written, some could not be.
+PARTIAL = 3
 INTERRUPTED = 130
 # Seconds until an interrupt that got lost is raised again.
 AGAIN = 0.5
@@ -25,7 +27,7 @@ NOTHING = "nothing was changed"
 
 
 def main(
-    work: Callable[..., None],
+    work: Callable[..., int | None],
     argv: Sequence[str] | None = None,
     left: str = NOTHING,
 ) -> int:
@@ -58,7 +60,7 @@ def main(
 
         flags = collect(work, sys.argv[1:] if argv is None else argv, name)
         if flags is not None:
-            work(**flags)
+            return work(**flags) or 0
         return 0
 
     return guarded(call, name, left)

@@ -31,6 +31,7 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
     from pathlib import Path
 
     from tfprune.environment import start_keras
+    from tfprune.errors import TfpruneError
     from tfprune.quiet import quiet
     from tfprune.request import Request, checked
     from tfprune.run_files import MANIFEST, leftovers, listed
@@ -56,7 +57,9 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
         tempfile.TemporaryDirectory() as made,
         staging(folder, MANIFEST, obsolete=obsolete) as stage,
     ):
-        run(replace(request, output=made), COMMAND.split(), _say)
+        outcome = run(replace(request, output=made), COMMAND.split(), _say)
+        if outcome.failed:
+            raise TfpruneError(f"not written: {outcome.failed[0]}")
         manifest = kept(json.loads(Path(made, MANIFEST).read_text(encoding="utf-8")))
         names = [entry["file"] for entry in manifest["artifacts"]]
         for name in (*names, manifest["test_data"]["file"]):

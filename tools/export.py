@@ -6,7 +6,7 @@ import sys
 
 from tfprune.choices import DEFAULT_SCHEMES
 from tfprune.escapes import plain
-from tools.command import command_line, main
+from tools.command import PARTIAL, command_line, main
 
 
 def export(
@@ -45,7 +45,7 @@ def export(
     device: tuple[str, ...] = (),
     unsafe: bool = False,
     json: bool = False,
-) -> None:
+) -> int:
     """Prunes units that do the same work, and exports TFLite files with measured figures.
 
     Writes NAME_SCHEME.tflite, NAME_pruneDEGREES_SCHEME.tflite, NAME_pruneDEGREES.keras,
@@ -133,6 +133,7 @@ def export(
             outcome.artifacts,
             made["dataset"],
             made["training"],
+            failed=outcome.failed,
             reached=result.reached,
             microcontrollers=made.get("microcontrollers"),
         ),
@@ -141,6 +142,12 @@ def export(
     )
     for finding in outcome.findings:
         print(plain(finding), file=sys.stderr, flush=True)
+    if outcome.failed:
+        count = len(outcome.failed)
+        total = count + len(outcome.artifacts)
+        _say(f"{count} of {total} files were not written; the others are there")
+        return PARTIAL
+    return 0
 
 
 def _say(line: str) -> None:
