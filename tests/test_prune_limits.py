@@ -101,9 +101,9 @@ def test_a_model_that_cannot_be_copied_faithfully_is_refused(rng, x):
 
 
 class Closed(kl.Layer):
-    def __init__(self, size):
+    def __init__(self, grid):
         super().__init__(name="closed")
-        self.size = size
+        self.size = len(grid)
 
     def call(self, x):
         return x
@@ -130,7 +130,7 @@ def test_losses_and_initialisers_of_the_users_own_are_no_hindrance(rng, x):
     assert result.layers[0].units_after == 11
     assert largest_change(model, result, x) < 1e-4
     with pytest.raises(TfpruneError, match="closed .* cannot be copied: its class needs"):
-        tfprune.prune(chain(rng, Closed(3)), x)
+        tfprune.prune(chain(rng, Closed(np.arange(3))), x)
 
 
 def test_a_reshape_on_two_ways_and_a_concatenation_of_batches(rng, x):

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from tfprune.compiling import compile_as
+from tfprune.configs import Config, ConfigError, fixed_starts, hand_over_starts, remade
 from tfprune.errors import TfpruneError
 from tfprune.layers import describe
 
@@ -22,7 +24,7 @@ def functional(model: keras.Model) -> keras.Model:
     """
     if not isinstance(model, keras.Model):
         raise TfpruneError(f"model: expected a Keras 3 model, received {type(model).__name__}")
-    if not _has_shapes(model):
+    if not has_shapes(model):
         raise TfpruneError(
             f"model {model.name}: expected a Sequential or Functional model with known shapes, "
             f"received {type(model).__name__} without; build it on keras.Input, or wrap it in "
@@ -34,47 +36,66 @@ def functional(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.output, name=model.name)
 
 
-def _has_shapes(model: keras.Model) -> bool:
+def has_shapes(model: keras.Model) -> bool:
+    """Whether a model knows the shapes of its inputs and outputs."""
     try:
         return bool(model.inputs and model.outputs)
     except (AttributeError, ValueError):
         return False
 
 
-def copied(layer: Any, /, **changes: Any) -> Any:
+def copied(
+    layer: Any,
+    /,
+    *,
+    rewrite: Callable[[Config], Config] | None = None,
+    dtypes: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> Any:
     """A new layer of the same configuration, but for the changes; weights are not copied.
+
+    Functions and objects of the user's own in it are handed over: see :mod:`tfprune.configs`.
+
+    Parameters
+    ----------
+    layer : keras.Layer or keras.Operation
+    rewrite : callable, optional
+        Makes another configuration of the layer's, and of each layer's inside it.
+    dtypes : mapping of str to str, optional
+        What the inputs of models inside it become.
+    changes
+        Entries of its configuration.
 
     Raises
     ------
     TfpruneError
         If the layer cannot be copied.
     """
-    if isinstance(layer, keras.Model) and _has_shapes(layer):
-        return keras.models.clone_model(layer, clone_function=copied)
-    try:
-        config = {**layer.get_config(), **changes}
-        if changes:
-            # An array of constants would not fit the new width; weights are set anyway.
-            config |= {key: "zeros" for key, value in config.items() if _is_constant(key, value)}
-        if type(layer) is kl.Lambda:
-            # Its code runs in this process already, so copying it trusts nothing new.
-            return kl.Lambda.from_config(config, safe_mode=False)
-        return type(layer).from_config(config)
-    except (NotImplementedError, TypeError):
-        raise TfpruneError(
-            f"layer {describe(layer)} cannot be copied: its class needs a get_config that its "
-            "__init__ takes"
-        ) from None
 
+    def inside(part: Any, **changes: Any) -> Any:
+        if isinstance(part, keras.Model) and has_shapes(part):
+            return rebuild(part, inside, dtypes)
+        try:
+            return remade(part, changes, child=inside, rewrite=rewrite)
+        except ConfigError as error:
+            raise TfpruneError(
+                f"layer {describe(part)} cannot be copied: its class needs a get_config that its "
+                f"__init__ takes ({error})"
+            ) from None
 
-def _is_constant(key: str, value: Any) -> bool:
-    kind = value.get("class_name") if isinstance(value, dict) else None
-    return key.endswith("_initializer") and kind == "Constant"
+    # What makes weights of one width alone would fail at another; weights are set anyway.
+    starts = {} if isinstance(layer, keras.Model) else dict.fromkeys(fixed_starts(layer), "zeros")
+    return inside(layer, **starts, **changes)
 
 
 def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> None:
-    """Gives a layer's copy its weights, or others, and what is derived from them."""
+    """Gives a layer's copy its weights, or others, and what is derived from them.
+
+    The copy's initializers become those of the source where they are the user's own.
+    """
     target.set_weights(source.get_weights() if weights is None else weights)
+    if not isinstance(source, keras.Model):
+        hand_over_starts(source, target)
     for layer in [target, *getattr(target, "layers", [])]:
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()  # Normalization computes with values made from its weights.
@@ -98,19 +119,8 @@ def twin(model: keras.Model) -> keras.Model:
     for layer, other in pairs:
         if getattr(layer, "weights", None):
             copy_weights(layer, other)
-    if model.compiled:
-        compile_as(model, copy)
+    compile_as(model, copy)
     return copy
-
-
-def compile_as(model: keras.Model, other: keras.Model) -> None:
-    """Compiles another model with the settings of a compiled one; its optimizer starts anew."""
-    try:
-        other.compile_from_config(model.get_compile_config())
-    except (TypeError, ValueError):
-        # Losses of the user's own do not go through a config; the object itself does.
-        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
-        other.compile(optimizer, loss=model.loss)
 
 
 def is_nested(layer: Any) -> bool:
@@ -119,7 +129,7 @@ def is_nested(layer: Any) -> bool:
     return (
         isinstance(layer, keras.Model)
         and type(layer).__module__.split(".")[0] == "keras"
-        and _has_shapes(layer)
+        and has_shapes(layer)
     )
 
 

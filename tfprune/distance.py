@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import layers as kl
 
+from tfprune.compiling import only_loss
 from tfprune.convert import outputs_of
 from tfprune.copies import functional, is_nested
 from tfprune.errors import TfpruneError
@@ -211,6 +212,6 @@ def _kind(tensor: Any, calls: Sequence[Call]) -> str:
 
 def _from_logits(model: keras.Model) -> bool:
     """Whether a model of one output was compiled with a loss that takes logits of classes."""
-    loss = getattr(model, "loss", None) if model.compiled else None
+    loss = only_loss(model) if model.compiled else None
     kinds = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)
     return isinstance(loss, kinds) and bool(loss.get_config().get("from_logits"))

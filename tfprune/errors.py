@@ -1,4 +1,4 @@
-"""The one error that this package raises for something its user can mend."""
+"""The one error that this package raises for something its user can mend, and its warning."""
 
 
 class TfpruneError(ValueError):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfprune.choices import check_count
+from tfprune.compiling import fresh_optimizer, only_loss, starting_rate
 from tfprune.convert import outputs_of
 from tfprune.copies import functional, twin
 from tfprune.decisions import rules_of
@@ -82,8 +83,9 @@ class Lesson:
         if settings is not None and settings.compiled:
             self._optimizer = settings.optimizer
             y = part.y if len(answers) == 1 else None
-            if y is not None and _takes(settings.loss, y[:8], answers[0][:8]):
-                self._losses, self._targets = [keras.losses.get(settings.loss)], [y]
+            loss = only_loss(settings)
+            if y is not None and _takes(loss, y[:8], answers[0][:8]):
+                self._losses, self._targets = [keras.losses.get(loss)], [y]
 
     def loss(self, model: keras.Model) -> float:
         """A model's loss on these samples, as in inference."""
@@ -161,7 +163,7 @@ def _loss(kind: str, measure: Yardstick) -> tuple[Any, Any]:
 
 def _takes(loss: Any, labels: Any, outputs: Any) -> bool:
     """Whether a compiled loss makes finite numbers of these labels and outputs."""
-    if loss is None or isinstance(loss, (dict, list)):
+    if loss is None:
         return False
     try:
         values = keras.ops.convert_to_numpy(keras.losses.get(loss)(labels, outputs))
@@ -174,9 +176,5 @@ def _restarted(optimizer: Any, steps: int) -> Any:
     """An optimizer of the same settings, its rate from where it started down to 0."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
-    config = optimizer.get_config()
-    rate = config["learning_rate"]
-    if isinstance(rate, dict):
-        schedule = keras.optimizers.schedules.deserialize(rate)
-        rate = float(keras.ops.convert_to_numpy(schedule(0)))
-    return type(optimizer).from_config({**config, "learning_rate": cosine(float(rate), steps)})
+    schedule = cosine(starting_rate(optimizer), steps)
+    return fresh_optimizer(optimizer, learning_rate=schedule)

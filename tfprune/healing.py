@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ import keras
 import numpy as np
 
 from tfprune.choices import check_count, check_rate
+from tfprune.compiling import not_carried
+from tfprune.configs import config_of
 from tfprune.copies import functional, twin
 from tfprune.distance import Spread, graph_of, matches
-from tfprune.errors import TfpruneError
+from tfprune.errors import TfpruneError, TfpruneWarning
 from tfprune.fitting import Batch, batch_size_for, cosine, fit, shuffled
 from tfprune.inputs import Array, Samples, packed
 from tfprune.rounding import dense_kernels, rounded, rounded_call
@@ -109,6 +112,8 @@ def heal(
     # A new one, as the student's layers stand in several graphs by now.
     made = twin(model)
     made.set_weights(student.get_weights())
+    for note in not_carried(model, made):
+        warnings.warn(note, TfpruneWarning, stacklevel=2)
     return made
 
 
@@ -235,7 +240,7 @@ def _same(layer: Any, theirs: dict[str, Any]) -> bool:
     if (
         other is None
         or type(other) is not type(layer)
-        or str(other.get_config()) != str(layer.get_config())
+        or str(config_of(other)) != str(config_of(layer))
     ):
         return False
     ours = layer.get_weights()

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from tfprune.configs import Config
 from tfprune.copies import copied, copy_weights, rebuild
 
 HALF = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
@@ -62,9 +63,11 @@ def _is_other(layer: Any) -> bool:
 
 def _single(layer: Any) -> Any:
     """A copy of a layer, or of an operation, with float32 for the precisions in its config."""
-    config = layer.get_config()
-    changes = {key: _with_float32(key, value) for key, value in config.items()}
-    return copied(layer, **{key: new for key, new in changes.items() if new is not config[key]})
+
+    def rewrite(config: Config) -> Config:
+        return {key: _with_float32(key, value) for key, value in config.items()}
+
+    return copied(layer, rewrite=rewrite, dtypes=FLOAT32)
 
 
 def _with_float32(key: str, value: Any) -> Any:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers as kl
 
-from tfprune.copies import compile_as, copied, copy_weights, rebuild
+from tfprune.compiling import compile_as
+from tfprune.copies import copied, copy_weights, rebuild
 from tfprune.fold import Fold, absorb
 from tfprune.groups import Group, Read
 from tfprune.layers import ATTENDED, DEPTHWISE, READERS, SEPARABLE, Kernel, kernel_of, weights_of
@@ -74,8 +75,7 @@ def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model
     for layer, copy in copies:
         if getattr(layer, "weights", None):
             copy_weights(layer, copy, change.weights(layer, copy))
-    if model.compiled:
-        compile_as(model, smaller)
+    compile_as(model, smaller)
     return smaller
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from tfprune.configs import config_of
 from tfprune.errors import TfpruneError
 from tfprune.layers import activation_name, describe, is_operation
 
@@ -114,7 +115,7 @@ def translated(layer: Any) -> dict[str, Any]:
     if rule is None:
         raise refused(layer, "not one of the layers that can be carried")
     made: dict[str, Any] = {}
-    for key, value in layer.get_config().items():
+    for key, value in config_of(layer).items():
         if key in ("name", "trainable", "dtype") or key.endswith(_ENDINGS):
             continue
         if key.endswith("_constraint") and value is None:

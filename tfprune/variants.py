@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from tfprune.compat import check_compat
+from tfprune.compiling import compile_as
 from tfprune.compression import compress
 from tfprune.convert import convert_each, outputs_of, signature_names
-from tfprune.copies import compile_as
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick
 from tfprune.inputs import Array, check_inputs
@@ -133,7 +133,7 @@ class Workshop:
 
     def _once(self, wish: Wish) -> Made:
         request = self.request
-        result = self.pruner.prune(wish)
+        result = self.pruner.prune_as(wish)
         models, learnt = retrained(
             request, self.model, result.model, self.data, self.measure, say=self.say
         )
@@ -164,8 +164,7 @@ class Workshop:
             made = compress(
                 pruned, targets, x, sparsity=request.sparsity, clusters=request.cluster, **options
             )
-            if pruned.compiled:
-                compile_as(pruned, made)
+            compile_as(pruned, made)
             pruned = made
         if request.qat is None:
             return pruned, None
