@@ -28,12 +28,10 @@ from tfprune.errors import TfpruneError
 from tfprune.grid import grid
 from tfprune.journal import Journal, Row
 from tfprune.parts import prepare
-from tfprune.pruning import Pruner
 from tfprune.request import Request, checked
 from tfprune.sweep import run
 from tfprune.sweepplot import picture
 from tfprune.sweeptable import Sweep, to_csv, to_markdown
-from tfprune.wish import wish
 from tools.command import main
 from tools.export import export
 from tools.sweep import sweep
@@ -340,10 +338,10 @@ def test_what_was_measured_once_serves_every_pruning(rng):
     hidden = keras.layers.Dense(10, "tanh", name="second")(hidden)
     model = keras.Model(inputs, keras.layers.Dense(3, name="output")(hidden))
     x = rng.normal(size=(300, 6)).astype(np.float32)
-    known = Pruner(model, x, skip=["first"])
+    known = tfprune.Pruner(model, x, skip=["first"])
     ways = ({"remove": 0.5, "refit": 0}, {"threshold": 60}, {"remove": 0.3, "select": "span"})
     for how in (*ways, ways[0]):
-        ours = known.prune(wish(**how))
+        ours = known.prune(**how)
         anew = tfprune.prune(model, x, skip=["first"], **how)
         assert ours.layers == anew.layers
         assert ours.skipped == anew.skipped

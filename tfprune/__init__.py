@@ -16,13 +16,18 @@ from tfprune.errors import PruningWarning, TfpruneError
 if TYPE_CHECKING:
     from tfprune.convert import export
     from tfprune.healing import heal
-    from tfprune.pruning import PruneResult, prune
+    from tfprune.pruning import Pruner, PruneResult, prune
 
 __version__ = "0.1.0"
-__all__ = ["PruneResult", "PruningWarning", "TfpruneError", "export", "heal", "prune"]
+__all__ = [
+    "PruneResult", "Pruner", "PruningWarning", "TfpruneError", "export", "heal", "prune",
+]  # fmt: skip
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.
-_ROOMS = {"PruneResult": "pruning", "prune": "pruning", "export": "convert", "heal": "healing"}
+_ROOMS = {
+    "PruneResult": "pruning", "Pruner": "pruning", "prune": "pruning",
+    "export": "convert", "heal": "healing",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

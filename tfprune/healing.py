@@ -15,7 +15,7 @@ from tfprune.compiling import not_carried
 from tfprune.configs import config_of
 from tfprune.copies import functional, twin
 from tfprune.distance import Spread, graph_of, matches
-from tfprune.errors import TfpruneError, TfpruneWarning
+from tfprune.errors import TfpruneError, PruningWarning
 from tfprune.fitting import Batch, batch_size_for, cosine, fit, shuffled
 from tfprune.inputs import Array, Samples, packed
 from tfprune.rounding import dense_kernels, rounded, rounded_call
@@ -113,7 +113,7 @@ def heal(
     made = twin(model)
     made.set_weights(student.get_weights())
     for note in not_carried(model, made):
-        warnings.warn(note, TfpruneWarning, stacklevel=2)
+        warnings.warn(note, PruningWarning, stacklevel=2)
     return made
 
 

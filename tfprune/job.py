@@ -107,6 +107,8 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         else:
             ready, tried = within_drop(workshop, request.wish, request.max_drop)
         result, models = ready.result, ready.models
+        for note in result.notes:
+            say(f"WARNING: {note}")
         pruned_name = about["name"] + request.suffix
         models["pruned"].save(stage / f"{pruned_name}.keras")
         names = {"finetuned": f"{about['name']}_finetuned", "pruned": pruned_name}
@@ -302,7 +304,6 @@ def _draw(result: PruneResult, artifacts: Sequence[Artifact], folder: Path) -> N
     first = {layer.group or layer.name: layer for layer in reversed(result.layers)}
     for layer in reversed(first.values()):
         stem = layer.name.replace("/", "_")
-        threshold = result.threshold if result.by_degrees else None
-        plots.angle_histogram(layer, threshold, folder / f"{stem}_angles.png")
+        plots.angle_histogram(layer, result.threshold, folder / f"{stem}_angles.png")
         plots.angle_map(layer, folder / f"{stem}_angle_map.png")
     plots.bytes_against_score(artifacts, folder / "bytes_against_score.png")

@@ -72,7 +72,7 @@ def manifest(
         "scoring": scoring,
         "model": model,
         "prune": {
-            "threshold_degrees": result.threshold if result.by_degrees else None,
+            "threshold_degrees": result.threshold,
             "remove": result.remove,
             "budget": None if result.reached is None else asdict(result.reached),
             "max_drop": max_drop,
@@ -94,6 +94,7 @@ def manifest(
                 for layer in result.layers
             ],
             "skipped": [asdict(skipped) for skipped in result.skipped],
+            **({"notes": list(result.notes)} if result.notes else {}),
         },
         **({"compression": compression} if compression else {}),
         "training": [asdict(trained) for trained in training],

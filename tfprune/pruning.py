@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 
-from tfprune.choices import check_centre, check_refit
+from tfprune.choices import DEGREES, check_centre, check_refit
+from tfprune.compiling import not_carried
 from tfprune.errors import PruningWarning
 from tfprune.evidence import chosen, in_span, nowhere_empty
 from tfprune.fold import FOLDS, Scheme, intake
-from tfprune.moments import Array
 from tfprune.records import LayerResult, Reached, Skipped
 from tfprune.refit import refit as refit_survivors
 from tfprune.report import layer_table
+from tfprune.results import layer_results
 from tfprune.safe_gradients import newly_unsafe
 from tfprune.select import Selection
 from tfprune.shrink import Cut, shrink
@@ -38,8 +38,8 @@ class PruneResult:
         The layers that were looked at, in the model's order.
     skipped : tuple of Skipped
         The layers of the kinds asked for that were left alone, and why.
-    threshold : float
-        Degrees.
+    threshold : float or None
+        Degrees, where a threshold chose the units.
     centre : str
         The point about which angles were measured; ``auto`` as what it meant for the fold.
     fold : str
@@ -51,18 +51,22 @@ class PruneResult:
         By what units were chosen.
     reached : Reached or None
         How far a budget was met, where there was one.
+    notes : tuple of str
+        What is to be known of the smaller model, such as what it lacks of the original's compile
+        settings, and what to do, a line each; told as :class:`tfprune.PruningWarning` as well.
     """
 
     model: keras.Model
     layers: tuple[LayerResult, ...]
     skipped: tuple[Skipped, ...]
-    threshold: float
+    threshold: float | None
     centre: str
     fold: str
     remove: float | None = None
     refit: int = 0
     select: str = "angle"
     reached: Reached | None = None
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return layer_table(self.layers, self.skipped)
@@ -70,13 +74,13 @@ class PruneResult:
     @property
     def by_degrees(self) -> bool:
         """Whether a threshold chose the units."""
-        return self.remove is None and self.reached is None
+        return self.threshold is not None
 
 
 def prune(
     model: keras.Model,
     x: Any,
-    threshold: float = 30,
+    threshold: float = DEGREES,
     *,
     remove: float | None = None,
     target_params: float | str | None = None,
@@ -171,11 +175,34 @@ def prune(
     pruner = Pruner(
         model, x, layers=layers, skip=skip, centre=centre, batch_size=batch_size, progress=progress
     )
-    return pruner.prune(asked)
+    return _warned(pruner.prune_as(asked))
+
+
+def _warned(result: PruneResult) -> PruneResult:
+    """The result, its notes told as warnings to who called the function that called this one."""
+    for note in result.notes:
+        warnings.warn(note, PruningWarning, stacklevel=3)
+    return result
 
 
 class Pruner:
-    """A model measured once, to be pruned in several ways; arguments as of :func:`prune`."""
+    """A model measured once, to be pruned in several ways.
+
+    >>> pruner = tfprune.Pruner(model, x, layers="all")  # doctest: +SKIP
+    >>> half = pruner.prune(remove=0.5)  # doctest: +SKIP
+    >>> careful = pruner.prune(threshold=10)  # doctest: +SKIP
+
+    Parameters
+    ----------
+    model, x, layers, skip, centre, batch_size, progress
+        As of :func:`tfprune.prune`. The model must not be changed in between.
+
+    Raises
+    ------
+    TfpruneError
+        If an argument is not as there, a layer does not exist, the data does not fit the model, or
+        weights, data or activations are NaN or infinite.
+    """
 
     def __init__(
         self,
@@ -198,8 +225,48 @@ class Pruner:
         self._surveys = {first: self._survey}
         self._ladders: dict[bool, Ladder] = {}
 
-    def prune(self, wish: Wish) -> PruneResult:
+    def prune(
+        self,
+        threshold: float = DEGREES,
+        *,
+        remove: float | None = None,
+        target_params: float | str | None = None,
+        target_macs: float | str | None = None,
+        target_bytes: float | str | None = None,
+        select: str | None = None,
+        fold: str = "least-squares",
+        refit: int | None = None,
+        scheme: str = "int8",
+        file_batch: int | None = 1,
+        file_compat: bool = False,
+        seed: int = 0,
+    ) -> PruneResult:
         """A smaller model; the one that was measured stays as it is.
+
+        Parameters
+        ----------
+        threshold, remove, target_params, target_macs, target_bytes, select, fold, refit, scheme, \
+file_batch, file_compat, seed
+            As of :func:`tfprune.prune`, whose result this is for the same arguments.
+
+        Returns
+        -------
+        PruneResult
+
+        Raises
+        ------
+        TfpruneError
+            If an argument is not as there, or a target cannot be reached.
+        """
+        asked = wish(
+            threshold, remove=remove, target_params=target_params, target_macs=target_macs,
+            target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
+            file_batch=file_batch, file_compat=file_compat, seed=seed,
+        )  # fmt: skip
+        return _warned(self.prune_as(asked))
+
+    def prune_as(self, wish: Wish) -> PruneResult:
+        """A smaller model by what was checked before; what it lacks stands in its notes alone.
 
         Raises
         ------
@@ -224,7 +291,7 @@ class Pruner:
             ]
         smaller = built(selections)
         pairs = list(zip(seen.groups, selections, strict=True))
-        results = [result for pair in pairs for result in _results(*pair, wish.select)]
+        results = [result for pair in pairs for result in layer_results(*pair, wish.select)]
         shrunk = [one.group for one, chosen in pairs if len(chosen.kept) < chosen.units]
         wanted = wish.by_count and wish.fold == "least-squares"
         steps = check_refit(wish.refit, wanted, len(shrunk))
@@ -233,26 +300,26 @@ class Pruner:
                 smaller, seen.model, shrunk, {layer.name: layer.kept for layer in results},
                 samples=seen.samples, iterations=steps, progress=self._progress,
             )  # fmt: skip
+        notes = list(not_carried(seen.model, smaller))
         unsafe = newly_unsafe(smaller, seen.model)
         if unsafe:
-            warnings.warn(
+            notes.append(
                 f"training the pruned model may end the process: {', '.join(unsafe)} now reads "
                 "fewer than 16 channels with a stride, which TensorFlow's oneDNN kernels get "
-                "wrong; set TF_ENABLE_ONEDNN_OPTS=0 before TensorFlow is imported",
-                PruningWarning,
-                stacklevel=2,
+                "wrong; set TF_ENABLE_ONEDNN_OPTS=0 before TensorFlow is imported"
             )
         return PruneResult(
             model=smaller,
             layers=tuple(results),
             skipped=seen.skipped,
-            threshold=wish.degrees,
+            threshold=None if wish.by_count else wish.degrees,
             centre=str(centre),
             fold=wish.fold,
             remove=wish.share,
             refit=steps,
             select=wish.select,
             reached=reached,
+            notes=tuple(notes),
         )
 
     @property
@@ -317,51 +384,3 @@ def _cuts(seen: Survey, selections: Sequence[Selection], folds: Scheme) -> list[
         taken = intake(selection, folds.merge_incoming)
         made.append(Cut(one.group, selection.kept, taken, told))
     return made
-
-
-_WHY = {
-    "effect": "of least effect",
-    "span": "in the span of the others",
-    "angle": "of the closest pairs",
-    "magnitude": "of least magnitude",
-    "random": "at random",
-}
-
-
-def _results(seen: Seen, selection: Selection, by: str) -> list[LayerResult]:
-    made = []
-    group, between, samples = seen.group, seen.angles, seen.samples
-    shown = between.astype(np.float32)
-    together = len(group.makers) > 1
-    for name, units in group.makers.items():
-        note = ""
-        if set(selection.rescued) & set(units.tolist()):
-            note = "one unit kept: a layer needs one"
-        elif samples <= selection.units:
-            note = f"WARNING: only {samples} samples for {selection.units} units"
-        elif selection.least:
-            note = f"{len(selection.least)} {_WHY[by]}"
-        elif len(selection.kept) == selection.units > 1:
-            note = f"closest pair at {_closest(between):.1f} degrees"
-        made.append(
-            LayerResult(
-                name=name,
-                units_before=len(units),
-                units_after=int(np.isin(units, selection.kept).sum()),
-                similar=int(np.isin(units, list(selection.similar)).sum()),
-                complementary=int(np.isin(units, list(selection.complementary)).sum()),
-                constant=int(np.isin(units, selection.constant).sum()),
-                kept=np.flatnonzero(np.isin(units, selection.kept)),
-                angles=shown,
-                group=group.name if together else "",
-                note=note,
-            )
-        )
-    return made
-
-
-def _closest(between: Array) -> float:
-    """Degrees between the pair of units that is nearest to similar or complementary."""
-    pairs = np.minimum(between, 180 - between)
-    np.fill_diagonal(pairs, np.nan)
-    return float(np.nanmin(pairs))

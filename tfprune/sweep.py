@@ -211,7 +211,7 @@ class _Bench:
             refit=point.refit,
             seed=self._request.seed,
         )
-        result = self._pruner.prune(asked)
+        result = self._pruner.prune_as(asked)
         before, after = (
             sum(getattr(layer, f"units_{when}") for layer in result.layers)
             for when in ("before", "after")

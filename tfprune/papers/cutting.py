@@ -14,7 +14,6 @@ from tfprune.litert import LiteModel
 from tfprune.papers.bench import Bench
 from tfprune.papers.study import Experiment
 from tfprune.pruning import PruneResult
-from tfprune.wish import wish
 
 Array = npt.NDArray[np.float32]
 # The package's own rule and fold; the study's is in its file.
@@ -44,7 +43,7 @@ def cut(bench: Bench, name: str, experiment: Experiment, fold: str) -> Cut:
     what += [settings[key] for key in ("on", "centre", "degrees")]
 
     def make() -> Cut:
-        result = pruner.prune(wish(settings["degrees"], fold=fold))
+        result = pruner.prune(settings["degrees"], fold=fold)
         return Cut(result, zeroed(bench.trained(name, experiment).model, result))
 
     return bench.once(["cut", *what], make)
