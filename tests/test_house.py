@@ -22,7 +22,7 @@ ROOMS = [
     "baseline", "history", "moments", "threads", "select", "fold", "effect", "request",
     "findings", "grid",
     "pareto", "journal", "sweeptable", "report", "inputs", "labels", "features", "readings",
-    "layers", "configs", "compiling",
+    "layers", "configs", "compiling", "subclasses",
     "copies", "safe_gradients", "ledger", "trace", "groups", "costs", "widths", "measure",
     "shrink",
     "precision", "refit", "evidence", "survey", "litert", "tflm", "flatbuffer", "compact", "int4",

@@ -15,7 +15,7 @@ def compile_as(model: keras.Model, other: keras.Model) -> None:
 
     Losses, their weights and functions are the user's own objects. The optimizer and metrics that
     are objects are new ones of the same configuration; a metric that cannot be made anew is left
-    out, and without an optimizer the other model stays as it is: see :func:`not_carried`.
+    out, and without an optimizer the other model stays as it is: see :func:`not_compiled`.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def only_loss(model: keras.Model) -> Any:
     return losses[0] if len(losses) == 1 else None
 
 
-def not_carried(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
+def not_compiled(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
     """What of a model's compile settings another one that was compiled like it does not have."""
     if not model.compiled:
         return ()

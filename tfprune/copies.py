@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import keras
 from keras import layers as kl
 
-from tfprune.compiling import compile_as
+from tfprune.compiling import compile_as, not_compiled
 from tfprune.configs import Config, ConfigError, fixed_starts, hand_over_starts, remade
 from tfprune.errors import TfpruneError
 from tfprune.layers import describe
+from tfprune.subclasses import as_class_of, not_kept
 
 
 def functional(model: keras.Model) -> keras.Model:
@@ -123,6 +125,17 @@ def twin(model: keras.Model) -> keras.Model:
     return copy
 
 
+def lost(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
+    """What a copy of a model lacks that the model has, and what to do, a line each."""
+    inner = {layer.name: layer for layer in other.layers}
+    inside = [
+        not_kept(layer, inner[layer.name])
+        for layer in model.layers
+        if isinstance(layer, keras.Model) and layer.name in inner
+    ]
+    return (*not_kept(model, other), *chain.from_iterable(inside), *not_compiled(model, other))
+
+
 def is_nested(layer: Any) -> bool:
     """Whether a layer is a Sequential or Functional model, which can be looked into."""
     # Exactly Keras' own: a subclass may do anything.
@@ -147,6 +160,9 @@ def rebuild(
 ) -> keras.Model:
     """A model of the same kind over new layers, not compiled, inputs under their old names.
 
+    It is of the same class, the user's own too where that can be made: see
+    :func:`tfprune.subclasses.as_class_of`.
+
     Parameters
     ----------
     model : keras.Model
@@ -158,7 +174,9 @@ def rebuild(
     fresh = _fresh(model, dtypes or {})
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     inputs = keras.tree.map_structure(fresh, structure)
-    return _rebuild(model, inputs, change, dtypes or {}, {})
+    layers: dict[int, Any] = {}
+    copy = _rebuild(model, inputs, change, dtypes or {}, layers)
+    return as_class_of(model, copy, layers)
 
 
 def _fresh(model: keras.Model, dtypes: Mapping[str, str]) -> Callable[..., Any]:
@@ -180,21 +198,24 @@ def _rebuild(
     dtypes: Mapping[str, str],
     made: dict[int, Any],
 ) -> keras.Model:
+    nested: set[int] = set()
+
     def new(layer: Any) -> Any:
         if is_nested(layer):
+            nested.add(id(layer))
             return layer  # Rebuilt where it is called: only then its inputs are known.
         if id(layer) not in made:
             made[id(layer)] = change(layer)
         return made[id(layer)]
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if not is_nested(layer):
+        if id(layer) not in nested:  # The copy of a model of another class may look like one.
             return layer(*args, **kwargs)
         if id(layer) not in made:
             given = keras.tree.flatten(args[0] if args else kwargs["inputs"])
             fresh = map(_fresh(layer, dtypes), layer.inputs, given)
-            chain = isinstance(layer, keras.Sequential)
-            structure = layer.inputs[0] if chain else layer.input
+            sequential = isinstance(layer, keras.Sequential)
+            structure = layer.inputs[0] if sequential else layer.input
             own = keras.tree.pack_sequence_as(structure, list(fresh))
             made[id(layer)] = _rebuild(layer, own, change, dtypes, made)
         return made[id(layer)](*args, **kwargs)

@@ -11,14 +11,14 @@ import keras
 import numpy as np
 
 from tfprune.choices import check_count, check_rate
-from tfprune.compiling import not_carried
 from tfprune.configs import config_of
-from tfprune.copies import functional, twin
+from tfprune.copies import functional, lost, twin
 from tfprune.distance import Spread, graph_of, matches
 from tfprune.errors import TfpruneError, PruningWarning
 from tfprune.fitting import Batch, batch_size_for, cosine, fit, shuffled
 from tfprune.inputs import Array, Samples, packed
 from tfprune.rounding import dense_kernels, rounded, rounded_call
+from tfprune.subclasses import check_call
 
 LEARNING_RATE = 0.005
 # Samples that go through the teacher, or the layers in front, at a time.
@@ -92,6 +92,7 @@ def heal(
         raise TfpruneError(f"bits: expected a whole number from 2 to 8 or None, received {bits!r}")
     _check_pair(model, teacher)
     samples = Samples(model, x)
+    check_call(model, samples.head)
     size = size or batch_size_for(samples.total or 0)
     student = twin(model)
     head, tail = _parted(student, teacher)
@@ -112,7 +113,7 @@ def heal(
     # A new one, as the student's layers stand in several graphs by now.
     made = twin(model)
     made.set_weights(student.get_weights())
-    for note in not_carried(model, made):
+    for note in lost(model, made):
         warnings.warn(note, PruningWarning, stacklevel=2)
     return made
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from tfprune.choices import DEGREES, check_centre, check_refit
-from tfprune.compiling import not_carried
+from tfprune.copies import lost
 from tfprune.errors import PruningWarning
 from tfprune.evidence import chosen, in_span, nowhere_empty
 from tfprune.fold import FOLDS, Scheme, intake
@@ -300,7 +300,7 @@ file_batch, file_compat, seed
                 smaller, seen.model, shrunk, {layer.name: layer.kept for layer in results},
                 samples=seen.samples, iterations=steps, progress=self._progress,
             )  # fmt: skip
-        notes = list(not_carried(seen.model, smaller))
+        notes = list(lost(seen.model, smaller))
         unsafe = newly_unsafe(smaller, seen.model)
         if unsafe:
             notes.append(

@@ -21,6 +21,7 @@ from tfprune.measure import measure
 from tfprune.moments import Array, Moments
 from tfprune.readings import Trace
 from tfprune.records import Skipped
+from tfprune.subclasses import check_call
 from tfprune.trace import trace
 
 # Fewer make every two vectors look alike.
@@ -103,6 +104,7 @@ def survey(
     data = Samples(model, x)
     if batch_size < 1:
         raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
+    check_call(model, data.head)
     _check_copy(model, traced, data.head)
     groups, skipped = _choose(groups_of(traced), layers, skip)
     if layers is None or isinstance(layers, str):

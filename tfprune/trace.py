@@ -40,6 +40,7 @@ class _Tracer(Ledger):
         super().__init__(model)
         self.prefix = ""
         self.copies: dict[int, Any] = {}
+        self.nested: set[int] = set()
         self.marked: dict[int, tuple[keras.Model, list[Any]]] = {}
         self.ends: dict[int, Any] = {}
         self.inner: list[tuple[str, Any]] = []
@@ -61,6 +62,7 @@ class _Tracer(Ledger):
 
     def _copied(self, layer: Any) -> Any:
         if is_nested(layer) or id(layer) in self.ends:
+            self.nested.add(id(layer))
             return layer
         if id(layer) in self.copies:
             return self.copies[id(layer)]
@@ -83,7 +85,7 @@ class _Tracer(Ledger):
             self.ends[id(layer)] = args[0]
             return args[0]
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
-        if is_nested(layer):
+        if id(layer) in self.nested:  # The copy of a model of another class may look like one.
             given = args[0] if args else kwargs["inputs"]
             return self._enter(layer, keras.tree.flatten(given))
         self.args, self.kwargs = args, kwargs  # For the few that ask what is what.
