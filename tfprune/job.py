@@ -39,6 +39,7 @@ from tfprune.search import check_classes, within_drop
 from tfprune.staging import staging
 from tfprune.survey import check_enough, check_weights
 from tfprune.testset import TestSet, check_test_count, drawn
+from tfprune.unfollowed import unfollowed
 from tfprune.variants import Workshop, asked
 
 
@@ -243,9 +244,10 @@ def _checked(request: Request, model: keras.Model, data: Dataset) -> tuple[list[
 def _check_names(request: Request, model: keras.Model) -> None:
     """Tells layers that do not exist before the work, not after."""
     names = [path for path, layer in walk(model) if type(layer) in MAKERS]
+    closed = [one.name for one in unfollowed(model)]
     asked = () if isinstance(request.layers_to_prune, str) else request.layers or ()
     for name in (*asked, *request.skip):
-        if name not in names:
+        if name not in (*names, *closed):
             raise TfpruneError(
                 f"layer {name!r} is not a Dense or convolution layer of the model; "
                 f"these are: {', '.join(names)}"

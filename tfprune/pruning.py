@@ -14,7 +14,7 @@ from tfprune.copies import lost
 from tfprune.errors import PruningWarning
 from tfprune.evidence import chosen, in_span, nowhere_empty
 from tfprune.fold import FOLDS, Scheme, intake
-from tfprune.records import LayerResult, Reached, Skipped
+from tfprune.records import LayerResult, Other, Reached, Skipped
 from tfprune.refit import refit as refit_survivors
 from tfprune.report import layer_table
 from tfprune.results import layer_results
@@ -37,7 +37,8 @@ class PruneResult:
     layers : tuple of LayerResult
         The layers that were looked at, in the model's order.
     skipped : tuple of Skipped
-        The layers of the kinds asked for that were left alone, and why.
+        The layers of the kinds asked for that were left alone, and why; with ``layers="all"`` every
+        layer that makes units and is not pruned.
     threshold : float or None
         Degrees, where a threshold chose the units.
     centre : str
@@ -54,6 +55,10 @@ class PruneResult:
     notes : tuple of str
         What is to be known of the smaller model, such as what it lacks of the original's compile
         settings, and what to do, a line each; told as :class:`tfprune.PruningWarning` as well.
+    others : tuple of Other
+        Layers with units of kinds that were not asked for, or that are never pruned.
+    asked : str
+        ``dense``, ``conv``, ``all``, or ``named``.
     """
 
     model: keras.Model
@@ -67,9 +72,11 @@ class PruneResult:
     select: str = "angle"
     reached: Reached | None = None
     notes: tuple[str, ...] = ()
+    others: tuple[Other, ...] = ()
+    asked: str = "dense"
 
     def __str__(self) -> str:
-        return layer_table(self.layers, self.skipped)
+        return layer_table(self.layers, self.skipped, self.others, self.asked)
 
     @property
     def by_degrees(self) -> bool:
@@ -320,6 +327,8 @@ file_batch, file_compat, seed
             select=wish.select,
             reached=reached,
             notes=tuple(notes),
+            others=seen.others,
+            asked=seen.asked,
         )
 
     @property

@@ -51,6 +51,25 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Other:
+    """A layer with units that was left alone because its kind was not asked for.
+
+    Attributes
+    ----------
+    name : str
+        Its path.
+    layer : str
+        The name of its class.
+    prunable : bool
+        Whether another ``layers`` would look at it.
+    """
+
+    name: str
+    layer: str
+    prunable: bool
+
+
+@dataclass(frozen=True)
 class Reached:
     """How far a budget was met.
 

@@ -8,12 +8,34 @@ from typing import Any
 from tabulate import tabulate
 
 from tfprune.escapes import plain
-from tfprune.records import Artifact, FailedFile, LayerResult, Reached, Skipped
+from tfprune.records import Artifact, FailedFile, LayerResult, Other, Reached, Skipped
 from tfprune.wish import COUNTED
 
+# Names of layers that a line shows of each class, at most.
+NAMED = 3
+# What a word for --layers asks for, where there is none and where all were skipped.
+_ASKED = {
+    "dense": ("Dense layer", "the model has no Dense layer"),
+    "conv": ("convolution", "the model has no convolution"),
+    "all": ("layer with units", "the model has no layer with units"),
+}
 
-def layer_table(layers: Sequence[LayerResult], skipped: Sequence[Skipped]) -> str:
-    """What became of each layer, with a total row."""
+
+def layer_table(
+    layers: Sequence[LayerResult],
+    skipped: Sequence[Skipped],
+    others: Sequence[Other] = (),
+    asked: str = "dense",
+) -> str:
+    """What became of each layer, with a total row.
+
+    Parameters
+    ----------
+    layers, skipped, others
+        As of :class:`tfprune.PruneResult`.
+    asked : str
+        ``dense``, ``conv``, ``all``, or anything else for layers that were named.
+    """
     head = ["layer", "units", "kept", "similar", "complementary", "constant", "skipped"]
     rows: list[list[Any]] = [
         [
@@ -27,14 +49,26 @@ def layer_table(layers: Sequence[LayerResult], skipped: Sequence[Skipped]) -> st
     if layers:
         share = 100 * (totals[0] - totals[1]) / totals[0]
         rows.append(["total", *totals, f"{share:.1f} % of units removed"])
-    table = tabulate(_shown(rows), head, disable_numparse=False, missingval="-")
+    lines = [tabulate(_shown(rows), head, disable_numparse=False, missingval="-")]
     if not layers:
-        table += (
-            "\nnothing to prune: every Dense layer was skipped"
-            if skipped
-            else ("\nnothing to prune: the model has no Dense layer")
-        )
-    return table
+        what, none = _ASKED.get(asked, ("layer asked for", "no layer was asked for"))
+        lines.append(f"nothing to prune: {f'every {what} was skipped' if skipped else none}")
+    for prunable, why in ((True, "not asked for"), (False, "never pruned")):
+        there = [other for other in others if other.prunable == prunable]
+        if there:
+            lines.append(f"also there, {why}: {_by_class(there)}")
+    return "\n".join(lines)
+
+
+def _by_class(others: Sequence[Other]) -> str:
+    """How many layers of which class, and the first of their names."""
+    classes: dict[str, list[str]] = {}
+    for other in others:
+        classes.setdefault(other.layer, []).append(plain(other.name))
+    return ", ".join(
+        f"{len(names)} {plain(kind)} ({', '.join([*names[:NAMED], *['...'] * (len(names) > NAMED)])})"
+        for kind, names in classes.items()
+    )
 
 
 def file_table(artifacts: Sequence[Artifact]) -> str:
@@ -90,6 +124,8 @@ def job_report(
     training: Sequence[dict[str, Any]] = (),
     *,
     failed: Sequence[FailedFile] = (),
+    others: Sequence[Other] = (),
+    asked: str = "dense",
     reached: Reached | None = None,
     microcontrollers: dict[str, Any] | None = None,
 ) -> str:
@@ -113,7 +149,7 @@ def job_report(
             f"{reached.reached:,} of {reached.whole:,} ({reached.reached / reached.whole:.1%}), "
             f"{reached.why}"
         )
-    tables = [layer_table(layers, skipped), file_table(artifacts)]
+    tables = [layer_table(layers, skipped, others, asked), file_table(artifacts)]
     missing = "\n".join(
         ["not written:", *(plain(f"  {one.file}, {one}") for one in failed)] if failed else []
     )

@@ -16,13 +16,13 @@ from tfprune.errors import TfpruneError
 from tfprune.evidence import View, evidence, view
 from tfprune.groups import Group, Read, groups_of
 from tfprune.inputs import Samples, packed
-from tfprune.layers import CONVOLUTIONS, SEPARABLE, describe
 from tfprune.measure import measure
 from tfprune.moments import Array, Moments
 from tfprune.readings import Trace
-from tfprune.records import Skipped
+from tfprune.records import Other, Skipped
 from tfprune.subclasses import check_call
 from tfprune.trace import trace
+from tfprune.unfollowed import Unfollowed, unfollowed
 
 # Fewer make every two vectors look alike.
 LEAST_SAMPLES = 8
@@ -69,6 +69,8 @@ class Survey:
     samples: Samples
     groups: tuple[Seen, ...]
     skipped: tuple[Skipped, ...]
+    others: tuple[Other, ...] = ()
+    asked: str = "dense"
 
     def about(self, centre: str | float) -> Survey:
         """The same with angles about another centre."""
@@ -106,9 +108,8 @@ def survey(
         raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
     check_call(model, data.head)
     _check_copy(model, traced, data.head)
-    groups, skipped = _choose(groups_of(traced), layers, skip)
-    if layers is None or isinstance(layers, str):
-        skipped += tuple(_nested(model, KINDS[layers or "dense"]))
+    closed = unfollowed(model)
+    groups, skipped, others = _choose(traced, closed, layers, skip)
     reads = [read for group in groups for read in group.reads]
     moments = iter(measure(traced, reads, data, batch_size, progress) if reads else [])
     seen = []
@@ -116,7 +117,8 @@ def survey(
         measured = [(read, next(moments)) for read in group.reads]
         seen.append(seen_from(group, measured, centre))
         check_enough(seen[-1].samples)
-    return Survey(model, traced, data, tuple(seen), skipped)
+    asked = (layers or "dense") if layers is None or isinstance(layers, str) else "named"
+    return Survey(model, traced, data, tuple(seen), skipped, others, asked)
 
 
 def check_enough(samples: int) -> None:
@@ -158,33 +160,26 @@ def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray
             )
 
 
-def _nested(model: keras.Model, kinds: set[str]) -> list[Skipped]:
-    """Layers inside wrappers and models of the user's own, which are not looked into."""
-    found = []
-    for path, layer in walk(model):
-        wrapper = not isinstance(layer, keras.Model)
-        for inner in [getattr(layer, "layer", None)] if wrapper else layer.layers:
-            kind = {keras.layers.Dense: "dense"}.get(type(inner)) or (
-                "conv" if type(inner) in (*CONVOLUTIONS, *SEPARABLE) else ""
-            )
-            if inner is not None and kind in kinds:
-                reason = f"inside {describe(layer)}, which is not looked into"
-                found.append(Skipped(f"{path}/{inner.name}", reason))
-    return found
-
-
 def _choose(
-    groups: Sequence[Group], layers: str | Sequence[str] | None, skip: Sequence[str]
-) -> tuple[list[Group], tuple[Skipped, ...]]:
-    """The groups to prune, and the layers that stay with the reason."""
+    traced: Trace,
+    closed: Sequence[Unfollowed],
+    layers: str | Sequence[str] | None,
+    skip: Sequence[str],
+) -> tuple[list[Group], tuple[Skipped, ...], tuple[Other, ...]]:
+    """The groups to prune, the layers that stay with the reason, and those not asked for."""
+    groups = groups_of(traced)
     kinds = {name: kind for group in groups for name, kind in group.kinds.items()}
-    if layers is None or isinstance(layers, str):
-        wanted = KINDS[check_choice("layers", layers or "dense", KINDS)]
-        asked = [name for name, kind in kinds.items() if kind in wanted]
+    by_kind = layers is None or isinstance(layers, str)
+    if by_kind:
+        word = check_choice("layers", str(layers or "dense"), KINDS)
+        asked = [name for name, kind in kinds.items() if kind in KINDS[word]]
+        # Those of no such kind are named one by one where everything was asked for.
+        named = [one.name for one in closed if one.kind in KINDS[word] or word == "all"]
     else:
-        asked = list(layers)
+        asked = list(layers or ())
+        named = [one.name for one in closed if one.name in asked]
     for name in [*asked, *skip]:
-        if name not in kinds:
+        if name not in kinds and name not in {one.name for one in closed}:
             known = ", ".join(kinds) or "none"
             raise TfpruneError(
                 f"layer {name!r} is not a Dense or convolution layer of the model; "
@@ -197,13 +192,23 @@ def _choose(
         if mine == list(group.makers) and group.blocked is None:
             chosen.append(group)
             continue
-        others = [name for name in group.makers if name not in mine]
-        apart = f"goes together with {', '.join(others)}, which was not asked for"
+        rest = [name for name in group.makers if name not in mine]
+        apart = f"goes together with {', '.join(rest)}, which was not asked for"
         for name in group.makers:
             if name in skip:
                 skipped.append(Skipped(name, "asked to skip"))
             elif name in asked:
                 skipped.append(Skipped(name, group.blocked or apart))
-            elif layers is not None and kinds[name] in {kinds[other] for other in asked}:
+            elif layers is not None and kinds[name] in {kinds.get(other) for other in asked}:
                 skipped.append(Skipped(name, group.blocked or "not among the layers asked for"))
-    return chosen, tuple(skipped)
+    for one in closed:
+        if one.name in skip or one.name in named:
+            skipped.append(Skipped(one.name, "asked to skip" if one.name in skip else one.reason))
+    told = {name for group in chosen for name in group.makers} | {one.name for one in skipped}
+    others = [
+        Other(name, type(traced.layers[name]).__name__, prunable=True)
+        for name in kinds
+        if name not in told
+    ]
+    others += [Other(one.name, one.layer, prunable=False) for one in closed if one.name not in told]
+    return chosen, tuple(skipped), tuple(others)

@@ -134,6 +134,8 @@ def export(
             made["dataset"],
             made["training"],
             failed=outcome.failed,
+            others=result.others,
+            asked=result.asked,
             reached=result.reached,
             microcontrollers=made.get("microcontrollers"),
         ),
