@@ -78,16 +78,16 @@ def copied(
         if isinstance(part, keras.Model) and has_shapes(part):
             return rebuild(part, inside, dtypes)
         try:
-            return remade(part, changes, child=inside, rewrite=rewrite)
+            # What makes weights of one width alone would fail at another; weights are set anyway.
+            starts = dict.fromkeys(fixed_starts(part), "zeros") if part is layer else {}
+            return remade(part, {**starts, **changes}, child=inside, rewrite=rewrite)
         except ConfigError as error:
             raise TfpruneError(
                 f"layer {describe(part)} cannot be copied: its class needs a get_config that its "
                 f"__init__ takes ({error})"
             ) from None
 
-    # What makes weights of one width alone would fail at another; weights are set anyway.
-    starts = {} if isinstance(layer, keras.Model) else dict.fromkeys(fixed_starts(layer), "zeros")
-    return inside(layer, **starts, **changes)
+    return inside(layer, **changes)
 
 
 def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> None:
