@@ -12,7 +12,7 @@ from keras import layers as kl
 
 import tfprune
 from tests.graphs import chain
-from tfprune import TfpruneError, PruningWarning
+from tfprune import PruningWarning, TfpruneError
 
 README = Path(__file__).parent.parent / "README.md"
 

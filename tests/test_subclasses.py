@@ -10,7 +10,7 @@ import pytest
 from keras import layers as kl
 
 import tfprune
-from tfprune import TfpruneError, PruningWarning
+from tfprune import PruningWarning, TfpruneError
 from tfprune.copies import twin
 
 ops = keras.ops

@@ -14,7 +14,7 @@ from tfprune.choices import check_count, check_rate
 from tfprune.configs import config_of
 from tfprune.copies import functional, lost, twin
 from tfprune.distance import Spread, graph_of, matches
-from tfprune.errors import TfpruneError, PruningWarning
+from tfprune.errors import PruningWarning, TfpruneError
 from tfprune.fitting import Batch, batch_size_for, cosine, fit, shuffled
 from tfprune.inputs import Array, Samples, packed
 from tfprune.rounding import dense_kernels, rounded, rounded_call

@@ -64,9 +64,9 @@ def _by_class(others: Sequence[Other]) -> str:
     """How many layers of which class, and the first of their names."""
     classes: dict[str, list[str]] = {}
     for other in others:
-        classes.setdefault(other.layer, []).append(plain(other.name))
+        classes.setdefault(plain(other.layer), []).append(plain(other.name))
     return ", ".join(
-        f"{len(names)} {plain(kind)} ({', '.join([*names[:NAMED], *['...'] * (len(names) > NAMED)])})"
+        f"{len(names)} {kind} ({', '.join([*names[:NAMED], *['...'] * (len(names) > NAMED)])})"
         for kind, names in classes.items()
     )
 

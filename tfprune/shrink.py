@@ -12,6 +12,7 @@ import numpy.typing as npt
 from keras import layers as kl
 
 from tfprune.compiling import compile_as
+from tfprune.configs import config_of
 from tfprune.copies import copied, copy_weights, rebuild
 from tfprune.fold import Fold, absorb
 from tfprune.groups import Group, Read
@@ -114,7 +115,7 @@ class _Change:
             changes["target_shape"] = (*layer.target_shape[:-1], int(self._keep[path].sum()))
         if type(layer) is kl.MultiHeadAttention and path in self._folds:
             # By default it makes as many features as the query has.
-            made = layer.output.shape[-1:] if not layer.get_config()["output_shape"] else None
+            made = layer.output.shape[-1:] if not config_of(layer)["output_shape"] else None
             changes |= {"output_shape": tuple(made)} if made else {}
         return changes
 

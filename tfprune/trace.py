@@ -18,6 +18,7 @@ import numpy.typing as npt
 from keras import layers as kl
 
 from tfprune import layers as known
+from tfprune.configs import config_of
 from tfprune.copies import copied, copy_weights, functional, is_nested
 from tfprune.features import Features, compact, row_of, shape_of
 from tfprune.ledger import Ledger
@@ -163,7 +164,7 @@ class _Tracer(Ledger):
             self.block(features.labels, f"is the initial state of {self.describe(layer)}")
 
     def _attend(self, layer: Any, inputs: Any, given: list[Features], out: Any) -> None:
-        if layer.get_config().get("use_gate"):
+        if config_of(layer).get("use_gate"):
             self._unknown(layer, inputs, given, out)
             return
         bound = inspect.signature(type(layer).call).bind(layer, *self.args, **self.kwargs)
