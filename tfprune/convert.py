@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from tfprune.batches import check_stateless, fixed_batch, from_zero_state, padded
 from tfprune.child import ChildError
 from tfprune.choices import DEFAULT_SCHEMES, check_batch, check_schemes
 from tfprune.compact import compact
@@ -127,6 +128,7 @@ def _each(
         for data, tensor in zip(representative, model.inputs, strict=True)
     ]
     names = signature_names(model)
+    check_stateless(model)
     with work_folder(samples) as folder:
         specs = [
             # An axis that the model leaves open takes the size that it has in the samples.
@@ -202,13 +204,17 @@ def outputs_of(model: keras.Model, x: Sequence[Array]) -> list[Array]:
     TfpruneError
         If it cannot, or the outputs are not finite.
     """
+    size = fixed_batch(model)
     try:
-        outputs = keras.tree.flatten(model.predict(packed(model, x), verbose=0))
+        with from_zero_state(model):
+            outputs = keras.tree.flatten(
+                model.predict(packed(model, padded(x, size)), batch_size=size, verbose=0)
+            )
     except Exception as error:  # An index outside an Embedding, say: TensorFlow's own kinds.
         lines = [text.strip() for text in str(error).splitlines() if text.strip()]
         line = " ".join(lines[:2])
         raise TfpruneError(f"model {model.name}: it cannot compute the data: {line}") from None
-    made = [np.asarray(out) for out in outputs]
+    made = [np.asarray(out)[: len(x[0])] for out in outputs]
     made = [out.astype(np.float32) if out.dtype.name in HALF else out for out in made]
     if not all(np.isfinite(out).all() for out in made):
         raise TfpruneError(f"model {model.name}: expected finite outputs, received NaN or infinity")

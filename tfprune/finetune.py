@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.batches import fixed_batch
 from tfprune.choices import check_count
 from tfprune.compiling import fresh_optimizer, only_loss, starting_rate
 from tfprune.convert import outputs_of
@@ -16,7 +17,7 @@ from tfprune.decisions import rules_of
 from tfprune.distance import Spread, kinds_of, matches
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
-from tfprune.fitting import Batch, batch_size_for, cosine, fit, shuffled
+from tfprune.fitting import Batch, batch_size_for, check_whole, cosine, epoch_of, fit
 from tfprune.inputs import check_inputs
 from tfprune.parts import Part
 
@@ -124,7 +125,8 @@ class Lesson:
         flat = functional(student)
         network = keras.Model(flat.inputs, flat.outputs)
         samples = len(self._x[0])
-        size = batch_size_for(samples)
+        check_whole(model, samples)
+        size = fixed_batch(model) or batch_size_for(samples)
         network.compile(
             _restarted(self._optimizer, epochs * -(-samples // size)),
             loss=self._losses,
@@ -133,7 +135,7 @@ class Lesson:
         rng = np.random.default_rng(seed)
 
         def feed() -> Iterator[Batch]:
-            for index in shuffled(samples, size, rng):
+            for index in epoch_of([network], samples, size, rng):
                 yield [data[index] for data in self._x], [goal[index] for goal in self._targets]
 
         fit(network, feed, epochs, what="fine-tuning", samples=samples, progress=progress)

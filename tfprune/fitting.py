@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.batches import fixed_batch, reset_states, states_of
 from tfprune.errors import TfpruneError
 from tfprune.inputs import Array
 from tfprune.progress import meter
@@ -128,3 +129,34 @@ def shuffled(samples: int, batch_size: int, rng: np.random.Generator) -> Iterabl
     for start in range(0, samples, batch_size):
         # Sorted, as a memory-mapped array is read faster so.
         yield np.sort(order[start : start + batch_size])
+
+
+def epoch_of(
+    models: Sequence[keras.Model], samples: int, batch_size: int, rng: np.random.Generator
+) -> Iterable[Any]:
+    """The numbers of the samples in each batch of an epoch, as models can take them.
+
+    In random order; where a model keeps a state from batch to batch, in their own order and from a
+    state of zero. Where one takes batches of a fixed size, what is left over is left out.
+    """
+    if any(map(states_of, models)):
+        for model in models:
+            reset_states(model)
+        batches: Iterable[Any] = (
+            np.arange(start, min(start + batch_size, samples))
+            for start in range(0, samples, batch_size)
+        )
+    else:
+        batches = shuffled(samples, batch_size, rng)
+    whole = any(fixed_batch(model) is not None for model in models)
+    return (batch for batch in batches if len(batch) == batch_size or not whole)
+
+
+def check_whole(model: keras.Model, samples: int) -> None:
+    """Raises :class:`TfpruneError` if samples do not fill one batch of a fixed size."""
+    size = fixed_batch(model)
+    if size is not None and samples < size:
+        raise TfpruneError(
+            f"data: expected at least {size} samples to train on, as model {model.name} takes "
+            f"batches of {size}, received {samples}"
+        )

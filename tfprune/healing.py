@@ -10,13 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.batches import fixed_batch, from_zero_state
 from tfprune.choices import check_count, check_rate
 from tfprune.configs import config_of
 from tfprune.copies import functional, lost, twin
 from tfprune.distance import Spread, graph_of, matches
 from tfprune.errors import PruningWarning, TfpruneError
-from tfprune.fitting import Batch, batch_size_for, cosine, fit, shuffled
-from tfprune.inputs import Array, Samples, packed
+from tfprune.fitting import Batch, batch_size_for, check_whole, cosine, epoch_of, fit
+from tfprune.inputs import Array, Samples, packed, predicted
 from tfprune.rounding import dense_kernels, rounded, rounded_call
 from tfprune.subclasses import check_call
 
@@ -59,7 +60,10 @@ def heal(
     epochs : int
         At least 1.
     batch_size : int, optional
-        Of arrays; 128 by default, less where an epoch would be fewer than 64 steps, at least 16.
+        Of arrays; 128 by default, less where an epoch would be fewer than 64 steps, at least 16. A
+        model of a fixed batch size takes that, and what is left over in an epoch is left out.
+        Where a recurrent layer keeps its state from batch to batch, samples come in their own
+        order and every pass over them starts with a state of zero.
     learning_rate : float
         In (0, 1], where Adam starts.
     logits : bool, optional
@@ -92,21 +96,31 @@ def heal(
         raise TfpruneError(f"bits: expected a whole number from 2 to 8 or None, received {bits!r}")
     _check_pair(model, teacher)
     samples = Samples(model, x)
+    fixed = fixed_batch(model)
+    if fixed is not None and size not in (None, fixed):
+        raise TfpruneError(
+            f"batch_size: expected {fixed}, which is all that model {model.name} takes, or None, "
+            f"received {size}"
+        )
     check_call(model, samples.head)
-    size = size or batch_size_for(samples.total or 0)
+    size = size or fixed or batch_size_for(samples.total or 0)
     student = twin(model)
     head, tail = _parted(student, teacher)
     if tail is None or not tail.trainable_weights:
         return student
-    lesson = _Lesson(head, teacher, samples, size, np.random.default_rng(seed))
-    found = matches(model, teacher, lesson.variances, logits)
-    network = _InInference(tail, bits)
-    network.compile(
-        keras.optimizers.Adam(cosine(rate, epochs * lesson.steps)),
-        loss=[match.loss for match in found],
-        loss_weights=[match.weight for match in found],
-    )
-    fit(network, lesson.feed, epochs, what="healing", samples=lesson.samples, progress=progress)
+    with from_zero_state(teacher):
+        lesson = _Lesson(
+            head, tail, teacher, samples, batch_size=size, rng=np.random.default_rng(seed)
+        )
+        check_whole(model, lesson.samples)
+        found = matches(model, teacher, lesson.variances, logits)
+        network = _InInference(tail, bits)
+        network.compile(
+            keras.optimizers.Adam(cosine(rate, epochs * lesson.steps)),
+            loss=[match.loss for match in found],
+            loss_weights=[match.weight for match in found],
+        )
+        fit(network, lesson.feed, epochs, what="healing", samples=lesson.samples, progress=progress)
     if bits is not None:
         for kernel in dense_kernels(tail):
             kernel.assign(rounded(kernel.value, bits))
@@ -132,12 +146,15 @@ class _Lesson:
     def __init__(
         self,
         head: keras.Model | None,
+        tail: keras.Model,
         teacher: keras.Model,
         source: Samples,
+        *,
         batch_size: int,
         rng: np.random.Generator,
     ) -> None:
         self._head, self._teacher, self._source = head, teacher, source
+        self._models = [one for one in (head, tail, teacher) if one is not None]
         self._size, self._rng = batch_size, rng
         self._targets: list[Array] = []
         self._features: list[Array] = []
@@ -172,11 +189,14 @@ class _Lesson:
 
     def feed(self) -> Iterator[Batch]:
         """The batches of an epoch."""
+        order = epoch_of(self._models, self.samples, self._size, self._rng)
         if self._source.total is None:
+            whole = fixed_batch(self._teacher) is not None
             for batch in self._source.batches(self._size):
-                yield self._before(batch), _answers(self._teacher, batch)
+                if len(batch[0]) == self._size or not whole:
+                    yield self._before(batch), _answers(self._teacher, batch)
             return
-        for index in shuffled(self.samples, self._size, self._rng):
+        for index in order:
             read = [features[index] for features in self._features]
             yield read or self._before(self._source.at(index)), [t[index] for t in self._targets]
 
@@ -192,7 +212,7 @@ def _no_larger(head: keras.Model) -> bool:
 
 def _answers(model: keras.Model, batch: Sequence[Array]) -> list[Array]:
     """A model's outputs for a batch, no half floats."""
-    made = keras.tree.flatten(model.predict_on_batch(packed(model, batch)))
+    made = predicted(model, batch)
     return [out.astype(np.float32) if out.dtype.itemsize < 4 else out for out in made]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfprune.batches import fixed_batch, padded, rebatched
 from tfprune.errors import TfpruneError
 
 Array = npt.NDArray[Any]
@@ -37,6 +38,12 @@ def fits(sample: tuple[int, ...], wanted: Shape) -> bool:
 def packed(model: keras.Model, arrays: Sequence[Any]) -> Any:
     """Arrays in the order of ``model.inputs`` in the structure that the model takes."""
     return keras.tree.pack_sequence_as(_structure(model), list(arrays))
+
+
+def predicted(model: keras.Model, batch: Sequence[Array]) -> list[Array]:
+    """A model's outputs for one batch, which is filled up where the model takes a fixed size."""
+    outputs = model.predict_on_batch(packed(model, padded(batch, fixed_batch(model))))
+    return [np.asarray(out)[: len(batch[0])] for out in keras.tree.flatten(outputs)]
 
 
 def _structure(model: keras.Model) -> Any:
@@ -81,7 +88,7 @@ class Samples:
     total : int or None
         Number of samples, where that is known before they are read.
     head : list of arrays
-        The first batch, of at most 8 samples where batches are not the data's own.
+        The first batch, of at most 8 samples where batches are not the data's or the model's own.
 
     Raises
     ------
@@ -94,6 +101,7 @@ class Samples:
         self._arrays: list[Array] | None = None
         self.total: int | None = None
         self._source = x
+        self._batch = fixed_batch(model)
         if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
             self._check_ends()
         else:
@@ -111,8 +119,15 @@ class Samples:
         Parameters
         ----------
         size : int
-            Samples in a batch, at most; data sets keep their own.
+            Samples in a batch, at most; data sets keep their own. A model of a fixed batch size is
+            given batches of that, the last of which may be smaller.
         """
+        if self._batch is None:
+            yield from self._batches(size)
+        else:
+            yield from rebatched(self._batches(self._batch), self._batch)
+
+    def _batches(self, size: int) -> Iterator[list[Array]]:
         if self._arrays is not None:
             for start in range(0, len(self._arrays[0]), size):
                 yield _checked(self._model, [a[start : start + size] for a in self._arrays])

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from tfprune import datasets, manifest, plots, training
+from tfprune.batches import check_stateless
 from tfprune.bridge import to_tf_keras
 from tfprune.card import card, licence
 from tfprune.compat import RUNTIME
@@ -224,6 +225,7 @@ def _checked(request: Request, model: keras.Model, data: Dataset) -> tuple[list[
     Refuses what is not possible, before the long work, so that it is told alone.
     """
     check_weights(model)
+    check_stateless(model)
     x = check_inputs(model, data.test.x)
     check_enough(len(data.calibration))
     if request.qat:

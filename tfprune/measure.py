@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from tfprune.batches import from_zero_state
 from tfprune.errors import TfpruneError
 from tfprune.groups import Read
-from tfprune.inputs import Samples
+from tfprune.inputs import Samples, predicted
 from tfprune.moments import Moments
 from tfprune.progress import meter
 from tfprune.readings import Trace
@@ -53,9 +54,9 @@ def measure(
     needed = sorted({tensor for read in reads for tensor in read.tensors})
     probe = keras.Model(trace.model.inputs, [trace.tensors[tensor] for tensor in needed])
     moments = [Moments(read.index.shape[1]) for read in reads]
-    with meter("activations", samples.total, progress) as drawn:
+    with meter("activations", samples.total, progress) as drawn, from_zero_state(probe):
         for batch in samples.batches(batch_size):
-            seen = dict(zip(needed, keras.tree.flatten(probe.predict_on_batch(batch)), strict=True))
+            seen = dict(zip(needed, predicted(probe, batch), strict=True))
             for read, moment in zip(reads, moments, strict=True):
                 with _naming(read.layer):
                     for tensor in read.tensors:

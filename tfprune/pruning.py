@@ -157,6 +157,9 @@ def prune(
     seed : int
         Of ``random``.
     batch_size : int
+        A model of a fixed batch size takes batches of that, the last filled up with its last
+        sample, which is not counted again. Where a recurrent layer keeps its state from batch to
+        batch, the data is read in its order, from a state of zero.
     progress : bool
         Whether to draw a progress bar on stderr.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -19,9 +20,10 @@ import tensorflow as tf
 from keras import layers as kl
 from scipy import optimize
 
+from tfprune.batches import fixed_batch, from_zero_state, padded, states_of
 from tfprune.copies import copied, copy_weights, walk
 from tfprune.groups import Group
-from tfprune.inputs import Samples, packed
+from tfprune.inputs import Samples, packed, predicted
 from tfprune.layers import CONVOLUTIONS, SEPARABLE
 from tfprune.precision import in_float32
 from tfprune.progress import meter
@@ -35,8 +37,8 @@ Array = npt.NDArray[Any]
 # Samples that a block is fitted on, at most; fewer where they hold more numbers than this.
 SAMPLES = 4096
 NUMBERS = 2**24
-# Samples in a batch, which bounds the memory of the gradients.
-BATCH = 512
+# Samples in a batch, which bounds the memory of the gradients, and batches that are read at most.
+BATCH, BATCHES = 512, 512
 # One sample in so many is held back to see where fitting stops to help.
 HELD_BACK = 5
 # Steps of L-BFGS that are remembered.
@@ -136,7 +138,8 @@ def _first(samples: Samples) -> list[Array]:
     batches = []
     for batch in samples.batches(BATCH):
         batches.append(batch)
-        if sum(len(part[0]) for part in batches) >= SAMPLES:
+        # Each batch is a call, and those of a fixed size may be small.
+        if sum(len(part[0]) for part in batches) >= SAMPLES or len(batches) == BATCHES:
             break
     return [np.concatenate(parts)[:SAMPLES] for parts in zip(*batches, strict=True)]
 
@@ -161,6 +164,8 @@ def _block(
     except ValueError:  # What is read comes from elsewhere as well.
         start = ours.model.inputs
         between = keras.Model(start, outputs)
+    if states_of(between):
+        return None  # What it computes depends on what came before, which is left out here.
     return _Block(
         keras.Model(ours.model.inputs, start),
         between,
@@ -223,14 +228,36 @@ def _fit(block: _Block, x: Sequence[Array], iterations: int) -> None:
 
 
 def _computed(model: keras.Model, x: Sequence[Array]) -> list[Array]:
-    # Called, not predict: models that live for one pass are not worth compiling.
-    made = [
-        keras.tree.flatten(
-            model(packed(model, [data[at : at + BATCH] for data in x]), training=False)
-        )
-        for at in range(0, len(x[0]), BATCH)
-    ]
+    size = fixed_batch(model)
+
+    def outputs(batch: list[Array]) -> list[Any]:
+        if size is not None:  # There may be many batches.
+            return predicted(model, batch)
+        # Called, not predict: models that live for one pass are not worth compiling.
+        return keras.tree.flatten(model(packed(model, batch), training=False))
+
+    step = size or BATCH
+    with from_zero_state(model):
+        made = [outputs([data[at : at + step] for data in x]) for at in range(0, len(x[0]), step)]
     return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+
+
+def _step(model: keras.Model, inputs: Sequence[Array]) -> int | None:
+    """The batch size that a block without state insists on, if it does."""
+    size = fixed_batch(model)
+    if size is None or len(inputs[0]) < 2 * size:
+        return size
+    # Most layers take any size, whatever the model was built with.
+    try:
+        both, first, second = (
+            keras.tree.flatten(model([data[start:stop] for data in inputs], training=False))
+            for start, stop in ((0, 2 * size), (0, size), (size, 2 * size))
+        )
+        parts = [np.concatenate(pair) for pair in zip(first, second, strict=True)]
+        same = all(map(partial(np.allclose, rtol=1e-3, atol=1e-4), both, parts))
+    except Exception:  # Each layer has an error of its own.
+        return size
+    return None if same else size
 
 
 class _Error:
@@ -241,12 +268,14 @@ class _Error:
     ) -> None:
         self._variables = block.variables
         count = len(goals[0])
+        fixed = _step(block.ours, inputs)
+        step = fixed or BATCH
         self._batches = [
             (
-                [tf.constant(data[at : at + BATCH]) for data in inputs],
-                [tf.constant(goal[at : at + BATCH]) for goal in goals],
+                list(map(tf.constant, padded([data[at : at + step] for data in inputs], fixed))),
+                [tf.constant(goal[at : at + step]) for goal in goals],
             )
-            for at in range(0, count, BATCH)
+            for at in range(0, count, step)
         ]
         weights = [
             1 / (size * math.prod(goal.shape)) for size, goal in zip(sizes, goals, strict=True)
@@ -256,7 +285,10 @@ class _Error:
         def error(inputs: list[Any], goals: list[Any]) -> Any:
             outputs = block.ours(inputs, training=False)
             parts = zip(weights, keras.tree.flatten(outputs), goals, strict=True)
-            return sum(w * tf.reduce_sum(tf.square(out - goal)) for w, out, goal in parts)
+            return sum(
+                w * tf.reduce_sum(tf.square(out[: tf.shape(goal)[0]] - goal))
+                for w, out, goal in parts
+            )
 
         def slope(inputs: list[Any], goals: list[Any]) -> Any:
             with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.batches import fixed_batch, from_zero_state, padded, reset_states
 from tfprune.configs import STATEFUL, arguments_of, can_be_shared
 from tfprune.errors import TfpruneError
 from tfprune.inputs import Array, packed
@@ -87,11 +88,12 @@ def check_call(model: keras.Model, x: Sequence[Array]) -> None:
     if "call" not in overridden(model):
         return
     graph = keras.Model(model.inputs, model.outputs)
-    pairs = zip(
-        keras.tree.flatten(model(packed(model, x), training=False)),
-        keras.tree.flatten(graph(list(x), training=False)),
-        strict=True,
-    )
+    x = padded(x, fixed_batch(model))
+    with from_zero_state(model):
+        ours = keras.tree.flatten(model(packed(model, x), training=False))
+        reset_states(model)
+        theirs = keras.tree.flatten(graph(list(x), training=False))
+    pairs = zip(ours, theirs, strict=True)
     for ours, theirs in pairs:
         wanted, received = (keras.ops.convert_to_numpy(out).astype(float) for out in (ours, theirs))
         if not np.allclose(wanted, received, rtol=1e-2, atol=1e-3 * (1 + np.abs(wanted).max())):

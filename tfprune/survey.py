@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from tfprune.batches import fixed_batch, from_zero_state, padded
 from tfprune.choices import KINDS, check_choice
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
@@ -143,11 +144,13 @@ def check_weights(model: Any) -> None:
 
 def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray[Any]]) -> None:
     """Layers may hold state that no weights carry (tables, say); then a copy is another model."""
-    pairs = zip(
-        keras.tree.flatten(model(packed(model, samples), training=False)),
-        keras.tree.flatten(traced.model(packed(traced.model, samples), training=False)),
-        strict=True,
-    )
+    batch = padded(samples, fixed_batch(model))
+    with from_zero_state(model, traced.model):
+        ours, theirs = (
+            keras.tree.flatten(one(packed(one, batch), training=False))
+            for one in (model, traced.model)
+        )
+    pairs = zip(ours, theirs, strict=True)
     for ours, theirs in pairs:
         wanted, received = (keras.ops.convert_to_numpy(t).astype(float) for t in (ours, theirs))
         finite = np.isfinite(wanted).all()
