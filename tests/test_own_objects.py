@@ -152,7 +152,7 @@ def test_copies_compute_with_the_users_own_functions(rng, layer, function):
     np.testing.assert_array_equal(np.asarray(twin(model)(x)), np.asarray(model(x)))
 
 
-@pytest.mark.parametrize("layer", ["dense", "steps", "nested steps", "own wrapper"])
+@pytest.mark.parametrize("layer", ["dense", "steps", "nested steps", "own wrapper", "own"])
 def test_a_model_of_half_precision_keeps_them(rng, layer):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

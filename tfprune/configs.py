@@ -277,7 +277,8 @@ def _without_get_config(source: Any) -> Config:
     ConfigError
         If an argument of the class is not.
     """
-    config = {"name": source.name, "trainable": source.trainable, "dtype": source.dtype_policy}
+    policy = keras.dtype_policies.serialize(source.dtype_policy)
+    config = {"name": source.name, "trainable": source.trainable, "dtype": policy}
     for name in arguments_of(type(source)):
         value = vars(source).get(name, _MISSING)
         if name not in config and not can_be_shared(value) and not _is_layer(value):
