@@ -104,6 +104,7 @@ def convert_each(
         In the order of the schemes; the error in place of a file that cannot be made or is wrong.
     """
     check_batch(batch)
+    check_stateless(model)
     start()
     left = list(schemes)
     try:
@@ -128,7 +129,6 @@ def _each(
         for data, tensor in zip(representative, model.inputs, strict=True)
     ]
     names = signature_names(model)
-    check_stateless(model)
     with work_folder(samples) as folder:
         specs = [
             # An axis that the model leaves open takes the size that it has in the samples.
