@@ -49,6 +49,9 @@ def compile_as(model: keras.Model, other: keras.Model) -> None:
         # Where it was scaled, the model's optimizer does it already.
         auto_scale_loss=False,
     )
+    if optimizer is not None:
+        # A file of an optimizer without variables is loaded with a warning.
+        other.optimizer.build(other.trainable_variables)
 
 
 def fresh_optimizer(optimizer: Any, **changes: Any) -> Any:
