@@ -328,7 +328,7 @@ def test_whatever_comes_there_is_a_picture_and_a_table(metric, values):
     about = {"model": "m", "data": "d", "validation": 5, "test": 6, "calibration": 7}
     made = Sweep(rows, len(rows) + 1, about, ["sweep"])
     assert picture(made).startswith(b"\x89PNG")
-    assert "- unpruned, int8: a | reason" in to_markdown(made)
+    assert "- unpruned, int8: a &#124; reason" in to_markdown(made)
     assert to_csv(made).count("\n") == len(rows) + 1
 
 
