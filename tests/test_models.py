@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import keras
@@ -298,6 +299,24 @@ def test_a_model_of_unknown_classes_says_what_to_do(tmp_path):
             models.load_model(path)
     finally:
         registered.update(kept)
+
+
+def test_a_file_that_may_not_be_read_says_so(saved, monkeypatch):
+    def refused(self, *args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(TfpruneError, match="saved.h5: .*Permission denied"):
+        models.load_model(saved / "saved.h5")
+
+
+def test_no_room_for_a_copy_is_one_line(saved, monkeypatch):
+    def full(*args, **kwargs):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    with pytest.raises(TfpruneError, match="saved.keras: .*No usable temporary directory"):
+        models.load_model(saved / "saved.keras")
 
 
 def test_a_cause_is_whole_and_has_no_configuration():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -16,6 +18,14 @@ pytestmark = [
     pytest.mark.usefixtures("same_process"),
 ]
 SUFFIXES = pytest.mark.parametrize("suffix", [".keras", ".h5"])
+
+
+def test_the_lists_are_those_of_the_keras_that_is_permitted():
+    """Up to 3.15.0 a file could do harm; the next minor version has to be looked through."""
+    requirements = (Path(__file__).parent.parent / "requirements.txt").read_text()
+    assert "\nkeras>=3.15.1,<3.16\n" in requirements
+    assert [int(part) for part in keras.__version__.split(".")[:3]] >= [3, 15, 1]
+    assert keras.__version__.startswith("3.15.")
 
 
 def test_every_class_of_keras_is_on_one_side():
