@@ -331,3 +331,4 @@ def test_a_cause_is_whole_and_has_no_configuration():
     assert reason(ValueError()) == "ValueError"
     long = "a reason of many words " * 30
     assert reason(ValueError(long)) == long.strip()
+    assert len(reason(ValueError("x" * 10_000))) < 3000

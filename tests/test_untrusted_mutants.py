@@ -96,7 +96,7 @@ def tried(files, folder, seed):
         load_model(path, compiled=rng.random() < 0.3)
     except TfpruneError as error:
         assert str(error).isprintable()
-        assert len(str(error)) < 4000
+        assert len(str(error)) < 3000
         return False
     return True
 

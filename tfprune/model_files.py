@@ -35,6 +35,8 @@ Say = Callable[[str], None] | None
 SPARE = 1_000_000
 # Characters of a configuration that a message shows.
 LONGEST = 200
+# And of a whole message: a name in a file may have any length.
+MOST_CHARACTERS = 2_000
 
 
 def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
@@ -225,6 +227,7 @@ def reason(error: BaseException) -> str:
         text = text.rpartition(mark)[2] if mark in text else text
     text = re.split(r"\n\s*(?:Full object config|config=|Arguments received by)", text)[0]
     text = " ".join(_without_configurations(text).split()).strip(" '\"")
+    text = text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
     return text or type(error).__name__
 
 

@@ -101,11 +101,12 @@ def load_model(
         raise TfpruneError(f"--model {path}: no such file, and not one of {', '.join(BUILT_IN)}")
     if not path.is_file() and not is_saved_model(path):
         raise TfpruneError(
-            f"--model {path}: expected a file or a SavedModel, received a folder of another kind or a device"
+            f"--model {path}: expected a file or a SavedModel, "
+            "received a folder of another kind or a device"
         )
     try:
         if path.is_file():
             path.open("rb").close()  # What may not be read looks like no model otherwise.
         return model_files.load(path, unsafe, compiled, say)
     except (TfpruneError, OSError) as error:
-        raise TfpruneError(f"--model {path}: {plain(error)}") from None
+        raise TfpruneError(f"--model {path}: {plain(model_files.reason(error))}") from None
