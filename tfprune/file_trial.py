@@ -18,11 +18,22 @@ BYTES = 10 * 2**20
 # Of address space, for Python and its libraries.
 MEMORY = 4 * 2**30
 REFUSED = 3
+Key = tuple[Path, int, int]
 CODE = "from tfprune import file_trial; "
 
 
+# Files that were read so in this process, which a command reads up to three times.
+_passed: set[Key] = set()
+
+
+def key_of(path: Path) -> Key:
+    """What tells a file from others, and from itself changed."""
+    status = path.stat()
+    return path.resolve(), status.st_size, status.st_mtime_ns
+
+
 def check(path: Path) -> None:
-    """Reads a file in another process.
+    """Reads a file in another process, once.
 
     Parameters
     ----------
@@ -33,6 +44,9 @@ def check(path: Path) -> None:
     TfpruneError
         With what is wrong with it; also where reading it crashes or does not end.
     """
+    known = key_of(path)
+    if known in _passed:
+        return
     root = str(Path(__file__).resolve().parent.parent)
     code = f"import sys; sys.path.insert(0, {root!r}); {CODE}file_trial.main()"
     limit = SECONDS + path.stat().st_size / BYTES
@@ -53,6 +67,7 @@ def check(path: Path) -> None:
         raise TfpruneError(done.stdout.decode("utf-8", "replace").strip())
     if done.returncode:
         raise TfpruneError(f"reading it ends the process ({_how(done)}); it is damaged")
+    _passed.add(known)
 
 
 def _how(done: subprocess.CompletedProcess[bytes]) -> str:

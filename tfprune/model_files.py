@@ -39,6 +39,10 @@ LONGEST = 200
 MOST_CHARACTERS = 2_000
 
 
+# How far files were from tf_keras' outputs: a command reads a file up to three times.
+_compared: dict[file_trial.Key, float | None] = {}
+
+
 def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
     """The model in a file; see :func:`tfprune.models.load_model`.
 
@@ -124,7 +128,10 @@ def _compare(
     """Holds a model of an older Keras against tf_keras, and says what was adapted."""
     compared = None
     if comparable and (version is None or not version.startswith("3")):
-        compared = _attempt(lambda: keras2_twin.difference(model, config, path))
+        key = file_trial.key_of(path)
+        if key not in _compared:
+            _compared[key] = _attempt(lambda: keras2_twin.difference(model, config, path))
+        compared = _compared[key]
     if say and adapted.changes:
         same = "" if compared is None else f"; computes what tf_keras computes (to {compared:.0e})"
         written = f"Keras {version}" if version else "an old Keras"
