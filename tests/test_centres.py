@@ -17,6 +17,7 @@ from tests.graphs import chain, fill, outputs, plant
 from tfprune.evidence import evidence, view
 from tfprune.fold import FOLDS, least_squares, scaled
 from tfprune.groups import Group, Read
+from tfprune.measure import Measured
 from tfprune.moments import Moments
 from tfprune.select import Selection, by_survivors
 
@@ -38,7 +39,7 @@ def seen(a, point, shiftless=False):
     """Angles and constants of one reader."""
     units = a.shape[1]
     group = Group({"layer": np.arange(units)}, {"layer": "dense"}, np.arange(units))
-    return evidence(group, [view(read_of(units, shiftless), moments_of(a), point)])
+    return evidence(group, [view(read_of(units, shiftless), Measured(moments_of(a)), point)])
 
 
 @settings(deadline=None, max_examples=40)
@@ -60,7 +61,9 @@ def test_a_unit_goes_only_where_its_fold_leaves_little_of_what_varies(
     selection = by_survivors(degrees, constant, threshold)
     pairs = selection.similar | selection.complementary
     moments = moments_of(a)
-    fold = FOLDS[name].fold(selection, moments, view(read_of(9), moments, "mean").centre, shiftless)
+    fold = FOLDS[name].fold(
+        selection, moments, view(read_of(9), Measured(moments), "mean").centre, shiftless
+    )
     missed = a[:, list(pairs)] - (a[:, fold.kept] @ fold.matrix + fold.shift)[:, list(pairs)]
     share = np.sqrt(np.mean(missed**2, axis=0)) / a[:, list(pairs)].std(axis=0)
     assert (share <= np.sin(np.radians(threshold)) + 1e-3).all()
@@ -154,15 +157,12 @@ def test_auto_is_what_the_fold_can_make_up_for(rng, fold):
 
 
 def test_one_pruner_measures_for_all_folds(rng):
-    from tfprune.pruning import Pruner
-    from tfprune.wish import wish
-
     x = rng.normal(0, 1, (400, 6)).astype("float32")
     model = chain(rng, activation="sigmoid")
-    pruner = Pruner(model, x)
+    pruner = tfprune.Pruner(model, x)
     for fold in ("drop", "least-squares", "outgoing"):
         alone = tfprune.prune(model, x, 40, fold=fold)
-        together = pruner.prune(wish(40, fold=fold))
+        together = pruner.prune(40, fold=fold)
         assert (together.layers, together.centre) == (alone.layers, alone.centre)
 
 

@@ -190,3 +190,24 @@ def test_agreement_of_values_is_the_share_of_their_variance(rng):
         1 - np.mean((noisy - reference) ** 2) / reference.var()
     )
     assert made.scores([-reference])["agreement"] == 0
+
+
+def test_what_says_whether_outputs_are_as_good(rng):
+    x = Part(np.zeros((30, 2)))
+    logits, years = rng.normal(0, 1, (30, 3)), rng.normal(40, 5, (30, 1))
+    softmax, linear, mse = (
+        rule_of(logits, "softmax"), rule_of(logits, "linear"), rule_of(years, "linear", "mse")
+    )  # fmt: skip
+    classes = Part(np.zeros((30, 2)), rng.integers(0, 3, 30))
+    values = Part(np.zeros((30, 2)), rng.normal(0, 1, (30, 3)))
+    expected = [
+        ([logits], x, [softmax], ("agreement",)),
+        ([logits], x, [linear], ("agreement", "output_error")),
+        ([years], x, [mse], ("output_error",)),
+        ([logits, years], x, [softmax, mse], ("agreement", "output_error")),
+        ([logits], classes, [linear], ("accuracy",)),
+        ([logits, years], classes, [softmax, mse], ("accuracy", "agreement")),
+        ([logits], values, [linear], ("output_error",)),
+    ]
+    for reference, part, rules, names in expected:
+        assert yardstick(reference, part, rules).judged_by == names

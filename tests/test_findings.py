@@ -217,5 +217,5 @@ def test_the_closest_pair_is_one_of_survivors():
 def test_the_card_has_the_warnings(shipped):
     manifest = shipped[1]
     assert "## Warnings" not in card({**manifest, "warnings": []})
-    warning = {"about": "size", "message": "it grew\nby 3 bytes", "advice": []}
+    warning = {"about": "size", "message": "it grew by 3 bytes", "advice": []}
     assert "## Warnings\n\n- it grew by 3 bytes.\n" in card({**manifest, "warnings": [warning]})

@@ -16,7 +16,8 @@ from tfprune.errors import PruningWarning, TfpruneError
 if TYPE_CHECKING:
     from tfprune.convert import export
     from tfprune.healing import heal
-    from tfprune.pruning import Pruner, PruneResult, prune
+    from tfprune.pruning import Pruner, prune
+    from tfprune.results import PruneResult
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.
 _ROOMS = {
-    "PruneResult": "pruning", "Pruner": "pruning", "prune": "pruning",
+    "PruneResult": "results", "Pruner": "pruning", "prune": "pruning",
     "export": "convert", "heal": "healing",
 }  # fmt: skip
 

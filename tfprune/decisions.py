@@ -58,6 +58,8 @@ class Rule:
         Whether what is known of the output says that its units answer yes or no.
     values : bool
         Whether what is known of the output says that it decides nothing unless labels do.
+    guessed : bool
+        Whether neither its activation nor its loss says what it is.
     """
 
     alone: bool
@@ -65,6 +67,7 @@ class Rule:
     reason: str
     binary: bool = False
     values: bool = False
+    guessed: bool = False
 
     def decisions(self, output: Array) -> Array:
         """The classes that an output decides for.
@@ -118,12 +121,13 @@ def rule_of(output: Array, activation: str = "", loss: Any = None) -> Rule:
     if activation == "linear":
         one_side = alone and (output.min() > 0 or output.max() < 0)
         reason = "its activation is linear, so it is taken for a logit"
-        return Rule(alone, 0.0, reason, values=bool(one_side))
+        return Rule(alone, 0.0, reason, values=bool(one_side), guessed=name is None)
     if output.min() < 0 or output.max() > 1:
-        return Rule(alone, 0.0, "its values do not lie between 0 and 1")
+        return Rule(alone, 0.0, "its values do not lie between 0 and 1", guessed=name is None)
     sums = output.reshape(len(output), -1).sum(axis=1)
     one = np.allclose(sums, 1, atol=1e-3)
-    return Rule(alone, 0.5, "its values lie between 0 and 1", binary=not one)
+    reason = "its values lie between 0 and 1"
+    return Rule(alone, 0.5, reason, binary=not one, guessed=name is None)
 
 
 def rules_of(

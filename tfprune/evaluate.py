@@ -54,6 +54,23 @@ class Yardstick:
         return self.metric == "accuracy" and len(self.reference) == 1 and not self.rules[0].alone
 
     @property
+    def judged_by(self) -> tuple[str, ...]:
+        """Which scores say whether outputs are as good: accuracy, agreement, output error.
+
+        Labels speak of one output alone. Where nothing says whether an output decides or is a
+        value, both are looked at.
+        """
+        if self.metric == "accuracy":
+            return ("accuracy",) if len(self.reference) == 1 else ("accuracy", "agreement")
+        values = self.metric == "mse"
+        names = []
+        if not values and not all(rule.values for rule in self.rules):
+            names.append("agreement")
+        if values or any(rule.values or rule.guessed for rule in self.rules):
+            names.append("output_error")
+        return tuple(names)
+
+    @property
     def notes(self) -> list[str]:
         """What a user should know of how outputs decide, in words."""
         if self.metric is not None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tfprune.effect import Elimination, Sight, least_effect
 from tfprune.groups import Group, Read
 from tfprune.layers import kernel_of, weights_of
+from tfprune.measure import Measured
 from tfprune.moments import Array, Moments, angles
 from tfprune.readings import Trace
 from tfprune.select import Selection, by_nearest, by_span, without
@@ -29,21 +30,27 @@ class View:
     lengths : array of shape (seen,)
         Against what the error of a unit that goes is held; 0 for units without a direction. The
         lengths of the vectors about the centre, or less.
+    fitted, held : Moments or None
+        Of the samples that folds are tried on, if there are any: fitted on the one, compared on
+        the other.
     """
 
     read: Read
     moments: Moments
     centre: Array
     lengths: Array
+    fitted: Moments | None = None
+    held: Moments | None = None
 
 
-def view(read: Read, moments: Moments, point: str | float) -> View:
-    """A read and its moments, seen from ``mean``, ``activation``, ``none`` or a number.
+def view(read: Read, measured: Measured, point: str | float) -> View:
+    """A read and what was measured, seen from ``mean``, ``activation``, ``none`` or a number.
 
     Where a constant has nowhere to go (``read.shiftless``) a unit can only be a multiple of
     another, so angles are about 0. With ``mean`` an error is held against what varies there as
     well, since that is what the reader works with.
     """
+    moments = measured.moments
     if read.shiftless:
         centre = np.zeros(moments.units)
     elif point == "activation":
@@ -57,7 +64,7 @@ def view(read: Read, moments: Moments, point: str | float) -> View:
         # A constant one is as long as it is.
         varying = moments.lengths(moments.mean)
         lengths = np.where(varying > 0, varying, lengths)
-    return View(read, moments, centre, lengths)
+    return View(read, moments, centre, lengths, measured.fitted, measured.held)
 
 
 def evidence(group: Group, views: Sequence[View]) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -80,7 +87,7 @@ def evidence(group: Group, views: Sequence[View]) -> tuple[Array, npt.NDArray[np
     alive = np.zeros(size, bool)
     for seen in views:
         read, moments, centre = seen.read, seen.moments, seen.centre
-        still = moments.constant()
+        still = moments.constant(seen.held)
         if read.shiftless:
             # Only nothing can go where a constant has no bias to go into.
             still &= moments.mean == 0

@@ -57,6 +57,15 @@ def _identity(selection: Selection, moments: Moments) -> Fold:
     return Fold(selection.kept, matrix, shift)
 
 
+def constants(selection: Selection, moments: Moments, shiftless: bool = False) -> Fold:
+    """Every removed unit is its mean, or nothing where there is no constant."""
+    fold = _identity(selection, moments)
+    gone = np.setdiff1d(np.arange(selection.units), selection.kept)
+    if not shiftless:
+        fold.shift[gone] = moments.mean[gone]
+    return fold
+
+
 def drop(selection: Selection, moments: Moments, centre: Array, shiftless: bool = False) -> Fold:
     """Similar and complementary units are zeroed."""
     return _identity(selection, moments)
@@ -99,17 +108,24 @@ def scaled(selection: Selection, moments: Moments, centre: Array, shiftless: boo
 
 
 def least_squares(
-    selection: Selection, moments: Moments, centre: Array, shiftless: bool = False
+    selection: Selection,
+    moments: Moments,
+    centre: Array,
+    shiftless: bool = False,
+    steadier: float = 1.0,
 ) -> Fold:
     """Every removed unit is the linear function of all survivors with the least squared error.
 
-    Where samples are too few to tell, it is what is nearest to the best multiple of its partner.
+    Where samples are too few to tell, it is what is nearest to the best multiple of its partner:
+    by how many times more than usual says ``steadier``.
     """
     with threads_for(selection.units):
-        return _least_squares(selection, moments, shiftless)
+        return _least_squares(selection, moments, shiftless, steadier)
 
 
-def _least_squares(selection: Selection, moments: Moments, shiftless: bool) -> Fold:
+def _least_squares(
+    selection: Selection, moments: Moments, shiftless: bool, steadier: float
+) -> Fold:
     fold = _identity(selection, moments)
     kept = selection.kept
     removed = np.setdiff1d(np.arange(selection.units), [*kept, *selection.constant])
@@ -132,7 +148,7 @@ def _least_squares(selection: Selection, moments: Moments, shiftless: bool) -> F
     target = products[np.ix_(kept, removed)]
     target /= deviation[:, None]
     del products  # Large; what is needed of it is copied.
-    ridge = RIDGE + RIDGE_PER_SAMPLE * len(kept) / moments.count
+    ridge = steadier * (RIDGE + RIDGE_PER_SAMPLE * len(kept) / moments.count)
     # Survivors that hardly ever fire fit whatever else those few samples have, with weights that
     # no quantised scale has room for: so the weights on activations as they are cost, too.
     ridges = ridge * (1 + np.mean(deviation**2) / deviation**2)

@@ -14,6 +14,11 @@ import tensorflow as tf
 from tfprune.batches import fixed_batch, padded, rebatched
 from tfprune.errors import TfpruneError
 
+# What may be held back of calibration data: one sample in so many, and at most so many. Of a stream
+# whose length is not known, after the first so many, one in so many.
+HELD_BACK, MOST_HELD_BACK = 5, 256
+STREAM_SURE, STREAM_HELD_BACK = 64, 16
+
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
 
@@ -82,6 +87,9 @@ class Samples:
     x : array, list or dict of arrays, path of a .npy, tf.data.Dataset or keras.utils.PyDataset
         Arrays may be memory-mapped: no more than a batch of them is held. Data sets come in
         batches of their own; labels that come with them are left out.
+    hold_back : bool
+        Whether a few of them, drawn at random, are held back to try out what was fitted on the
+        others: see :meth:`divided`.
 
     Attributes
     ----------
@@ -96,8 +104,10 @@ class Samples:
         If it is of another kind, never ends, is empty, or its first batch does not fit the model.
     """
 
-    def __init__(self, model: keras.Model, x: Any) -> None:
+    def __init__(self, model: keras.Model, x: Any, hold_back: bool = False) -> None:
         self._model = model
+        self._hold_back = hold_back
+        self._held: list[list[Array]] = []
         self._arrays: list[Array] | None = None
         self.total: int | None = None
         self._source = x
@@ -108,13 +118,13 @@ class Samples:
             self._arrays = _apart(model, _mapped(x) if isinstance(x, (str, Path)) else x)
             _check_shapes(model, self._arrays)
             self.total = len(self._arrays[0])
-        first = next(self.batches(8), None)
+        first = next(self._whole(8), None)
         if first is None:
             raise TfpruneError("data: expected at least one sample, received none")
         self.head = first
 
     def batches(self, size: int) -> Iterator[list[Array]]:
-        """Checked batches, arrays in the order of ``model.inputs``.
+        """Checked batches, arrays in the order of ``model.inputs``, but for what is held back.
 
         Parameters
         ----------
@@ -122,6 +132,52 @@ class Samples:
             Samples in a batch, at most; data sets keep their own. A model of a fixed batch size is
             given batches of that, the last of which may be smaller.
         """
+        if not self._hold_back:
+            yield from self._whole(size)
+        elif self._batch is None:
+            yield from self._left(size)
+        else:
+            yield from rebatched(self._left(size), self._batch)
+
+    def _left(self, size: int) -> Iterator[list[Array]]:
+        for batch, held in self.divided(size):
+            if not held.all():
+                yield [data[~held] for data in batch] if held.any() else batch
+
+    def divided(self, size: int) -> Iterator[tuple[list[Array], npt.NDArray[np.bool_]]]:
+        """All batches, each with which of its samples are held back.
+
+        Of data whose length is known a fifth is, at most 256; of a stream a fifth up to 64, then
+        one in sixteen up to 256. They are the same in every pass over the same data.
+        """
+        rng = np.random.default_rng(0)
+        chosen = np.zeros(0, np.intp)
+        if self._hold_back and self.total is not None:
+            count = min(self.total // HELD_BACK, MOST_HELD_BACK)
+            chosen = np.sort(rng.choice(self.total, count, replace=False))
+        start = taken = 0
+        first = not self._held
+        for batch in self._whole(size):
+            held = np.zeros(len(batch[0]), bool)
+            if self.total is not None:
+                ends = np.searchsorted(chosen, [start, start + len(held)])
+                held[chosen[slice(*ends)] - start] = True
+            elif self._hold_back:
+                share = HELD_BACK if taken < STREAM_SURE else STREAM_HELD_BACK
+                drawn = rng.random(len(held)) < 1 / share
+                held = drawn & (np.cumsum(drawn) <= MOST_HELD_BACK - taken)
+            start, taken = start + len(held), taken + int(held.sum())
+            if first and held.any():
+                self._held.append([data[held] for data in batch])
+            yield batch, held
+
+    def held_back(self) -> list[Array] | None:
+        """The samples that the first whole pass of :meth:`divided` held back, if there were any."""
+        if not self._held:
+            return None
+        return [np.concatenate(parts) for parts in zip(*self._held, strict=True)]
+
+    def _whole(self, size: int) -> Iterator[list[Array]]:
         if self._batch is None:
             yield from self._batches(size)
         else:

@@ -22,7 +22,7 @@ from tfprune.exporting import export_variants
 from tfprune.findings import Run, findings
 from tfprune.finetune import check_labels
 from tfprune.git import git_state
-from tfprune.inputs import Array, check_inputs, input_shapes
+from tfprune.inputs import MOST_HELD_BACK, Array, check_inputs, input_shapes
 from tfprune.keras2_folder import digest
 from tfprune.layers import CONVOLUTIONS, MAKERS, SEPARABLE
 from tfprune.litert import LiteModel, latencies
@@ -31,10 +31,11 @@ from tfprune.models import BUILT_IN, load_model
 from tfprune.original import doubts, scorer
 from tfprune.parts import Dataset, prepare
 from tfprune.preprocessing import wanted
-from tfprune.pruning import Pruner, PruneResult
+from tfprune.pruning import Pruner
 from tfprune.qat import check_quantisable
 from tfprune.records import Artifact, FailedFile, Finding, Tried
 from tfprune.request import Request
+from tfprune.results import PruneResult
 from tfprune.run_files import MANIFEST, PLOTS, leftovers, listed
 from tfprune.search import check_classes, within_drop
 from tfprune.staging import staging
@@ -100,6 +101,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             layers=request.layers_to_prune,
             skip=request.skip,
             centre=request.centre,
+            validation=data.validation.take(slice(MOST_HELD_BACK)).x,
             progress=True,
         )
         workshop = Workshop(request, model, data, measure, pruner, say)
@@ -137,7 +139,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         found = warnings + findings(
             Run(
                 request, command, result.layers, artifacts, samples=len(data.test),
-                floats=_in_float(variants, artifacts, x, measure), judged_by=_judged_by(measure),
+                floats=_in_float(variants, artifacts, x, measure), judged_by=measure.judged_by,
                 filters=any(type(layer) in (*CONVOLUTIONS, *SEPARABLE) for _, layer in walk(model)),
             )
         )  # fmt: skip
@@ -275,16 +277,6 @@ def _measured(
         if len(chosen.index):
             apart[artifact.file] = chosen.score(outputs)
     return made, apart
-
-
-def _judged_by(measure: Yardstick) -> tuple[str, ...]:
-    """Which scores say whether a file is as good as the original's."""
-    if measure.metric == "mse":
-        return ("output_error",)
-    if measure.metric is None:
-        return ("agreement",)
-    # Labels speak of one output alone.
-    return ("accuracy",) if len(measure.reference) == 1 else ("accuracy", "agreement")
 
 
 def _in_float(

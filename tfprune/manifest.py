@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tfprune.parts import Dataset
-from tfprune.pruning import PruneResult
 from tfprune.records import Artifact, FailedFile, Finding, Trained, Tried
+from tfprune.results import PruneResult
 from tfprune.versions import versions
 
 SCHEMA = 1

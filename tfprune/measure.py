@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -19,13 +20,31 @@ from tfprune.progress import meter
 from tfprune.readings import Trace
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured of a read.
+
+    Attributes
+    ----------
+    moments : Moments
+        Of all samples: what angles and folds come from.
+    fitted, held : Moments or None
+        Of the samples that folds are tried on: fitted on the one, compared on the other. None
+        where nothing is held back.
+    """
+
+    moments: Moments
+    fitted: Moments | None = None
+    held: Moments | None = None
+
+
 def measure(
     trace: Trace,
     reads: Sequence[Read],
     samples: Samples,
     batch_size: int = 256,
     progress: bool = False,
-) -> list[Moments]:
+) -> list[Measured]:
     """Moments of the activation vectors that each read sees, in one forward pass.
 
     Parameters
@@ -42,7 +61,7 @@ def measure(
 
     Returns
     -------
-    list of Moments
+    list of Measured
         One for each read. A unit that stands at several positions (in a picture, or after
         Flatten) has a sample for each.
 
@@ -54,18 +73,32 @@ def measure(
     needed = sorted({tensor for read in reads for tensor in read.tensors})
     probe = keras.Model(trace.model.inputs, [trace.tensors[tensor] for tensor in needed])
     moments = [Moments(read.index.shape[1]) for read in reads]
+    others: list[Moments] = []
     with meter("activations", samples.total, progress) as drawn, from_zero_state(probe):
-        for batch in samples.batches(batch_size):
+        for batch, held in samples.divided(batch_size):
             seen = dict(zip(needed, predicted(probe, batch), strict=True))
-            for read, moment in zip(reads, moments, strict=True):
+            parts: list[tuple[list[Moments], npt.NDArray[np.bool_] | None]] = [(moments, None)]
+            if held.any():
+                others = others or [Moments(moment.units) for moment in moments]
+                parts = [(moments, ~held), (others, held)]
+            for place, read in enumerate(reads):
                 with _naming(read.layer):
                     for tensor in read.tensors:
-                        moment.add(vectors(seen[tensor], read.index))
+                        for which, rows in parts:
+                            part = seen[tensor] if rows is None else seen[tensor][rows]
+                            which[place].add(vectors(part, read.index))
             drawn.update(len(batch[0]))
-    for read, moment in zip(reads, moments, strict=True):
+    measured = []
+    for place, read in enumerate(reads):
         with _naming(read.layer):
-            moment.flush()
-    return moments
+            moments[place].flush()
+            if not others:
+                measured.append(Measured(moments[place]))
+                continue
+            fitted, held_moments = moments[place], others[place]
+            held_moments.flush()
+            measured.append(Measured(fitted + held_moments, fitted, held_moments))
+    return measured
 
 
 @contextmanager

@@ -195,10 +195,21 @@ class Moments:
         """
         return self._products_about(np.broadcast_to(centre, self.units))
 
-    def constant(self) -> npt.NDArray[np.bool_]:
-        """Which units never change (dead units included), shape (units,)."""
-        variance = self._variance()
-        return variance <= CONSTANT_SPREAD**2 * (variance + self.mean**2)
+    def constant(self, other: Moments | None = None) -> npt.NDArray[np.bool_]:
+        """Which units never change (dead units included), shape (units,).
+
+        Parameters
+        ----------
+        other : Moments, optional
+            Of more samples of the same units, in which they may not change either.
+        """
+        variance, mean = self._variance(), self.mean
+        if other is not None and other.count:
+            share = self.count / (self.count + other.count)
+            apart = share * (1 - share) * (other.mean - mean) ** 2
+            variance = share * variance + (1 - share) * other._variance() + apart
+            mean = share * mean + (1 - share) * other.mean
+        return variance <= CONSTANT_SPREAD**2 * (variance + mean**2)
 
     def lengths(self, centre: npt.ArrayLike = 0.0) -> Array:
         """Lengths of the activation vectors about a centre, shape (units,).

@@ -4,84 +4,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from tfprune.change import Change, change_of
 from tfprune.choices import DEGREES, check_centre, check_refit
 from tfprune.copies import lost
+from tfprune.cuts import cuts, selected
 from tfprune.errors import PruningWarning
-from tfprune.evidence import chosen, in_span, nowhere_empty
-from tfprune.fold import FOLDS, Scheme, intake
-from tfprune.records import LayerResult, Other, Reached, Skipped
+from tfprune.evidence import nowhere_empty
+from tfprune.fold import FOLDS
+from tfprune.inputs import MOST_HELD_BACK, Samples
+from tfprune.records import Skipped
 from tfprune.refit import refit as refit_survivors
-from tfprune.report import layer_table
-from tfprune.results import layer_results
+from tfprune.results import PruneResult, layer_results
 from tfprune.safe_gradients import newly_unsafe
 from tfprune.select import Selection
-from tfprune.shrink import Cut, shrink
-from tfprune.survey import Seen, Survey, survey
+from tfprune.shrink import shrink
+from tfprune.survey import Survey, survey
 from tfprune.targets import Ladder, reach
 from tfprune.wish import Wish, wish
-
-
-@dataclass(frozen=True)
-class PruneResult:
-    """A smaller model and what was done to get it; ``str(result)`` is a table.
-
-    Attributes
-    ----------
-    model : keras.Model
-        The smaller model; a copy if nothing was removed.
-    layers : tuple of LayerResult
-        The layers that were looked at, in the model's order.
-    skipped : tuple of Skipped
-        The layers of the kinds asked for that were left alone, and why; with ``layers="all"`` every
-        layer that makes units and is not pruned.
-    threshold : float or None
-        Degrees, where a threshold chose the units.
-    centre : str
-        The point about which angles were measured; ``auto`` as what it meant for the fold.
-    fold : str
-    remove : float or None
-        The share of units that was asked for, in place of the threshold.
-    refit : int
-        Steps of least squares that survivors were given, at most.
-    select : str
-        By what units were chosen.
-    reached : Reached or None
-        How far a budget was met, where there was one.
-    notes : tuple of str
-        What is to be known of the smaller model, such as what it lacks of the original's compile
-        settings, and what to do, a line each; told as :class:`tfprune.PruningWarning` as well.
-    others : tuple of Other
-        Layers with units of kinds that were not asked for, or that are never pruned.
-    asked : str
-        ``dense``, ``conv``, ``all``, or ``named``.
-    """
-
-    model: keras.Model
-    layers: tuple[LayerResult, ...]
-    skipped: tuple[Skipped, ...]
-    threshold: float | None
-    centre: str
-    fold: str
-    remove: float | None = None
-    refit: int = 0
-    select: str = "angle"
-    reached: Reached | None = None
-    notes: tuple[str, ...] = ()
-    others: tuple[Other, ...] = ()
-    asked: str = "dense"
-
-    def __str__(self) -> str:
-        return layer_table(self.layers, self.skipped, self.others, self.asked)
-
-    @property
-    def by_degrees(self) -> bool:
-        """Whether a threshold chose the units."""
-        return self.threshold is not None
 
 
 def prune(
@@ -99,6 +42,7 @@ def prune(
     layers: str | Sequence[str] | None = None,
     skip: Sequence[str] = (),
     refit: int | None = None,
+    validation: Any = None,
     scheme: str = "int8",
     file_batch: int | None = 1,
     file_compat: bool = False,
@@ -148,6 +92,10 @@ def prune(
         weights that read them, to what the readers computed in the whole model. 0 leaves the
         survivors as they are. By default 100 with ``remove`` and targets (fewer where over ten
         groups lose units: 1,000 in all), else 0.
+    validation : as x, optional
+        Other samples than ``x``, of which some hundred are enough: folds are tried on them, and the
+        outputs before and after pruning compared. By default a fifth of ``x``, at most 256
+        samples, is held back for both.
     scheme : str
         Of the file whose bytes ``target_bytes`` counts: see :func:`tfprune.export`.
     file_batch : int or None
@@ -183,9 +131,10 @@ def prune(
         file_batch=file_batch, file_compat=file_compat, seed=seed,
     )  # fmt: skip
     pruner = Pruner(
-        model, x, layers=layers, skip=skip, centre=centre, batch_size=batch_size, progress=progress
-    )
-    return _warned(pruner.prune_as(asked))
+        model, x, layers=layers, skip=skip, centre=centre, batch_size=batch_size,
+        progress=progress, validation=validation,
+    )  # fmt: skip
+    return _warned(pruner.prune_as(asked, compare=True))
 
 
 def _warned(result: PruneResult) -> PruneResult:
@@ -204,8 +153,11 @@ class Pruner:
 
     Parameters
     ----------
-    model, x, layers, skip, centre, batch_size, progress
+    model, x, layers, skip, centre, batch_size, progress, validation
         As of :func:`tfprune.prune`. The model must not be changed in between.
+    hold_back : bool
+        Whether a part of ``x`` is held back where there is no ``validation``. With neither the
+        least-squares fold is taken as it is.
 
     Raises
     ------
@@ -223,16 +175,19 @@ class Pruner:
         skip: Sequence[str] = (),
         centre: str | float = "auto",
         batch_size: int = 256,
+        validation: Any = None,
         progress: bool = False,
+        hold_back: bool = True,
     ) -> None:
         self._centre = check_centre(centre)
         self._progress = progress
         first = FOLDS["least-squares"].centre(self._centre)
         self._survey = survey(
             model, x, layers=layers, skip=skip, centre=first, batch_size=batch_size,
-            progress=progress,
+            progress=progress, hold_back=hold_back and validation is None, validation=validation,
         )  # fmt: skip
         self._surveys = {first: self._survey}
+        self._validation = validation
         self._ladders: dict[bool, Ladder] = {}
 
     def prune(
@@ -273,10 +228,16 @@ file_batch, file_compat, seed
             target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
             file_batch=file_batch, file_compat=file_compat, seed=seed,
         )  # fmt: skip
-        return _warned(self.prune_as(asked))
+        return _warned(self.prune_as(asked, compare=True))
 
-    def prune_as(self, wish: Wish) -> PruneResult:
+    def prune_as(self, wish: Wish, compare: bool = False) -> PruneResult:
         """A smaller model by what was checked before; what it lacks stands in its notes alone.
+
+        Parameters
+        ----------
+        wish : Wish
+        compare : bool
+            Whether outputs before and after are compared.
 
         Raises
         ------
@@ -287,8 +248,8 @@ file_batch, file_compat, seed
         centre = folds.centre(self._centre)
         seen = self._about(centre)
 
-        def built(selections: Sequence[Selection]) -> keras.Model:
-            return shrink(seen.model, seen.trace, _cuts(seen, selections, folds))
+        def built(selections: Sequence[Selection], trial: bool = False) -> keras.Model:
+            return shrink(seen.model, seen.trace, cuts(seen, selections, folds, trial))
 
         reached = None
         if wish.target is not None:
@@ -296,7 +257,7 @@ file_batch, file_compat, seed
             selections, reached = reach(seen, ladder, wish.target, built, progress=self._progress)
         else:
             selections = [
-                nowhere_empty(one.group, _selected(one, seen, wish, place))
+                nowhere_empty(one.group, selected(one, seen, wish, place))
                 for place, one in enumerate(seen.groups)
             ]
         smaller = built(selections)
@@ -318,6 +279,14 @@ file_batch, file_compat, seed
                 "fewer than 16 channels with a stride, which TensorFlow's oneDNN kernels get "
                 "wrong; set TF_ENABLE_ONEDNN_OPTS=0 before TensorFlow is imported"
             )
+        change = None
+        if compare and not steps and self._held_back():
+            # What folds cost is seen on samples that they were not fitted on.
+            change = self._change(built(selections, trial=True) if shrunk else smaller)
+        elif compare:
+            change = self._change(smaller)
+        if change is not None and change.beyond:
+            notes.insert(0, f"pruning changed the outputs: {change}{_gentler(wish, centre)}")
         return PruneResult(
             model=smaller,
             layers=tuple(results),
@@ -332,7 +301,21 @@ file_batch, file_compat, seed
             notes=tuple(notes),
             others=seen.others,
             asked=seen.asked,
+            change=change,
         )
+
+    def _held_back(self) -> bool:
+        """Whether a part of the data was kept from the folds to be compared on."""
+        return self._validation is None and self._survey.samples.held_back() is not None
+
+    def _change(self, smaller: keras.Model) -> Change:
+        """What changed on the samples for it, or where there are none on the first ones."""
+        survey, source = self._survey, self._validation
+        x = survey.samples.held_back() if source is None else None
+        if x is None:
+            samples = survey.samples if source is None else Samples(survey.model, source)
+            x = [data[:MOST_HELD_BACK] for data in next(samples.batches(MOST_HELD_BACK))]
+        return change_of(survey.model, smaller, x)
 
     @property
     def units(self) -> int:
@@ -362,37 +345,18 @@ file_batch, file_compat, seed
         return self._ladders[macs]
 
 
-def _selected(seen: Seen, whole: Survey, wish: Wish, place: int) -> Selection:
-    """Which of a group's units go."""
-    group, views, found = seen.group, seen.views, (seen.angles, seen.constant)
-    if wish.share is not None:
-        return chosen(
-            group, views, found, whole.trace,
-            select=wish.select, share=wish.share, seed=wish.seed + place,
-        )  # fmt: skip
-    if wish.select == "span":
-        return in_span(group, views, seen.constant, wish.degrees)
-    return FOLDS[wish.fold].rule(*found, wish.degrees)
-
-
-def _cuts(seen: Survey, selections: Sequence[Selection], folds: Scheme) -> list[Cut]:
-    """What is taken out of the groups that lose units."""
-    made = []
-    for one, selection in zip(seen.groups, selections, strict=True):
-        if len(selection.kept) == selection.units:
-            continue
-        told = [
-            (
-                view.read,
-                folds.fold(
-                    selection.within(view.read.units),
-                    view.moments,
-                    view.centre,
-                    view.read.shiftless,
-                ),
-            )
-            for view in one.views
-        ]
-        taken = intake(selection, folds.merge_incoming)
-        made.append(Cut(one.group, selection.kept, taken, told))
-    return made
+def _gentler(wish: Wish, centre: str | float) -> str:
+    """What to call instead, to change less."""
+    advice = []
+    if wish.target is not None:
+        advice.append("a larger budget")
+    elif wish.share is not None:
+        advice.append(f"a smaller share, remove={wish.share / 2:.3g}")
+    else:
+        advice.append(f"fewer degrees, threshold={wish.degrees / 2:g}")
+        if centre != "mean" and FOLDS[wish.fold].shifts:
+            advice.append('centre="mean"')
+    if wish.fold != "least-squares":
+        advice.append('fold="least-squares"')
+    advice.append("tfprune.heal(result.model, model, x, epochs=10)")
+    return f"; instead: {', or '.join(advice)}"

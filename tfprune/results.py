@@ -1,11 +1,16 @@
-"""What became of the layers of a group, for the result and its table."""
+"""What pruning gave: the result, and what became of the layers of each group."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import keras
 import numpy as np
 
+from tfprune.change import Change
 from tfprune.moments import Array
-from tfprune.records import LayerResult
+from tfprune.records import LayerResult, Other, Reached, Skipped
+from tfprune.report import layer_table
 from tfprune.select import Selection
 from tfprune.survey import Seen
 
@@ -16,6 +21,70 @@ _WHY = {
     "magnitude": "of least magnitude",
     "random": "at random",
 }
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A smaller model and what was done to get it; ``str(result)`` is a table.
+
+    Attributes
+    ----------
+    model : keras.Model
+        The smaller model; a copy if nothing was removed.
+    layers : tuple of LayerResult
+        The layers that were looked at, in the model's order.
+    skipped : tuple of Skipped
+        The layers of the kinds asked for that were left alone, and why; with ``layers="all"`` every
+        layer that makes units and is not pruned.
+    threshold : float or None
+        Degrees, where a threshold chose the units.
+    centre : str
+        The point about which angles were measured; ``auto`` as what it meant for the fold.
+    fold : str
+    remove : float or None
+        The share of units that was asked for, in place of the threshold.
+    refit : int
+        Steps of least squares that survivors were given, at most.
+    select : str
+        By what units were chosen.
+    reached : Reached or None
+        How far a budget was met, where there was one.
+    change : Change or None
+        What pruning changed in the outputs, on samples held back: ``change.output_error``,
+        ``change.agreement``. Beyond 2 % of the classes, or an output error of 5 % where outputs are
+        values, it is in ``notes`` and a :class:`PruningWarning`, with what to call instead.
+    notes : tuple of str
+        What is to be known of the smaller model, such as what it lacks of the original's compile
+        settings, and what to do, a line each; told as :class:`tfprune.PruningWarning` as well.
+    others : tuple of Other
+        Layers with units of kinds that were not asked for, or that are never pruned.
+    asked : str
+        ``dense``, ``conv``, ``all``, or ``named``.
+    """
+
+    model: keras.Model
+    layers: tuple[LayerResult, ...]
+    skipped: tuple[Skipped, ...]
+    threshold: float | None
+    centre: str
+    fold: str
+    remove: float | None = None
+    refit: int = 0
+    select: str = "angle"
+    reached: Reached | None = None
+    change: Change | None = None
+    notes: tuple[str, ...] = ()
+    others: tuple[Other, ...] = ()
+    asked: str = "dense"
+
+    def __str__(self) -> str:
+        table = layer_table(self.layers, self.skipped, self.others, self.asked)
+        return f"{table}\noutputs: {self.change}" if self.change else table
+
+    @property
+    def by_degrees(self) -> bool:
+        """Whether a threshold chose the units."""
+        return self.threshold is not None
 
 
 def layer_results(seen: Seen, selection: Selection, by: str) -> list[LayerResult]:

@@ -15,10 +15,10 @@ from tfprune.choices import KINDS, check_choice
 from tfprune.copies import walk
 from tfprune.errors import TfpruneError
 from tfprune.evidence import View, evidence, view
-from tfprune.groups import Group, Read, groups_of
+from tfprune.groups import Group, groups_of
 from tfprune.inputs import Samples, packed
-from tfprune.measure import measure
-from tfprune.moments import Array, Moments
+from tfprune.measure import Measured, measure
+from tfprune.moments import Array
 from tfprune.readings import Trace
 from tfprune.records import Other, Skipped
 from tfprune.subclasses import check_call
@@ -55,9 +55,10 @@ class Seen:
         return min(view.moments.count for view in self.views)
 
 
-def seen_from(group: Group, measured: Sequence[tuple[Read, Moments]], centre: str | float) -> Seen:
+def seen_from(group: Group, measured: Sequence[Measured], centre: str | float) -> Seen:
     """A group with its angles about ``mean``, ``activation``, ``none`` or a number."""
-    views = tuple(view(read, moments, centre) for read, moments in measured)
+    pairs = zip(group.reads, measured, strict=True)
+    views = tuple(view(read, each, centre) for read, each in pairs)
     return Seen(group, views, *evidence(group, views))
 
 
@@ -76,7 +77,7 @@ class Survey:
     def about(self, centre: str | float) -> Survey:
         """The same with angles about another centre."""
         groups = tuple(
-            seen_from(one.group, [(view.read, view.moments) for view in one.views], centre)
+            seen_from(one.group, [Measured(v.moments, v.fitted, v.held) for v in one.views], centre)
             for one in self.groups
         )
         return replace(self, groups=groups)
@@ -91,10 +92,13 @@ def survey(
     centre: str | float = "mean",
     batch_size: int = 256,
     progress: bool = False,
+    hold_back: bool = False,
+    validation: Any = None,
 ) -> Survey:
     """Follows a model's units and measures their activations; parameters as of ``prune``.
 
-    ``centre`` is ``mean``, ``activation``, ``none`` or a number.
+    ``centre`` is ``mean``, ``activation``, ``none`` or a number. Folds are tried on a part of ``x``
+    with ``hold_back``, or on other samples, ``validation``.
 
     Raises
     ------
@@ -104,7 +108,7 @@ def survey(
     """
     check_weights(model)
     traced = trace(model)
-    data = Samples(model, x)
+    data = Samples(model, x, hold_back)
     if batch_size < 1:
         raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
     check_call(model, data.head)
@@ -112,11 +116,15 @@ def survey(
     closed = unfollowed(model)
     groups, skipped, others = _choose(traced, closed, layers, skip)
     reads = [read for group in groups for read in group.reads]
-    moments = iter(measure(traced, reads, data, batch_size, progress) if reads else [])
+    found = measure(traced, reads, data, batch_size, progress) if reads else []
+    if validation is not None and reads:
+        tried = measure(traced, reads, Samples(model, validation), batch_size)
+        pairs = zip(found, tried, strict=True)
+        found = [Measured(ours.moments, ours.moments, other.moments) for ours, other in pairs]
+    measured = iter(found)
     seen = []
     for group in groups:
-        measured = [(read, next(moments)) for read in group.reads]
-        seen.append(seen_from(group, measured, centre))
+        seen.append(seen_from(group, [next(measured) for _ in group.reads], centre))
         check_enough(seen[-1].samples)
     asked = (layers or "dense") if layers is None or isinstance(layers, str) else "named"
     return Survey(model, traced, data, tuple(seen), skipped, others, asked)

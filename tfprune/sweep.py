@@ -19,7 +19,7 @@ from tfprune.convert import convert_each, signature_names
 from tfprune.errors import TfpruneError
 from tfprune.grid import UNPRUNED, Grid, Point, key
 from tfprune.healing import heal
-from tfprune.inputs import check_inputs
+from tfprune.inputs import MOST_HELD_BACK, check_inputs
 from tfprune.job import model_and_data
 from tfprune.journal import Journal, Row
 from tfprune.litert import LiteModel
@@ -36,8 +36,8 @@ from tfprune.versions import versions
 from tfprune.wish import wish
 
 JOURNAL, PICTURE = "sweep.jsonl", "sweep.png"
-# Raised when the same settings come to mean other angles, so that old rows are not taken for new.
-ANGLES = 2
+# Raised when the same settings come to mean other angles or folds, so that old rows are left.
+ANGLES = 3
 # Seconds between two pictures while it runs; tables are written after every point.
 BETWEEN_PICTURES = 60.0
 
@@ -134,6 +134,7 @@ class _Bench:
             layers=request.layers_to_prune,
             skip=request.skip,
             centre=request.centre,
+            validation=data.validation.take(slice(MOST_HELD_BACK)).x,
             progress=True,
         )
         if not self._pruner.units:

@@ -16,10 +16,11 @@ from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick
 from tfprune.inputs import Array, check_inputs
 from tfprune.parts import Dataset
-from tfprune.pruning import Pruner, PruneResult
+from tfprune.pruning import Pruner
 from tfprune.qat import quantisation_aware
 from tfprune.records import Trained
 from tfprune.request import Request
+from tfprune.results import PruneResult
 from tfprune.retraining import healed, retrained
 from tfprune.wish import Wish
 

@@ -165,7 +165,9 @@ class Bench:
         what = ["pruner", name, settings.get("change"), settings["on"], settings["centre"]]
         return self.once(
             [*what, experiment.train, experiment.test],
-            lambda: Pruner(trained.model, part.arrays[0], centre=settings["centre"]),
+            lambda: Pruner(
+                trained.model, part.arrays[0], centre=settings["centre"], hold_back=False
+            ),
         )
 
 

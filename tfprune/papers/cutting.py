@@ -13,7 +13,7 @@ from tfprune.convert import convert, signature_names
 from tfprune.litert import LiteModel
 from tfprune.papers.bench import Bench
 from tfprune.papers.study import Experiment
-from tfprune.pruning import PruneResult
+from tfprune.results import PruneResult
 
 Array = npt.NDArray[np.float32]
 # The package's own rule and fold; the study's is in its file.

@@ -1,0 +1,71 @@
+"""Which units go, and what every reader gets for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfprune.evidence import View, chosen, in_span
+from tfprune.fold import FOLDS, Fold, Scheme, intake, least_squares
+from tfprune.fold_choice import steadied
+from tfprune.select import Selection
+from tfprune.shrink import Cut
+from tfprune.survey import Seen, Survey
+from tfprune.wish import Wish
+
+
+def selected(seen: Seen, whole: Survey, wish: Wish, place: int) -> Selection:
+    """Which of a group's units go.
+
+    Parameters
+    ----------
+    seen : Seen
+    whole : Survey
+        That it is a part of.
+    wish : Wish
+    place : int
+        Its number among the survey's groups.
+    """
+    group, views, found = seen.group, seen.views, (seen.angles, seen.constant)
+    if wish.share is not None:
+        return chosen(
+            group, views, found, whole.trace,
+            select=wish.select, share=wish.share, seed=wish.seed + place,
+        )  # fmt: skip
+    if wish.select == "span":
+        return in_span(group, views, seen.constant, wish.degrees)
+    return FOLDS[wish.fold].rule(*found, wish.degrees)
+
+
+def cuts(
+    seen: Survey, selections: Sequence[Selection], folds: Scheme, trial: bool = False
+) -> list[Cut]:
+    """What is taken out of the groups that lose units.
+
+    Parameters
+    ----------
+    seen : Survey
+    selections : sequence of Selection
+        For each of its groups.
+    folds : Scheme
+    trial : bool
+        Whether folds are fitted without the samples that were held back.
+    """
+    made = []
+    for one, selection in zip(seen.groups, selections, strict=True):
+        if len(selection.kept) == selection.units:
+            continue
+        told = [(view.read, _fold(view, selection, folds, trial)) for view in one.views]
+        taken = intake(selection, folds.merge_incoming)
+        made.append(Cut(one.group, selection.kept, taken, told))
+    return made
+
+
+def _fold(view: View, selection: Selection, folds: Scheme, trial: bool) -> Fold:
+    """What a reader gets for the units that go."""
+    mine, shiftless = selection.within(view.read.units), view.read.shiftless
+    if view.fitted is None or view.held is None:
+        return folds.fold(mine, view.moments, view.centre, shiftless)
+    moments = view.fitted if trial else view.moments
+    if folds.fold is least_squares:
+        return steadied(mine, moments, shiftless, view.fitted, view.held)
+    return folds.fold(mine, moments, view.centre, shiftless)
