@@ -3,8 +3,8 @@
 Each mutant of a good file has to be read, or refused with the one error of this package, within a
 few seconds and a bounded amount of memory. ``--mutants N`` sets how many each reader gets,
 ``--seed N`` which ones, ``--models N`` how many mutants of model files there are, ``--kills N`` how
-often an export and an update of a baseline are killed at a random time, ``--fuzz SECONDS`` lets
-Atheris search by coverage where it is installed (pip install atheris).
+often an export and an update of a baseline, and half as often a sweep, are killed at a random
+time, ``--fuzz SECONDS`` lets Atheris search by coverage where it is installed.
 """
 
 from __future__ import annotations
@@ -238,7 +238,13 @@ def model_files(folder: Path) -> list[Subject]:
 
 
 def killed(
-    words: Sequence[str], folder: Path, kills: int, rng: random.Random, fresh: Callable[[], None]
+    words: Sequence[str],
+    folder: Path,
+    *,
+    kills: int,
+    rng: random.Random,
+    fresh: Callable[[], None],
+    broken: Callable[[Path], str],
 ) -> Tally:
     """Kills a command at random times; the folder that it writes has to be whole afterwards.
 
@@ -247,9 +253,10 @@ def killed(
     words : sequence of str
         The command, which runs whole once to see how long it takes.
     folder : Path
-        Has a manifest.
     fresh : callable
         Makes the folder as it was before the command.
+    broken : callable
+        Says what is wrong with the folder, nothing if it is whole.
     """
     from tfprune.staging import finish
 
@@ -284,8 +291,8 @@ def killed(
     return tally
 
 
-def broken(folder: Path) -> str:
-    """What is wrong with a folder of files, empty if it is whole."""
+def unlike_manifest(folder: Path) -> str:
+    """In what a folder is not as its manifest says, empty if it is."""
     manifest = json.loads((folder / "manifest.json").read_text())
     known = {entry["file"]: entry["sha256"] for entry in manifest["artifacts"]}
     there = {path.name: file_digest(path) for path in folder.glob("*.tflite")}
@@ -310,7 +317,33 @@ def killed_exports(kills: int, seed: int) -> Tally:
 
         fresh()
         again = [*words, "--remove", "50%", "--output", str(work)]
-        return killed(again, work, kills, random.Random(seed), fresh)
+        return killed(
+            again, work, kills=kills, rng=random.Random(seed), fresh=fresh, broken=unlike_manifest
+        )
+
+
+def killed_sweeps(kills: int, seed: int) -> Tally:
+    """Kills ``tools.sweep``; the rows that it had measured have to be there for the next run."""
+    with tempfile.TemporaryDirectory() as place:
+        work = Path(place, "sweep")
+        words = [sys.executable, "-m", "tools.sweep", "--dataset", "digits", "--selections"]
+        words += ["effect", "--shares", "50%", "--degrees", "30", "--schemes", "float32"]
+
+        def fresh() -> None:
+            shutil.rmtree(work, ignore_errors=True)
+
+        def unreadable(folder: Path) -> str:
+            """A row that is cut off is taken away; others have to be whole."""
+            rows = folder / "sweep.jsonl"
+            if rows.exists():
+                Journal(rows)
+            left = [path.name for path in folder.glob(".tfprune-*") if path.is_dir()]
+            return f"left behind: {left}" if left else ""
+
+        words += ["--output", str(work)]
+        return killed(
+            words, work, kills=kills, rng=random.Random(seed), fresh=fresh, broken=unreadable
+        )
 
 
 def full_disk(seed: int) -> Tally:
@@ -425,6 +458,7 @@ def campaign(mutants: int, seed: int, kills: int = 0, models: int = 0) -> dict[s
     if kills:
         tallies["killed updates of a baseline"] = killed_updates(kills, seed)
         tallies["killed exports"] = killed_exports(kills, seed)
+        tallies["killed sweeps"] = killed_sweeps(-(-kills // 2), seed)
         tallies["full disk"] = full_disk(seed)
     return tallies
 
