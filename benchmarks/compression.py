@@ -84,19 +84,29 @@ def main() -> None:
     targets = outputs_of(model, x)
     outputs = outputs_of(model, test)
     measure = yardstick(outputs, data.test, rules_of(model, outputs))
-    school = Distillation(x, targets, asked.epochs, asked.seed)
+    school = Distillation(x, targets, asked.epochs, seed=asked.seed)
 
     def ptq(made: keras.Model) -> bytes:
         return dict(convert(made, ["int8"], x))["int8"]
 
-    def qat(made: keras.Model, **kept: bool) -> bytes:
-        return quantisation_aware(made, targets, x, epochs=asked.epochs, seed=asked.seed, **kept)
+    def qat(made: keras.Model, sparse: bool = False, clustered: bool = False) -> bytes:
+        content, _ = quantisation_aware(
+            made,
+            targets,
+            x,
+            epochs=asked.epochs,
+            seed=asked.seed,
+            sparse=sparse,
+            clustered=clustered,
+        )
+        return content
 
     def small(sparsity: float | None = None, clusters: int | None = None) -> keras.Model:
-        return compress(
+        made, _ = compress(
             pruned, targets, x,
             sparsity=sparsity, clusters=clusters, epochs=asked.epochs, seed=asked.seed,
         )  # fmt: skip
+        return made
 
     tasks: dict[str, Callable[[], bytes]] = {
         "unpruned, PTQ": lambda: ptq(model),

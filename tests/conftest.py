@@ -32,6 +32,8 @@ with quiet():
     from keras import layers as kl
 
     from tests.graphs import fill
+    from tfprune.datasets import digits
+    from tfprune.parts import prepare
 
 # Building Keras models takes its time, so no deadline; the same examples in every run, unless
 # pytest is given --hypothesis-profile=new.
@@ -178,3 +180,25 @@ def folders(tmp_path_factory):
         )
         tfprune.export(fill(model, rng), root / name, ["float32", "int8"], x)
     return root
+
+
+@pytest.fixture(scope="session")
+def digit_parts():
+    """The bundled digits in parts."""
+    return prepare(digits(0), "auto", None, 300, 0)
+
+
+@pytest.fixture(scope="session")
+def digit_pair(digit_parts):
+    """A classifier of the digits, logits, compiled with settings of its own; and pruned."""
+    keras.utils.set_random_seed(3)
+    x = digit_parts.train.x
+    model = keras.Sequential(
+        [keras.Input(x.shape[1:]), kl.Conv2D(4, 3, activation="relu", name="seen"),
+         kl.MaxPooling2D(4), kl.Flatten(), kl.Dense(48, activation="relu", name="hidden"),
+         kl.Dropout(0.2), kl.Dense(10, name="out")]
+    )  # fmt: skip
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.003), loss, metrics=["accuracy"])
+    model.fit(x, digit_parts.train.y, batch_size=64, epochs=12, verbose=0)
+    return model, tfprune.prune(model, digit_parts.calibration.x, remove=0.85, refit=0).model

@@ -240,3 +240,25 @@ def positive(model):
 def largest_change(model, result, x):
     pairs = zip(outputs(model, x), outputs(result.model, x), strict=True)
     return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+def several(rng):
+    """Two inputs; a softmax behind its own layer, a nested sigmoid, and values."""
+    one, two = keras.Input((6,), name="one"), keras.Input((5,), name="two")
+    x = kl.Concatenate()([one, kl.Dense(6, activation="tanh", name="left")(two)])
+    x = kl.Dense(24, activation="relu", name="hidden")(x)
+    x = kl.Dropout(0.5)(kl.BatchNormalization(name="norm")(x))
+    classes = kl.Softmax(name="classes")(kl.Dense(4, name="scores")(x))
+    nested = keras.Sequential([keras.Input((24,)), kl.Dense(2, activation="sigmoid")], name="yes")
+    values = kl.Dense(3, name="values")(x)
+    outputs = {"classes": classes, "yes": nested(x), "values": values}
+    return fill(keras.Model({"one": one, "two": two}, outputs), rng)
+
+
+def error(model, teacher, x):
+    """Mean squared difference of all outputs, by what Keras computes."""
+    ours, theirs = (
+        [np.asarray(out, float) for out in keras.tree.flatten(m.predict(x, verbose=0))]
+        for m in (model, teacher)
+    )
+    return [float(np.mean((a - b) ** 2)) for a, b in zip(ours, theirs, strict=True)]

@@ -155,7 +155,7 @@ def test_healing_and_compressing_keep_what_a_model_was_compiled_with(x):
     how = {"loss": {"a": dice, "b": huber}, "metrics": {"a": [mae, Above(0.3)]}}
     model.compile("adam", **how, loss_weights={"a": 2.0, "b": 3.0}, run_eagerly=True)
     pruned = tfprune.prune(model, x, remove=0.5, refit=0).model
-    healed = tfprune.heal(pruned, model, x, epochs=1)
+    healed = tfprune.heal_with_record(pruned, model, x, epochs=1).model
     y = {"a": x[:, :1], "b": x[:, 1:2]}
     made = {name: np.asarray(out) for name, out in healed(x).items()}
     losses = {name: how["loss"][name](y[name], made[name]) for name in "ab"}
@@ -254,4 +254,4 @@ def test_fine_tuning_uses_an_optimizer_and_a_loss_of_the_users_own(x):
     lesson = Lesson(model, Part(x, y), model)
     predictions = model.predict(x, verbose=0)
     assert lesson.loss(model) == pytest.approx(float(huber(y, predictions)), rel=1e-5)
-    assert lesson.loss(lesson.taught(model, 2)) < lesson.loss(model)
+    assert lesson.loss(lesson.fine_tuned(model, 2, lesson)[0]) < lesson.loss(model)

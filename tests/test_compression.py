@@ -116,11 +116,13 @@ def tensors(content):
     "asked", [{"sparsity": 0.7}, {"clusters": 8}, {"sparsity": 0.6, "clusters": 8}]
 )
 def test_kernels_hold_what_was_asked(model, lesson, digits, asked):
-    made = compress(model, **lesson, **asked)
+    made, _ = compress(model, **lesson, **asked)
     for name, kernel in kernels(made).items():
         if "sparsity" in asked:
             zeros = np.mean(kernel == 0)
-            assert abs(zeros - asked["sparsity"]) <= 1 / kernel.size, (name, zeros)
+            # Small weights may share the zero where weights are shared.
+            more = 0.01 if "clusters" in asked else 0
+            assert -1 / kernel.size <= zeros - asked["sparsity"] <= 1 / kernel.size + more, name
         if "clusters" in asked:
             assert 2 <= len(np.unique(kernel)) <= asked["clusters"], name
     # Seeds 1 and 7 left 0.12 to 0.6 of the distance.
@@ -131,17 +133,80 @@ def test_kernels_hold_what_was_asked(model, lesson, digits, asked):
     assert not np.isin(0, kernels(model)["hidden"])
 
 
+def divergence(outputs, targets):
+    """The Kullback-Leibler divergence of probabilities, by definition."""
+    wanted, given = (np.clip(side.astype(float), 1e-7, 1) for side in (targets, outputs))
+    return np.mean(np.sum(wanted * np.log(wanted / given), axis=1))
+
+
+@pytest.fixture(scope="module")
+def held_out(model, digits):
+    x = [digits[0][FIT:]]
+    return x, outputs_of(model, x)
+
+
+@pytest.mark.parametrize("asked", [{"sparsity": 0.7}, {"clusters": 4}])
+def test_the_best_state_with_what_was_asked_for_comes_back(model, lesson, held_out, asked):
+    made, (step,) = compress(model, **lesson, **asked, epochs=4, held_out=held_out)
+    (x,), (wanted,) = held_out
+    losses = step.history.losses
+    assert len(losses) == 5
+    assert step.before == pytest.approx(0, abs=1e-6)
+    assert step.history.after == min(losses)
+    assert divergence(made.predict(x, verbose=0), wanted) == pytest.approx(min(losses), rel=1e-3)
+    if "sparsity" in asked:
+        # The zeros are all there after 0.6 of the steps, so after the third epoch.
+        assert [np.isinf(loss) for loss in losses] == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize("rate", [10.0, 1e30])
+def test_zeros_are_set_without_training_where_it_does_harm(
+    model, lesson, held_out, rate, monkeypatch
+):
+    monkeypatch.setattr("tfprune.compression.SPARSITY_RATE", rate)
+    made, (step,) = compress(model, **lesson, sparsity=0.5, epochs=2, held_out=held_out)
+    assert step.history.best_epoch == 0
+    assert "without" in step.note
+    for name, kernel in kernels(model).items():
+        smallest = np.abs(kernel) < np.median(np.abs(kernel))
+        expected = np.where(smallest, 0, kernel)
+        np.testing.assert_array_equal(kernels(made)[name], expected, err_msg=name)
+
+
+def test_weights_are_shared_without_training_where_it_does_harm(
+    model, lesson, held_out, monkeypatch
+):
+    monkeypatch.setattr("tfprune.compression.CLUSTER_RATE", 10.0)
+    made, (step,) = compress(model, **lesson, clusters=8, epochs=2, held_out=held_out)
+    assert step.history.best_epoch == 0
+    (x,), (wanted,) = held_out
+    assert divergence(made.predict(x, verbose=0), wanted) == pytest.approx(
+        step.history.before, 1e-3
+    )
+    for name, kernel in kernels(made).items():
+        assert 2 <= len(np.unique(kernel)) <= 8, name
+
+
+def test_the_file_is_of_the_start_where_training_does_harm(model, lesson, held_out, monkeypatch):
+    monkeypatch.setattr("tfprune.qat.RATE", 10.0)
+    content, history = quantisation_aware(model, **lesson, epochs=2, held_out=held_out)
+    assert history.best_epoch == 0
+    assert history.before == history.after < 0.05 < min(history.losses[1:])
+    (x,), (wanted,) = held_out
+    assert divergence(LiteModel(content).predict([x])[0], wanted) < 0.05
+
+
 def test_the_same_seed_gives_the_same_weights_and_bytes(model, lesson):
     few = {name: [array[:200] for array in arrays] for name, arrays in lesson.items()}
-    first, second = (compress(model, **few, clusters=8, epochs=1, seed=4) for _ in range(2))
+    first, second = (compress(model, **few, clusters=8, epochs=1, seed=4)[0] for _ in range(2))
     for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    files = [quantisation_aware(model, **few, epochs=1, seed=seed) for seed in (4, 4, 5)]
+    files = [quantisation_aware(model, **few, epochs=1, seed=seed)[0] for seed in (4, 4, 5)]
     assert files[0] == files[1] != files[2]
 
 
 def test_the_file_is_int8_and_computes_what_the_model_does(model, lesson, digits):
-    content = quantisation_aware(model, **lesson, epochs=2)
+    content, _ = quantisation_aware(model, **lesson, epochs=2)
     with quiet():
         interpreter = Interpreter(model_content=content)
     (inside,), (outside,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -155,14 +220,14 @@ def test_the_file_is_int8_and_computes_what_the_model_does(model, lesson, digits
 
 @pytest.mark.slow
 def test_zeros_and_shared_weights_live_through_the_training(model, lesson, digits):
-    made = compress(model, **lesson, sparsity=0.6, clusters=8, epochs=2)
-    content = quantisation_aware(made, **lesson, epochs=1, sparse=True, clustered=True)
+    made, _ = compress(model, **lesson, sparsity=0.6, clusters=8, epochs=2)
+    content, _ = quantisation_aware(made, **lesson, epochs=1, sparse=True, clustered=True)
     for name, kernel in tensors(content).items():
         assert np.mean(kernel == 0) >= 0.6 - 1 / kernel.size, name
         # Filters have a scale each, so their shared weights are other numbers in the file.
         for channel in [kernel] if kernel.ndim == 2 else kernel:
             assert len(np.unique(channel)) <= 8, name
-    plain = quantisation_aware(made, **lesson, epochs=1)
+    plain, _ = quantisation_aware(made, **lesson, epochs=1)
     assert np.mean(tensors(plain)["hidden"] == 0) < 0.5
     assert distance(in_litert(content, digits), model, digits) < 0.45
 
@@ -174,7 +239,7 @@ def test_the_original_is_learnt_not_the_model_that_is_trained(model, lesson, dig
     )
     files = (
         dict(convert(spoilt, ["int8"], lesson["x"]))["int8"],
-        quantisation_aware(spoilt, **lesson, epochs=8),
+        quantisation_aware(spoilt, **lesson, epochs=8)[0],
     )
     before, after = (distance(in_litert(file, digits), model, digits) for file in files)
     assert after < 0.5 * before
@@ -190,7 +255,7 @@ def test_large_activations_are_in_range_from_the_start(rng):
     x = [rng.normal(0, 2, (200, 4)).astype("float32")]
     (expected,) = targets = outputs_of(model, x)
     assert np.abs(expected).max() > 60
-    content = quantisation_aware(model, targets, x, epochs=1)
+    content, _ = quantisation_aware(model, targets, x, epochs=1)
     (received,) = LiteModel(content).predict(x)
     assert np.sqrt(np.mean((received - expected) ** 2)) < 0.05 * expected.std()
 

@@ -13,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers as kl
 
 from tests.graphs import fill
+from tfprune.qat import quantisation_aware
 from tfprune.quiet import quiet
 from tools.command import main
 from tools.export import export
@@ -38,7 +39,14 @@ def own(tmp_path, rng):
     ]  # fmt: skip
 
 
+@pytest.fixture
+def trained_file(monkeypatch):
+    """The int8 file of the training is kept, whichever of the two does better."""
+    monkeypatch.setattr("tfprune.variants.distance", lambda outputs, targets: 0.0)
+
+
 @pytest.mark.trains
+@pytest.mark.usefixtures("trained_file")
 def test_all_three_at_once(own, tmp_path, capfd):
     argv = [*own, "--schemes", "float32,int8,dynamic", "--sparsity", "50%", "--cluster", 8]
     code, out, err = run([*argv, "--qat", 2], capfd)
@@ -71,6 +79,7 @@ def test_all_three_at_once(own, tmp_path, capfd):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trained_file")
 def test_training_changes_the_int8_file_of_the_pruned_model_alone(own, tmp_path, capfd):
     contents = []
     for more in ([], ["--qat", 1], ["--qat", 1]):
@@ -119,3 +128,31 @@ def test_a_model_that_cannot_be_carried_is_told_before_the_work(flags, own, tmp_
     assert code == 2
     assert "layer odd (Dense) cannot be carried to tf_keras: its activation hard_sigmoid" in err
     assert not (tmp_path / "made").exists()
+
+
+def test_the_int8_file_without_training_is_kept_where_it_is_better(
+    own, tmp_path, capfd, monkeypatch
+):
+    code, _, err = run([*own, "--schemes", "int8"], capfd)
+    assert code == 0, err
+    plain = (tmp_path / "made" / "own_prune30_int8.tflite").read_bytes()
+
+    def spoilt(model, **settings):
+        """Trained next to nothing, and of a model that computes something else."""
+        model = keras.models.clone_model(model)
+        model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
+        return quantisation_aware(model, **settings)
+
+    monkeypatch.setattr("tfprune.qat.RATE", 1e-9)
+    monkeypatch.setattr("tfprune.variants.quantisation_aware", spoilt)
+    code, out, err = run([*own, "--schemes", "int8", "--qat", 1], capfd)
+    assert code == 0, err
+    assert (tmp_path / "made" / "own_prune30_int8.tflite").read_bytes() == plain
+    manifest = json.loads((tmp_path / "made" / "manifest.json").read_text())
+    (entry,) = manifest["training"]
+    assert (entry["how"], entry["best_epoch"]) == ("qat", 0)
+    assert entry["after"] == entry["before"]
+    assert "converted without training" in entry["note"]
+    assert entry["note"] in out
+    made = {(a["variant"], a["scheme"]): a["made_by"] for a in manifest["artifacts"]}
+    assert made["pruned", "int8"] == "conversion after training"

@@ -54,7 +54,10 @@ def test_healing_needs_no_labels_and_adds_no_file(own, tmp_path, capfd):
     assert (entry["how"], entry["variant"], entry["epochs"]) == ("heal", "pruned", 12)
     assert entry["samples"] == healed["dataset"]["train"]
     assert entry["after"] < 0.8 * entry["before"]
+    assert entry["held_out"] == healed["dataset"]["validation"]
+    assert 1 <= entry["best_epoch"] <= 12
     assert entry["seconds"] > 0
+    assert not entry["note"]
     assert "healing: 100%" in err
     assert re.search(r"^heal: pruned model, 12 epochs of [\d,]+ samples in ", out, re.M)
     ours, theirs = (scores(manifest, "output_error") for manifest in (healed, before))
@@ -86,6 +89,8 @@ def test_fine_tuning_sets_the_unpruned_model_beside_it(own, tmp_path, capfd):
     # Of four classes the unlearnt models hit a quarter, the tuned ones two thirds and more.
     assert now["finetuned"] > now["original"] + 0.15
     assert now["pruned"] > was["pruned"] + 0.1
+    for entry in made["training"]:
+        assert entry["after"] < entry["before"]
     saved = keras.models.load_model(tmp_path / "b" / "own_prune70.keras", compile=False)
     (layer,) = made["prune"]["layers"]
     assert saved.get_layer("hidden").units == layer["units_after"] < 32
@@ -123,3 +128,25 @@ def test_files_of_4_bits_come_from_a_model_that_healed_at_4_bits(own, tmp_path, 
     made = {(a["variant"], a["scheme"]): a["made_by"] for a in manifest["artifacts"]}
     assert made["pruned", "int4"] == "healing of 4 epochs at 4 bits"
     assert made["pruned", "float32"] == made["original", "int4"] == "conversion after training"
+
+
+def test_training_that_does_harm_changes_nothing_and_says_so(own, tmp_path, capfd):
+    """The rate of fine-tuning is the one that the file was compiled with."""
+    model = keras.models.load_model(own / "own.keras", compile=False)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(100.0), loss)
+    model.save(own / "spoilt.keras")
+    argv = ["--model", own / "spoilt.keras", "--data", own / "own.npz", "--schemes", "float32"]
+    files = {}
+    for name, words in (("a", []), ("b", ["--finetune", 2])):
+        code, out, err = run([*argv, "--prune", 70, "--output", tmp_path / name, *words], capfd)
+        assert code == 0, err
+        files[name] = (tmp_path / name / "spoilt_prune70_float32.tflite").read_bytes()
+    assert files["a"] == files["b"]
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert [entry["variant"] for entry in manifest["training"]] == ["finetuned", "pruned"]
+    for entry in manifest["training"]:
+        assert entry["after"] == entry["before"]
+        assert entry["best_epoch"] == 0
+        assert entry["note"] in out
+        assert "the model stays as it was" in entry["note"]

@@ -184,7 +184,7 @@ def test_an_activation_called_relu_is_not_taken_for_keras_own(rng):
     # Only the last two layers changed, so what they read is what it was.
     ours, theirs = (np.asarray(m.layers[0](x)) for m in (result.model, model))
     np.testing.assert_array_equal(ours, theirs)
-    healed = tfprune.heal(result.model, model, x, 1)
+    healed = tfprune.heal_with_record(result.model, model, x, 1).model
     assert healed.get_layer("own").activation is relu
 
 
@@ -263,7 +263,7 @@ def test_lambda_layers_made_in_this_process_are_copied(rng, kind):
     between = rng.normal(0, 1, (20, 6)).astype("float32")
     ours, theirs = (m.layers[3](m.layers[2](between)) for m in (result.model, model))
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
-    tfprune.heal(result.model, model, x, 1)
+    tfprune.heal_with_record(result.model, model, x, 1)
 
 
 class Stubborn(kl.Layer):

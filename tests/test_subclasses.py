@@ -96,7 +96,7 @@ def test_a_result_is_of_the_models_class(x, build):
     model.compile("adam", "mse", run_eagerly=True)
     model.get_layer("hidden").trainable = False
     result = tfprune.prune(model, x, remove=0.5, refit=0)
-    healed = tfprune.heal(result.model, model, x, 1)
+    healed = tfprune.heal_with_record(result.model, model, x, 1).model
     for made in (result.model, healed):
         assert type(made) is type(model)
         assert made.name == model.name

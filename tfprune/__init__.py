@@ -15,19 +15,20 @@ from tfprune.errors import PruningWarning, TfpruneError
 
 if TYPE_CHECKING:
     from tfprune.convert import export
-    from tfprune.healing import heal
+    from tfprune.healing import HealResult, heal, heal_with_record
     from tfprune.pruning import Pruner, prune
     from tfprune.results import PruneResult
 
 __version__ = "0.1.0"
 __all__ = [
-    "PruneResult", "Pruner", "PruningWarning", "TfpruneError", "export", "heal", "prune",
+    "HealResult", "PruneResult", "Pruner", "PruningWarning", "TfpruneError", "export", "heal",
+    "heal_with_record", "prune",
 ]  # fmt: skip
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.
 _ROOMS = {
     "PruneResult": "results", "Pruner": "pruning", "prune": "pruning",
-    "export": "convert", "heal": "healing",
+    "export": "convert", "heal": "healing", "heal_with_record": "healing", "HealResult": "healing",
 }  # fmt: skip
 
 

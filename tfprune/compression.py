@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfprune.bridge import to_tf_keras, weights_from
-from tfprune.distil import BATCH_SIZE, Distillation, tools
+from tfprune.convert import outputs_of
+from tfprune.distil import BATCH_SIZE, Distillation, Sides, as_inputs, tools
 from tfprune.inputs import Array
 from tfprune.precision import in_float32
+from tfprune.records import TrainingHistory
 
 # Epochs of training, unless the data is so small that they would be fewer steps than this.
 EPOCHS = 3
@@ -23,6 +28,38 @@ ZEROS_SET, CHOICES = 0.6, 20
 KERNELS = ("Dense", "Conv1D", "Conv2D", "Conv3D")
 
 
+@dataclass(frozen=True)
+class Compressed:
+    """What one of the two did to a model.
+
+    Attributes
+    ----------
+    how : {"sparsity", "cluster"}
+    epochs : int
+    seconds : float
+    before : float
+        The loss on held-out samples of the model that came, without zeros or shared weights.
+    history : TrainingHistory
+        The loss with them: at the start without any training, and after each epoch; infinite
+        where they were not all there yet.
+    """
+
+    how: str
+    epochs: int
+    seconds: float
+    before: float
+    history: TrainingHistory
+
+    @property
+    def note(self) -> str:
+        """What the user should know, or empty."""
+        if self.history.best_epoch == 0:
+            return "training did not help, so they were set without"
+        if self.history.diverged is not None:
+            return f"the loss was not finite in epoch {self.history.diverged}, so it ended before"
+        return ""
+
+
 def compress(
     model: keras.Model,
     targets: Sequence[Array],
@@ -33,11 +70,14 @@ def compress(
     epochs: int | None = None,
     seed: int = 0,
     progress: bool = False,
-) -> keras.Model:
+    held_out: Sides | None = None,
+) -> tuple[keras.Model, list[Compressed]]:
     """A copy of a model whose kernels hold zeros, or few distinct weights, or both.
 
     The shapes stay; what shrinks is the file when it is compressed, with gzip say. Trained without
-    labels: see :class:`tfprune.distil.Distillation`.
+    labels: see :class:`tfprune.distil.Distillation`. Zeros or shared weights cost something, so
+    the result may be worse than the model that came; but of the states that have what was asked
+    for, the untrained one among them, the one is returned that does best on held-out samples.
 
     Parameters
     ----------
@@ -59,11 +99,15 @@ def compress(
         The global seeds of Python, numpy and TensorFlow are set to it.
     progress : bool
         Whether to draw progress bars on stderr.
+    held_out : pair of sequences of arrays, optional
+        Other samples and targets; by default a part of these is held out.
 
     Returns
     -------
-    keras.Model
+    model : keras.Model
         Not compiled; float32 where the model is of half precision.
+    steps : list of Compressed
+        What each of the two did.
 
     Raises
     ------
@@ -76,22 +120,34 @@ def compress(
     Han, Mao, Dally (2016), "Deep compression", section 3: shared weights.
     """
     model = in_float32(model)
-    x = [data.astype(tensor.dtype) for data, tensor in zip(x, model.inputs, strict=True)]
+    x = as_inputs(model, x)
     epochs = epochs or max(EPOCHS, -(-STEPS * BATCH_SIZE // len(x[0])))
-    school = Distillation(x, targets, epochs, seed, progress)
+    school = Distillation(x, targets, epochs, seed=seed, progress=progress, held_out=held_out)
+    tasks: dict[str, Callable[[keras.Model], tuple[keras.Model, TrainingHistory]]] = {}
     if sparsity is not None:
-        model = _sparse(model, sparsity, school)
+        tasks["sparsity"] = lambda model: _sparse(model, sparsity, school)
     if clusters is not None:
-        model = _clustered(model, clusters, sparsity is not None, school)
-    return model
+        tasks["cluster"] = lambda model: _clustered(model, clusters, sparsity is not None, school)
+    steps = []
+    for how, task in tasks.items():
+        start = time.perf_counter()
+        before = school.distance(outputs_of(model, school.held_out_x))
+        model, history = task(model)
+        steps.append(Compressed(how, epochs, time.perf_counter() - start, before, history))
+    return model, steps
 
 
-def _sparse(model: keras.Model, share: float, school: Distillation) -> keras.Model:
+def _sparse(
+    model: keras.Model, share: float, school: Distillation
+) -> tuple[keras.Model, TrainingHistory]:
     with tools() as (tf_keras, tfmot):
         sparsity = tfmot.sparsity.keras
         end = max(int(ZEROS_SET * school.steps), 1)
+        between = max(end // CHOICES, 1)
+        # Masks change in steps of so many; the last one has to be that of the whole share.
+        end -= end % between
         schedule = sparsity.PolynomialDecay(
-            0.0, share, begin_step=0, end_step=end, frequency=max(end // CHOICES, 1)
+            0.0, share, begin_step=0, end_step=end, frequency=between
         )
         network = _wrapped(
             model,
@@ -99,14 +155,40 @@ def _sparse(model: keras.Model, share: float, school: Distillation) -> keras.Mod
             tf_keras,
             lambda layer: sparsity.prune_low_magnitude(layer, pruning_schedule=schedule),
         )
-        callback = sparsity.UpdatePruningStep()
-        school.train(network, "sparsity", SPARSITY_RATE, tf_keras, callback)
-        return weights_from(sparsity.strip_pruning(network), model)
+        masked = [
+            pair[:2] for layer in network.layers for pair in getattr(layer, "pruning_vars", ())
+        ]
+
+        def untrained() -> None:
+            for weight, mask in masked:
+                values = weight.numpy()
+                kept = np.argsort(-np.abs(values), axis=None, kind="stable")
+                zeros = np.zeros_like(values)
+                zeros.flat[kept[: _kept(values.size, share)]] = 1
+                mask.assign(zeros)
+                weight.assign(values * zeros)
+
+        def complete() -> bool:
+            return all(
+                np.count_nonzero(weight.numpy()) <= _kept(mask.shape.num_elements(), share)
+                for weight, mask in masked
+            )
+
+        history = school.train(
+            network, "sparsity", SPARSITY_RATE, tf_keras, sparsity.UpdatePruningStep(),
+            untrained=untrained, complete=complete,
+        )  # fmt: skip
+        return weights_from(sparsity.strip_pruning(network), model), history
+
+
+def _kept(size: int, share: float) -> int:
+    """How many of so many weights stay where a share becomes zero, as tfmot counts."""
+    return max(round(size * (1 - share)), 1)
 
 
 def _clustered(
     model: keras.Model, clusters: int, sparse: bool, school: Distillation
-) -> keras.Model:
+) -> tuple[keras.Model, TrainingHistory]:
     with tools() as (tf_keras, tfmot):
         # The public one cannot keep zeros; tfmot's own guide imports this one for it.
         from tensorflow_model_optimization.python.core.clustering.keras.experimental import cluster
@@ -124,8 +206,8 @@ def _clustered(
             )
 
         network = _wrapped(model, school, tf_keras, wrap)
-        school.train(network, "cluster", CLUSTER_RATE, tf_keras)
-        return weights_from(clustering.strip_clustering(network), model)
+        history = school.train(network, "cluster", CLUSTER_RATE, tf_keras)
+        return weights_from(clustering.strip_clustering(network), model), history
 
 
 def _wrapped(

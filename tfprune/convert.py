@@ -190,7 +190,7 @@ def _check_loops(model: keras.Model, function: Any, scheme: str) -> None:
     )
 
 
-def outputs_of(model: keras.Model, x: Sequence[Array]) -> list[Array]:
+def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -> list[Array]:
     """What Keras computes: a list of outputs, each of shape (samples, ...), no half floats.
 
     Parameters
@@ -198,6 +198,8 @@ def outputs_of(model: keras.Model, x: Sequence[Array]) -> list[Array]:
     model : keras.Model
     x : sequence of arrays of shape (samples, ...)
         One for each of ``model.inputs``.
+    finite : bool
+        Whether outputs have to be.
 
     Raises
     ------
@@ -216,7 +218,7 @@ def outputs_of(model: keras.Model, x: Sequence[Array]) -> list[Array]:
         raise TfpruneError(f"model {model.name}: it cannot compute the data: {line}") from None
     made = [np.asarray(out)[: len(x[0])] for out in outputs]
     made = [out.astype(np.float32) if out.dtype.name in HALF else out for out in made]
-    if not all(np.isfinite(out).all() for out in made):
+    if finite and not all(np.isfinite(out).all() for out in made):
         raise TfpruneError(f"model {model.name}: expected finite outputs, received NaN or infinity")
     return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -18,7 +19,7 @@ from tfprune.qat import EPOCHS
 from tfprune.records import Artifact, FailedFile
 from tfprune.request import Request
 from tfprune.tflite import weight_bytes
-from tfprune.variants import Workshop, made_by
+from tfprune.variants import Made, Workshop, made_by
 
 
 def export_variants(
@@ -26,7 +27,7 @@ def export_variants(
     workshop: Workshop,
     calibration: Sequence[Array],
     folder: Path,
-    ready: dict[str, bytes | TfpruneError],
+    ready: Made,
 ) -> tuple[list[tuple[Artifact, LiteModel]], list[FailedFile]]:
     """Converts and writes the files of all variants; nothing is measured on them yet.
 
@@ -38,8 +39,8 @@ def export_variants(
     calibration : sequence of arrays of shape (samples, ...)
         For each input.
     folder : Path
-    ready : dict of str to bytes or TfpruneError
-        Files of the pruned model that are there already, by scheme, or why there is none.
+    ready : Made
+        With files of the pruned model that are there already, or why there is none.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def export_variants(
     failed: list[FailedFile] = []
     with meter("converting", len(variants) * len(request.schemes), unit="file") as drawn:
         for variant, name, model in variants:
-            given = ready if variant == "pruned" else {}
+            given = ready.files if variant == "pruned" else {}
             rest = [scheme for scheme in request.schemes if scheme not in given]
             converted = workshop.files(model, rest, calibration)
             for scheme in request.schemes:
@@ -67,7 +68,9 @@ def export_variants(
                     failed.append(FailedFile(path.name, variant, scheme, reason))
                 else:
                     path.write_bytes(content)
+                    how = made_by(request, variant, scheme, quantised=ready.quantised)
                     artifact = _artifact(request, variant, scheme, path, model)
+                    artifact = replace(artifact, made_by=how)
                     files.append((artifact, LiteModel(content, signature_names(model))))
                 drawn.update()
     if failed and (len(request.schemes) == 1 or not files):
@@ -96,6 +99,5 @@ def _artifact(
         sha256=file_digest(path),
         parameters=model.count_params(),
         weights_bytes=weight_bytes(path),
-        made_by=made_by(request, variant, scheme),
         gzip_bytes=len(gzip.compress(content)) if zipped else None,
     )

@@ -17,11 +17,11 @@ from tfprune.decisions import rules_of
 from tfprune.distance import Spread, kinds_of, matches
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick, yardstick
-from tfprune.fitting import Batch, batch_size_for, check_whole, cosine, epoch_of, fit
+from tfprune.fitting import Batch, Trainer, batch_size_for, check_whole, epoch_of
 from tfprune.inputs import check_inputs
 from tfprune.parts import Part
-
-LEARNING_RATE = 0.001
+from tfprune.rates import WarmCosine
+from tfprune.records import TrainingHistory
 
 
 def check_labels(measure: Yardstick) -> None:
@@ -47,8 +47,8 @@ class Lesson:
     measure : Yardstick, optional
         What the labels mean, as found out on other samples; by default on these.
     settings : keras.Model, optional
-        A compiled model whose optimizer and, where there is one output and it takes these labels,
-        loss are used in place of Adam and what is said above.
+        A compiled model whose optimizer with its learning rate and, where there is one output and
+        it takes these labels, loss are used in place of Adam and what is said above.
 
     Raises
     ------
@@ -80,7 +80,7 @@ class Lesson:
         at = measure.output
         self._losses[at], self._targets[at] = _loss(kinds_of(teacher)[at], measure)
         self._weights[at] = 1.0
-        self._optimizer: Any = keras.optimizers.Adam(LEARNING_RATE)
+        self._optimizer: Any = None
         if settings is not None and settings.compiled:
             self._optimizer = settings.optimizer
             y = part.y if len(answers) == 1 else None
@@ -89,19 +89,26 @@ class Lesson:
                 self._losses, self._targets = [keras.losses.get(loss)], [y]
 
     def loss(self, model: keras.Model) -> float:
-        """A model's loss on these samples, as in inference."""
-        rows = zip(
-            self._losses, self._weights, self._targets, outputs_of(model, self._x), strict=True
-        )
+        """A model's loss on these samples, as in inference; NaN or infinite where it is that."""
+        outputs = outputs_of(model, self._x, finite=False)
+        rows = zip(self._losses, self._weights, self._targets, outputs, strict=True)
         return sum(
             weight * float(np.mean(keras.ops.convert_to_numpy(loss(target, np.asarray(made)))))
             for loss, weight, target, made in rows
         )
 
-    def taught(
-        self, model: keras.Model, epochs: int, *, seed: int = 0, progress: bool = False
-    ) -> keras.Model:
+    def fine_tuned(
+        self,
+        model: keras.Model,
+        epochs: int,
+        held_out: Lesson,
+        *,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> tuple[keras.Model, TrainingHistory]:
         """A copy of a model, trained as training goes: with Dropout, statistics moving.
+
+        Without an optimizer of the user's own, Adam at the rate that does best in short trials.
 
         Parameters
         ----------
@@ -109,15 +116,18 @@ class Lesson:
             Of the teacher's inputs and outputs; it stays as it is.
         epochs : int
             At least 1.
+        held_out : Lesson
+            Other samples of the same kind. The loss on them is measured at the start and after
+            each epoch, and the best state is returned, the start among them.
         seed : int
             Of the order of the samples, and Keras' own seed.
         progress : bool
-            Whether to draw a progress bar on stderr.
+            Whether to draw progress bars on stderr.
 
         Raises
         ------
         TfpruneError
-            If the training does not stay finite.
+            If the model's loss on the held-out samples is not finite.
         """
         epochs = check_count("epochs", epochs)
         keras.utils.set_random_seed(seed)
@@ -126,22 +136,28 @@ class Lesson:
         network = keras.Model(flat.inputs, flat.outputs)
         samples = len(self._x[0])
         check_whole(model, samples)
-        size = fixed_batch(model) or batch_size_for(samples)
-        network.compile(
-            _restarted(self._optimizer, epochs * -(-samples // size)),
-            loss=self._losses,
-            loss_weights=self._weights,
-        )
-        rng = np.random.default_rng(seed)
+        fixed = fixed_batch(model)
+        size = fixed or batch_size_for(samples)
+        steps = samples // size if fixed else -(-samples // size)
+        schedule = WarmCosine()
+        optimizer, rate = _with_schedule(self._optimizer, schedule)
+        network.compile(optimizer, loss=self._losses, loss_weights=self._weights)
 
-        def feed() -> Iterator[Batch]:
+        def feed(rng: np.random.Generator) -> Iterator[Batch]:
             for index in epoch_of([network], samples, size, rng):
                 yield [data[index] for data in self._x], [goal[index] for goal in self._targets]
 
-        fit(network, feed, epochs, what="fine-tuning", samples=samples, progress=progress)
-        made = twin(model)
-        made.set_weights(student.get_weights())
-        return made
+        with Trainer(
+            network,
+            schedule,
+            lambda: held_out.loss(network),
+            what="fine-tuning",
+            progress=progress,
+        ) as trainer:
+            history = trainer.fit(feed, epochs, rate=rate, samples=samples, steps=steps, seed=seed)
+        tuned = twin(model)
+        tuned.set_weights(student.get_weights())
+        return tuned, history
 
 
 def _loss(kind: str, measure: Yardstick) -> tuple[Any, Any]:
@@ -174,9 +190,10 @@ def _takes(loss: Any, labels: Any, outputs: Any) -> bool:
     return bool(np.isfinite(values).all())
 
 
-def _restarted(optimizer: Any, steps: int) -> Any:
-    """An optimizer of the same settings, its rate from where it started down to 0."""
+def _with_schedule(optimizer: Any, schedule: WarmCosine) -> tuple[Any, float | None]:
+    """An optimizer of the same settings but for its rate, and the rate that it started with."""
+    if optimizer is None:
+        return keras.optimizers.Adam(schedule), None
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
-    schedule = cosine(starting_rate(optimizer), steps)
-    return fresh_optimizer(optimizer, learning_rate=schedule)
+    return fresh_optimizer(optimizer, learning_rate=schedule), starting_rate(optimizer)

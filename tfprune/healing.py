@@ -2,28 +2,91 @@
 
 from __future__ import annotations
 
-import math
+import itertools
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
-import numpy as np
+from tqdm import tqdm
 
-from tfprune.batches import fixed_batch, from_zero_state
+from tfprune.batches import fixed_batch, from_zero_state, padded, states_of
 from tfprune.choices import check_count, check_rate
-from tfprune.configs import config_of
 from tfprune.copies import functional, lost, twin
-from tfprune.distance import Spread, graph_of, matches
+from tfprune.distance import matches
 from tfprune.errors import PruningWarning, TfpruneError
-from tfprune.fitting import Batch, batch_size_for, check_whole, cosine, epoch_of, fit
-from tfprune.inputs import Array, Samples, packed, predicted
-from tfprune.rounding import dense_kernels, rounded, rounded_call
+from tfprune.fitting import Trainer, trial_generator
+from tfprune.inputs import Samples
+from tfprune.rates import WarmCosine
+from tfprune.records import TrainingHistory
+from tfprune.soft_targets import SoftTargets, soft_targets
+from tfprune.student import Student, parted
 from tfprune.subclasses import check_call
 
-LEARNING_RATE = 0.005
-# Samples that go through the teacher, or the layers in front, at a time.
-PREDICTED = 512
+# Batches by which the statistics of BatchNormalization are measured at the end.
+AVERAGED = 50
+
+
+@dataclass(frozen=True, eq=False)
+class HealResult:
+    """A healed model, and what the training did on held-out samples.
+
+    The loss is the divergence from the teacher's probabilities, or the squared difference in parts
+    of the teacher's variance, summed over outputs; 0 where outputs are the same.
+
+    Attributes
+    ----------
+    model : keras.Model
+    history : TrainingHistory
+        The loss on the held-out samples at the start and after each epoch, and the learning rate.
+    trained_on, held_out : int
+        Numbers of samples; where none could be held out, the loss is that of the others. 0 where
+        the model computes what the teacher does, so that there is nothing to train.
+    notes : tuple of str
+        What the new model lacks that the given one has, a line each.
+    """
+
+    model: keras.Model = field(repr=False)
+    history: TrainingHistory
+    trained_on: int
+    held_out: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def before(self) -> float:
+        """The loss of the model that was given."""
+        return self.history.before
+
+    @property
+    def after(self) -> float:
+        """The loss of the model that is returned; never above ``before``."""
+        return self.history.after
+
+    def __str__(self) -> str:
+        samples = f"{self.held_out or self.trained_on:,}" + " held-out" * bool(self.held_out)
+        history = self.history
+        if not history.learning_rate:
+            return "nothing was trained"
+        return (
+            f"loss on {samples} samples {self.before:.4g} -> {self.after:.4g} (epoch "
+            f"{history.best_epoch} of {len(history.losses) - 1}, learning rate "
+            f"{history.learning_rate:g})"
+        )
+
+    @property
+    def problem(self) -> str:
+        """What went wrong or is not known, or empty."""
+        if self.history.problem:
+            return self.history.problem
+        if len(self.history.losses) == 1 and self.before > 0:
+            return (
+                "nothing was trained, as no layer behind the first one that pruning changed has "
+                "trainable weights"
+            )
+        if len(self.history.losses) > 1 and not self.held_out:
+            return "one sample is too little to hold any out, so nothing is known of others"
+        return ""
 
 
 def heal(
@@ -33,19 +96,28 @@ def heal(
     epochs: int,
     *,
     batch_size: int | None = None,
-    learning_rate: float = LEARNING_RATE,
+    learning_rate: float | None = None,
     logits: bool | None = None,
     bits: int | None = None,
+    validation: Any = None,
     seed: int = 0,
     progress: bool = False,
 ) -> keras.Model:
     """Trains a pruned model to answer as the original does; no labels are needed.
 
     Outputs of a softmax or a sigmoid, and logits, learn by cross entropy, others by squared error
-    in parts of the teacher's variance; several outputs count alike. The layers in front of the
-    first one that pruning changed stay as they are, and what they compute is computed once where
-    that is not more than the samples themselves. Layers work as in inference, so Dropout is off
-    and the statistics of BatchNormalization stay. Adam, its rate along a cosine to 0.
+    in parts of the teacher's variance; several outputs count alike; regularizers of layers have no
+    part in it. The layers in front of the first one that pruning changed stay as they are, and
+    what they compute is computed once where that is not more than the samples themselves. Adam,
+    its rate rising in the first tenth of the steps and then along a cosine to 0. Dropout is off.
+    BatchNormalization that has at least 1,000 values of each channel in a batch, as behind
+    convolutions, takes the statistics of its batches, and its moving statistics follow; others,
+    and those that are not trainable or are called with ``training=False``, keep theirs.
+
+    A part of the samples is held out: a tenth, at most 5,000; of 100 samples or fewer a quarter,
+    of 2 to 7 one, of a single one none. The loss on them is measured before the training and after
+    each epoch, and the best state comes back, the start among them: the model is never worse there
+    than it was. See :func:`heal_with_record` for the figures.
 
     Parameters
     ----------
@@ -55,28 +127,35 @@ def heal(
         The original, of the same inputs and outputs.
     x : array, list or dict of arrays, path of a .npy, tf.data.Dataset or keras.utils.PyDataset
         Samples as the model takes them; labels that come with a data set are left out. Arrays are
-        shuffled; a data set comes in its own order and batches, and is read once before the
-        training and once in each epoch.
+        shuffled. A data set comes in its own order, in batches of the size of its largest; it is
+        read once before the training, in part for each learning rate that is tried, and once in
+        each epoch; its held-out samples, at most 1,000 and 128 MiB, are kept in memory and told
+        from the others by their values.
     epochs : int
         At least 1.
     batch_size : int, optional
         Of arrays; 128 by default, less where an epoch would be fewer than 64 steps, at least 16. A
         model of a fixed batch size takes that, and what is left over in an epoch is left out.
         Where a recurrent layer keeps its state from batch to batch, samples come in their own
-        order and every pass over them starts with a state of zero.
-    learning_rate : float
-        In (0, 1], where Adam starts.
+        order, every pass over them starts with a state of zero, and the last ones are held out.
+    learning_rate : float, optional
+        In (0, 1], the highest. By default it is found: short trainings, of a twelfth of the steps
+        each and at most 96, try 0.003 and then smaller or larger ones as long as the loss on the
+        held-out samples falls; the largest that does about as well as the best is taken. If no
+        epoch is better than the start, there is a second training at a tenth of that rate.
     logits : bool, optional
         Whether linear outputs of several units are the logits of classes, and so are compared as
         probabilities, of temperature 2. By default if the teacher's compiled loss says so.
     bits : int, optional
         From 2 to 8: the model answers with the weights of the Dense layers that are trained
         rounded to so many bits, a scale for each unit, and rounded they come back. 4 for files of
-        the scheme ``int4``.
+        the scheme ``int4``. The start is then the model with its weights rounded.
+    validation : as ``x``, optional
+        Samples to measure the loss on; then none of ``x`` are held out.
     seed : int
-        Of the order of the samples.
+        Of the order of the samples, and of which are held out.
     progress : bool
-        Whether to draw progress bars on stderr.
+        Whether to draw progress bars on stderr, and a line with the loss before and after.
 
     Returns
     -------
@@ -87,11 +166,58 @@ def heal(
     ------
     TfpruneError
         If an argument is not as above, the data or the teacher does not fit the model, or the
-        training does not stay finite.
+        model's outputs are not finite.
+
+    Warns
+    -----
+    PruningWarning
+        If no epoch was better than the start, the loss of the training was not finite (the best
+        state before that comes back), nothing is trainable, nothing could be held out, or the new
+        model lacks something that the pruned one has.
     """
+    result = heal_with_record(
+        model,
+        teacher,
+        x,
+        epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        logits=logits,
+        bits=bits,
+        validation=validation,
+        seed=seed,
+        progress=progress,
+    )
+    if progress:
+        tqdm.write(f"healing: {result}", file=sys.stderr)
+    if result.problem:
+        advice = "take a smaller learning_rate, or more samples"
+        if not result.history.problem and result.trained_on > 1:
+            advice = "set layer.trainable = True"
+        warnings.warn(f"healing: {result.problem}; {advice}", PruningWarning, stacklevel=2)
+    for note in result.notes:
+        warnings.warn(note, PruningWarning, stacklevel=2)
+    return result.model
+
+
+def heal_with_record(
+    model: keras.Model,
+    teacher: keras.Model,
+    x: Any,
+    epochs: int,
+    *,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    logits: bool | None = None,
+    bits: int | None = None,
+    validation: Any = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> HealResult:
+    """The same as :func:`heal`, with the figures beside the model; it prints and warns nothing."""
     epochs = check_count("epochs", epochs)
     size = None if batch_size is None else check_count("batch_size", batch_size)
-    rate = check_rate(learning_rate)
+    rate = None if learning_rate is None else check_rate(learning_rate)
     if bits is not None and (type(bits) is not int or not 2 <= bits <= 8):
         raise TfpruneError(f"bits: expected a whole number from 2 to 8 or None, received {bits!r}")
     _check_pair(model, teacher)
@@ -103,117 +229,87 @@ def heal(
             f"received {size}"
         )
     check_call(model, samples.head)
-    size = size or fixed or batch_size_for(samples.total or 0)
+    watched = None if validation is None else Samples(model, validation)
     student = twin(model)
-    head, tail = _parted(student, teacher)
-    if tail is None or not tail.trainable_weights:
-        return student
+    head, tail = parted(student, teacher)
+    if tail is None:
+        return HealResult(student, TrainingHistory((0.0,), 0.0), 0, 0, lost(model, student))
     with from_zero_state(teacher):
-        lesson = _Lesson(
-            head, tail, teacher, samples, batch_size=size, rng=np.random.default_rng(seed)
+        targets = soft_targets(
+            head, tail, teacher, samples, batch_size=size, seed=seed, hold_out=watched is None
         )
-        check_whole(model, lesson.samples)
-        found = matches(model, teacher, lesson.variances, logits)
-        network = _InInference(tail, bits)
-        network.compile(
-            keras.optimizers.Adam(cosine(rate, epochs * lesson.steps)),
-            loss=[match.loss for match in found],
-            loss_weights=[match.weight for match in found],
-        )
-        fit(network, lesson.feed, epochs, what="healing", samples=lesson.samples, progress=progress)
-    if bits is not None:
-        for kernel in dense_kernels(tail):
-            kernel.assign(rounded(kernel.value, bits))
+        held_out = targets
+        if watched is not None:
+            held_out = soft_targets(head, tail, teacher, watched, hold_out=False)
+        found = matches(model, teacher, targets.variances, logits)
+        network = Student(tail, found, bits=bits, batch_size=targets.batch_size)
+        if tail.trainable_weights:
+            history = _train(
+                network, targets, held_out, epochs=epochs, rate=rate, seed=seed, progress=progress
+            )
+            network.round()
+        else:
+            history = TrainingHistory((_loss(network, held_out),), 0.0)
     # A new one, as the student's layers stand in several graphs by now.
-    made = twin(model)
-    made.set_weights(student.get_weights())
-    for note in lost(model, made):
-        warnings.warn(note, PruningWarning, stacklevel=2)
-    return made
+    healed = twin(model)
+    healed.set_weights(student.get_weights())
+    for state, own in zip(states_of(healed), states_of(model), strict=True):
+        state.assign(own)
+    count = targets.held_out if watched is None else held_out.trained_on
+    return HealResult(healed, history, targets.trained_on, count, lost(model, healed))
 
 
-class _Lesson:
-    """What the trained layers read, and the teacher's outputs, batch by batch.
-
-    Attributes
-    ----------
-    samples, steps : int
-        In an epoch.
-    variances : list of float
-        Of the teacher's outputs.
-    """
-
-    def __init__(
-        self,
-        head: keras.Model | None,
-        tail: keras.Model,
-        teacher: keras.Model,
-        source: Samples,
-        *,
-        batch_size: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self._head, self._teacher, self._source = head, teacher, source
-        self._models = [one for one in (head, tail, teacher) if one is not None]
-        self._size, self._rng = batch_size, rng
-        self._targets: list[Array] = []
-        self._features: list[Array] = []
-        self.samples = self.steps = 0
-        self.variances: list[float] = []
-        self._read()
-
-    def _read(self) -> None:
-        """Once through the data: counts, the teacher's variance, and what is worth keeping."""
-        held = self._source.total is not None
-        keep = held and self._head is not None and _no_larger(self._head)
-        targets: list[list[Array]] = []
-        features: list[list[Array]] = []
-        spreads = [Spread() for _ in self._teacher.outputs]
-        for batch in self._source.batches(PREDICTED):
-            wanted = _answers(self._teacher, batch)
-            for spread, out in zip(spreads, wanted, strict=True):
-                spread.add(out)
-            self.samples += len(batch[0])
-            self.steps += 1
-            targets += [wanted] if held else []
-            features += [self._before(batch)] if keep else []
-        self.variances = [spread.variance for spread in spreads]
-        self._targets = [np.concatenate(out) for out in zip(*targets, strict=True)]
-        self._features = [np.concatenate(out) for out in zip(*features, strict=True)]
-        if held:
-            self.steps = -(-self.samples // self._size)
-
-    def _before(self, batch: Sequence[Array]) -> list[Array]:
-        """What the trained layers read of a batch."""
-        return list(batch) if self._head is None else _answers(self._head, batch)
-
-    def feed(self) -> Iterator[Batch]:
-        """The batches of an epoch."""
-        order = epoch_of(self._models, self.samples, self._size, self._rng)
-        if self._source.total is None:
-            whole = fixed_batch(self._teacher) is not None
-            for batch in self._source.batches(self._size):
-                if len(batch[0]) == self._size or not whole:
-                    yield self._before(batch), _answers(self._teacher, batch)
-            return
-        for index in order:
-            read = [features[index] for features in self._features]
-            yield read or self._before(self._source.at(index)), [t[index] for t in self._targets]
+def _train(
+    network: Student,
+    targets: SoftTargets,
+    held_out: SoftTargets,
+    *,
+    epochs: int,
+    rate: float | None,
+    seed: int,
+    progress: bool,
+) -> TrainingHistory:
+    """Trains in place."""
+    schedule = WarmCosine()
+    network.compile(keras.optimizers.Adam(schedule))
+    with Trainer(
+        network,
+        schedule,
+        lambda: _loss(network, held_out),
+        what="healing",
+        restarted=network.set_momentum,
+        progress=progress,
+    ) as trainer:
+        history = trainer.fit(
+            targets.batches,
+            epochs,
+            rate=rate,
+            samples=targets.trained_on,
+            steps=targets.steps,
+            seed=seed,
+        )
+        if network.has_statistics:
+            best = network.get_weights()
+            batches = itertools.islice(targets.batches(trial_generator(seed)), AVERAGED)
+            finite = trainer.pass_through(batches, network.average)
+            loss = _loss(network, held_out)
+            if finite and loss < history.after:
+                return replace(history, remeasured=loss)
+            network.set_weights(best)
+    return history
 
 
-def _no_larger(head: keras.Model) -> bool:
-    """Whether what a model computes of a sample is no larger than the sample."""
-    made, taken = (
-        [math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tensors]
-        for tensors in (head.outputs, head.inputs)
-    )
-    return sum(made) <= sum(taken)
-
-
-def _answers(model: keras.Model, batch: Sequence[Array]) -> list[Array]:
-    """A model's outputs for a batch, no half floats."""
-    made = predicted(model, batch)
-    return [out.astype(np.float32) if out.dtype.itemsize < 4 else out for out in made]
+def _loss(network: Student, targets: SoftTargets) -> float:
+    """The loss on held-out samples, layers working as in inference."""
+    total, count = 0.0, 0
+    size = fixed_batch(network.inner)
+    for inputs, wanted in targets.held_out_batches():
+        samples = len(inputs[0])
+        outputs = network.predict_on_batch(padded(inputs, size))
+        outputs = [output[:samples] for output in outputs]
+        total += samples * float(network.compute_loss(y=wanted, y_pred=outputs))
+        count += samples
+    return total / count
 
 
 def _check_pair(model: keras.Model, teacher: keras.Model) -> None:
@@ -227,59 +323,3 @@ def _check_pair(model: keras.Model, teacher: keras.Model) -> None:
                 f"teacher {teacher.name}: expected {what} of shapes {ours} as those of model "
                 f"{model.name}, received {theirs}"
             )
-
-
-def _parted(student: keras.Model, teacher: keras.Model) -> tuple[Any, Any]:
-    """The part that computes what the teacher does and the part to train; None for no such."""
-    theirs = {layer.name: layer for layer in teacher.layers}
-    graph, calls = graph_of(student)
-    clean = {id(tensor) for tensor in graph.inputs}
-    for call in calls:
-        if all(id(t) in clean for t in call.read) and _same(call.layer, theirs):
-            clean |= {id(tensor) for tensor in call.made}
-    if all(id(tensor) in clean for tensor in graph.outputs):
-        return graph, None
-    for call in reversed(calls):
-        if len(call.made) > 1 or id(call.made[0]) not in clean:
-            continue
-        try:
-            tail = keras.Model(call.made[0], graph.outputs)
-        except ValueError:  # There is a way around this tensor.
-            continue
-        head = keras.Model(graph.inputs, call.made[0])
-        # A layer that works on both sides would be trained on one of them alone.
-        if not {id(x) for x in head.weights} & {id(x) for x in tail.weights}:
-            return head, tail
-    return None, graph
-
-
-def _same(layer: Any, theirs: dict[str, Any]) -> bool:
-    """Whether a layer computes what the teacher's layer of that name does."""
-    if not isinstance(layer, keras.Layer):
-        return True  # An operation, which has nothing that could differ.
-    other = theirs.get(layer.name)
-    if (
-        other is None
-        or type(other) is not type(layer)
-        or str(config_of(other)) != str(config_of(layer))
-    ):
-        return False
-    ours = layer.get_weights()
-    return all(map(np.array_equal, ours, other.get_weights()))
-
-
-class _InInference(keras.Model):  # type: ignore[misc]  # Keras is untyped
-    """The same layers, which work as in inference even while they are trained.
-
-    A class, as a Functional model overrules ``training=False`` in a call that it records.
-    """
-
-    def __init__(self, layers: keras.Model, bits: int | None = None) -> None:
-        super().__init__(name="in_inference")
-        self.inner, self._bits = layers, bits
-
-    def call(self, inputs: Any, training: bool = False) -> list[Any]:
-        given = packed(self.inner, keras.tree.flatten(inputs))
-        if self._bits is None:
-            return keras.tree.flatten(self.inner(given, training=False))
-        return keras.tree.flatten(rounded_call(self.inner, given, self._bits))

@@ -121,7 +121,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
                 ("original", about["name"], model),
                 *((variant, names[variant], made) for variant, made in models.items()),
             ],
-            workshop, check_inputs(model, data.calibration.x), stage, ready.files,
+            workshop, check_inputs(model, data.calibration.x), stage, ready,
         )  # fmt: skip
         for one in failed:
             say(f"WARNING: not written: {one}")

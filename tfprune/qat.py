@@ -16,11 +16,12 @@ from tfprune.child import ChildError
 from tfprune.compact import compact
 from tfprune.convert import REPRESENTATIVE, signature_names, verify
 from tfprune.converter import MODEL, convert_folder, start, work_folder
-from tfprune.distil import Distillation, tools
+from tfprune.distil import Distillation, Sides, as_inputs, tools
 from tfprune.errors import TfpruneError
 from tfprune.inputs import Array
 from tfprune.precision import in_float32
 from tfprune.quiet import quiet
+from tfprune.records import TrainingHistory
 
 RATE = 5e-4
 # Enough for most models, for advice.
@@ -42,7 +43,8 @@ def quantisation_aware(
     batch: int | None = 1,
     seed: int = 0,
     progress: bool = False,
-) -> bytes:
+    held_out: Sides | None = None,
+) -> tuple[bytes, TrainingHistory]:
     """An int8 file, with int8 input and output, of a model that was trained for it.
 
     Trained without labels, the rounding of weights and activations simulated: see
@@ -66,6 +68,15 @@ def quantisation_aware(
         The global seeds of Python, numpy and TensorFlow are set to it.
     progress : bool
         Whether to draw a progress bar on stderr.
+    held_out : pair of sequences of arrays, optional
+        Other samples and targets; by default a part of these is held out.
+
+    Returns
+    -------
+    content : bytes
+    history : TrainingHistory
+        The loss on held-out samples with the rounding simulated. The file is that of the best
+        state, the start among them.
 
     Raises
     ------
@@ -81,8 +92,8 @@ def quantisation_aware(
     start()
     model = in_float32(model)
     check_quantisable(model, x)
-    x = [data.astype(tensor.dtype) for data, tensor in zip(x, model.inputs, strict=True)]
-    school = Distillation(x, targets, epochs, seed, progress)
+    x = as_inputs(model, x)
+    school = Distillation(x, targets, epochs, seed=seed, progress=progress, held_out=held_out)
     samples = [data[:REPRESENTATIVE] for data in x]
     names = signature_names(model)
     with tools() as (tf_keras, tfmot):
@@ -92,7 +103,8 @@ def quantisation_aware(
         twin = to_tf_keras(model, x)
         network = _quantised(twin, _scheme(tfmot, sparse, clustered), tfmot)
         _set_ranges(network, twin, samples, tf_keras)
-        school.train(network, "qat", RATE, tf_keras)
+        _set_other_ranges(network, samples)
+        history = school.train(network, "qat", RATE, tf_keras)
         if clustered:
             network = tfmot.experimental.combine.strip_clustering_cqat(network)
         content = _converted(network, names, samples, batch, tf_keras)
@@ -100,7 +112,7 @@ def quantisation_aware(
         verify(
             content, "int8", samples, tf.nest.flatten(network.predict(samples, verbose=0)), names
         )
-    return content
+    return content, history
 
 
 def check_quantisable(model: keras.Model, x: Sequence[Array]) -> None:
@@ -166,6 +178,15 @@ def _set_ranges(network: Any, twin: Any, samples: Sequence[Array], tf_keras: Any
         values = np.concatenate([np.ravel(value) for value in tf.nest.flatten(made[name])])
         ranges["min"].assign(min(0.0, float(values.min())))
         ranges["max"].assign(max(0.0, float(values.max())))
+
+
+def _set_other_ranges(network: Any, samples: Sequence[Array]) -> None:
+    """Starts the ranges of inputs and kernels, which tfmot measures in training alone."""
+    before = [variable.numpy() for variable in network.variables]
+    network(list(samples), training=True)
+    for variable, value in zip(network.variables, before, strict=True):
+        if not re.search(r"(kernel|quantize_layer)_(min|max)(:0)?$", variable.name):
+            variable.assign(value)
 
 
 def _outputs(layer: Any) -> list[Any]:

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import keras
 
-from tfprune.distance import difference
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick
 from tfprune.finetune import Lesson
-from tfprune.healing import heal
+from tfprune.healing import heal_with_record
 from tfprune.inputs import check_inputs
 from tfprune.models import load_model
 from tfprune.parts import Dataset
-from tfprune.records import Trained
+from tfprune.records import Trained, TrainingHistory
 from tfprune.request import Request
-from tfprune.rounding import in_bits
+
+# What to type where a training gained nothing.
+ADVICE = "give it more epochs or more data, or leave it out"
 
 
 def retrained(
@@ -42,25 +43,27 @@ def retrained(
     Raises
     ------
     TfpruneError
-        If the data has no labels for fine-tuning, or a training does not stay finite.
+        If the data has no labels for fine-tuning, or the outputs of a model are not finite.
     """
     trained: list[Trained] = []
 
     if request.heal:
-        pruned, told_of = healed(request, model, pruned, data, measure)
-        trained.append(told_of)
+        pruned, entry = healed(request, model, pruned, data, measure)
+        trained.append(entry)
     models = {"finetuned": model, "pruned": pruned} if request.finetune else {"pruned": pruned}
     if request.finetune:
         settings = _settings(request, say)
         lesson = Lesson(model, data.train, settings, measure)
-        held_back = Lesson(model, data.validation, settings, measure)
+        held_out = Lesson(model, data.validation, settings, measure)
         for variant, before in list(models.items()):
             start = time.perf_counter()
-            after = lesson.taught(before, request.finetune, seed=request.seed, progress=True)
-            seconds = round(time.perf_counter() - start, 2)
-            losses = (held_back.loss(before), held_back.loss(after))
-            entry = ("finetune", variant, request.finetune, len(data.train), seconds, *losses)
-            trained.append(Trained(*entry))
+            after, history = lesson.fine_tuned(
+                before, request.finetune, held_out, seed=request.seed, progress=True
+            )
+            seconds = time.perf_counter() - start
+            trained.append(
+                record("finetune", variant, request.finetune, history, seconds=seconds, data=data)
+            )
             models[variant] = after
     return models, trained
 
@@ -74,29 +77,63 @@ def healed(
     *,
     bits: int | None = None,
 ) -> tuple[keras.Model, Trained]:
-    """Lets a pruned model learn the original's outputs, at so many bits if given."""
-    logits = measure.classifies
-    held = check_inputs(pruned, data.validation.x)
-    x = check_inputs(pruned, data.train.x)
+    """Lets a pruned model learn the original's outputs, at so many bits if given.
+
+    The loss is watched on the validation data, so none of the training data is held out.
+    """
+    x, validation = (check_inputs(pruned, part.x) for part in (data.train, data.validation))
     start = time.perf_counter()
-    made = heal(
+    result = heal_with_record(
         pruned,
         model,
         x if len(x) > 1 else x[0],
         request.heal or 0,
-        logits=logits,
+        logits=measure.classifies,
         bits=bits,
+        validation=validation if len(x) > 1 else validation[0],
         seed=request.seed,
         progress=True,
     )
-    return made, Trained(
-        how="heal" if bits is None else f"heal at {bits} bits",
-        variant="pruned",
-        epochs=request.heal or 0,
+    seconds = time.perf_counter() - start
+    how = "heal" if bits is None else f"heal at {bits} bits"
+    return result.model, record(
+        how, "pruned", request.heal or 0, result.history, seconds=seconds, data=data
+    )
+
+
+def record(
+    how: str,
+    variant: str,
+    epochs: int,
+    history: TrainingHistory,
+    *,
+    seconds: float,
+    data: Dataset,
+) -> Trained:
+    """What is kept of a training on the training data, watched on the validation data.
+
+    Parameters
+    ----------
+    how, variant : str
+        See :class:`Trained`.
+    epochs : int
+    history : TrainingHistory
+    seconds : float
+    data : Dataset
+    """
+    note = history.problem
+    return Trained(
+        how=how,
+        variant=variant,
+        epochs=epochs,
         samples=len(data.train),
-        seconds=round(time.perf_counter() - start, 2),
-        before=difference(pruned if bits is None else in_bits(pruned, bits), model, held, logits),
-        after=difference(made, model, held, logits),
+        seconds=round(seconds, 2),
+        before=history.before,
+        after=history.after,
+        held_out=len(data.validation),
+        best_epoch=history.best_epoch,
+        learning_rate=history.learning_rate,
+        note=f"{note}; {ADVICE}" if note else "",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from tfprune.copies import twin, walk
+from tfprune.copies import walk
 
 
 def rounded(kernel: Any, bits: int) -> Any:
@@ -37,21 +37,14 @@ def dense_kernels(model: keras.Model) -> list[Any]:
     return [layer.kernel for _, layer in walk(model) if type(layer) is kl.Dense]
 
 
-def in_bits(model: keras.Model, bits: int) -> keras.Model:
-    """A copy whose Dense kernels are the nearest that so many bits can hold."""
-    made = twin(model)
-    for kernel in dense_kernels(made):
-        kernel.assign(rounded(kernel.value, bits))
-    return made
+class RoundedDense(keras.Layer):  # type: ignore[misc]  # Keras is untyped
+    """A Dense layer that computes with its kernel rounded; both share their weights."""
 
+    def __init__(self, dense: kl.Dense, bits: int) -> None:
+        super().__init__(dtype=dense.dtype_policy)
+        self.dense, self._bits = dense, bits
 
-def rounded_call(model: keras.Model, inputs: Any, bits: int) -> Any:
-    """What a model computes in inference with its Dense kernels rounded."""
-    kernels = {id(kernel) for kernel in dense_kernels(model)}
-    weights = [
-        rounded(weight.value, bits) if id(weight) in kernels else weight.value
-        for weight in model.trainable_variables
-    ]
-    state = [weight.value for weight in model.non_trainable_variables]
-    outputs, _ = model.stateless_call(weights, state, inputs, training=False)
-    return outputs
+    def call(self, inputs: Any) -> Any:
+        kernel = self.dense.kernel
+        with keras.StatelessScope(state_mapping=[(kernel, rounded(kernel.value, self._bits))]):
+            return self.dense(inputs)

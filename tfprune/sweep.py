@@ -18,7 +18,7 @@ from tfprune.choices import DEGREES
 from tfprune.convert import convert_each, signature_names
 from tfprune.errors import TfpruneError
 from tfprune.grid import UNPRUNED, Grid, Point, key
-from tfprune.healing import heal
+from tfprune.healing import heal_with_record
 from tfprune.inputs import MOST_HELD_BACK, check_inputs
 from tfprune.job import model_and_data
 from tfprune.journal import Journal, Row
@@ -38,6 +38,8 @@ from tfprune.wish import wish
 JOURNAL, PICTURE = "sweep.jsonl", "sweep.png"
 # Raised when the same settings come to mean other angles or folds, so that old rows are left.
 ANGLES = 3
+# The same of healed points: 2 is the best state on validation data.
+HEALING = {"healing": 2}
 # Seconds between two pictures while it runs; tables are written after every point.
 BETWEEN_PICTURES = 60.0
 
@@ -76,14 +78,14 @@ def _run(
     keras.utils.set_random_seed(request.seed)
     model, data, about = model_and_data(request, say)
     check_enough(len(data.calibration))
-    bench = _Bench(request, model, data)
+    bench = _Bench(request, model, data, say)
     for note in (*data.notes, *bench.notes):
         say(f"data: {note}")
     for doubt in bench.doubts:
         say(str(doubt))
     common = _common(request, about["sha256"] or digest(model), data)
     wanted = {
-        (point, scheme): key(point, scheme, common)
+        (point, scheme): key(point, scheme, common | (HEALING if point.heal else {}))
         for point in grid.points
         for scheme in request.schemes
     }
@@ -125,8 +127,10 @@ def _run(
 class _Bench:
     """Makes the model of a point and measures its files; keeps what points have in common."""
 
-    def __init__(self, request: Request, model: keras.Model, data: Dataset) -> None:
-        self._request, self._model, self._data = request, model, data
+    def __init__(
+        self, request: Request, model: keras.Model, data: Dataset, say: Callable[[str], None]
+    ) -> None:
+        self._request, self._model, self._data, self._say = request, model, data, say
         self._last: tuple[Point, _Made] | None = None
         self._pruner = Pruner(
             model,
@@ -173,7 +177,7 @@ class _Bench:
             if scheme in equal:
                 yield Row(**{**asdict(equal[scheme]), **asdict(point), **about, "key": name})
         rest = [scheme for scheme in keys if scheme not in equal]
-        for scheme, content in self._files(made.model, rest, point.heal):
+        for scheme, content in self._files(made.model, rest, point):
             if isinstance(content, TfpruneError):
                 yield self._row(point, scheme, keys, reason=str(content), **about)
                 continue
@@ -200,7 +204,9 @@ class _Bench:
         if self._last is None or self._last[0] != bare:
             self._last = bare, self._pruned(bare)
         made = self._last[1]
-        return replace(made, model=self._healed(made.model, point.heal)) if point.heal else made
+        if not point.heal:
+            return made
+        return replace(made, model=self._healed(made.model, point))
 
     def _pruned(self, point: Point) -> _Made:
         share = point.unit == "share"
@@ -219,26 +225,33 @@ class _Bench:
         )
         return _Made(result.model, before, after)
 
-    def _healed(self, pruned: keras.Model, epochs: int, bits: int | None = None) -> keras.Model:
-        x = check_inputs(self._model, self._data.train.x)
-        return heal(
+    def _healed(self, pruned: keras.Model, point: Point, bits: int | None = None) -> keras.Model:
+        x, validation = (
+            check_inputs(self._model, part.x) for part in (self._data.train, self._data.validation)
+        )
+        result = heal_with_record(
             pruned,
             self._model,
             x if len(x) > 1 else x[0],
-            epochs,
+            point.heal,
             logits=self._test.classifies,
             bits=bits,
+            validation=validation if len(x) > 1 else validation[0],
             seed=self._request.seed,
         )
+        if result.problem:
+            at = f" at {bits} bits" if bits else ""
+            self._say(f"{point.name}: healed{at}: {result.problem}")
+        return result.model
 
     def _files(
-        self, model: keras.Model, schemes: Sequence[str], heal: int
+        self, model: keras.Model, schemes: Sequence[str], point: Point
     ) -> Iterator[tuple[str, bytes | TfpruneError]]:
         """The files, or why there is none; int4 ones of healed models healed at 4 bits as well."""
-        if heal and "int4" in schemes:
+        if point.heal and "int4" in schemes:
             schemes = [scheme for scheme in schemes if scheme != "int4"]
             try:
-                rounded = self._healed(model, heal, bits=4)
+                rounded = self._healed(model, point, bits=4)
             except TfpruneError as error:
                 yield "int4", error
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,16 +13,18 @@ from tfprune.compat import check_compat
 from tfprune.compiling import compile_as
 from tfprune.compression import compress
 from tfprune.convert import convert_each, outputs_of, signature_names
+from tfprune.distil import distance
 from tfprune.errors import TfpruneError
 from tfprune.evaluate import Yardstick
 from tfprune.inputs import Array, check_inputs
+from tfprune.litert import LiteModel
 from tfprune.parts import Dataset
 from tfprune.pruning import Pruner
 from tfprune.qat import quantisation_aware
 from tfprune.records import Trained
 from tfprune.request import Request
 from tfprune.results import PruneResult
-from tfprune.retraining import healed, retrained
+from tfprune.retraining import ADVICE, healed, record, retrained
 from tfprune.wish import Wish
 
 # How often a file that training left over its budget is made again, smaller.
@@ -40,12 +43,15 @@ class Made:
     training : sequence of Trained
     files : dict of str to bytes or TfpruneError
         Files of the pruned model that were made on the way, by scheme, or why there is none.
+    quantised : bool
+        Whether the int8 file is that of quantisation-aware training.
     """
 
     result: PruneResult
     models: dict[str, keras.Model]
     training: Sequence[Trained]
     files: dict[str, bytes | TfpruneError] = field(default_factory=dict)
+    quantised: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +144,22 @@ class Workshop:
         models, learnt = retrained(
             request, self.model, result.model, self.data, self.measure, say=self.say
         )
-        models["pruned"], trained = self._compressed(models["pruned"])
-        files: dict[str, bytes | TfpruneError] = {} if trained is None else {"int8": trained}
+        files: dict[str, bytes | TfpruneError] = {}
+        quantised = False
+        if asked(request):
+            x, validation = (
+                check_inputs(self.model, part.x) for part in (self.data.train, self.data.validation)
+            )
+            targets, wanted = (outputs_of(self.model, part) for part in (x, validation))
+            lesson = {"targets": targets, "x": x, "held_out": (validation, wanted)}
+            models["pruned"], steps = self._compressed(models["pruned"], lesson)
+            learnt += steps
+            if request.qat is not None:
+                try:
+                    files["int8"], quantised, step = self._quantised(models["pruned"], lesson)
+                    learnt.append(step)
+                except TfpruneError as error:
+                    files["int8"] = error
         if healed_at_4_bits(request):
             model, told = healed(
                 request, self.model, models["pruned"], self.data, self.measure, bits=4
@@ -147,36 +167,85 @@ class Workshop:
             learnt.append(told)
             calibration = check_inputs(self.model, self.data.calibration.x)
             files |= dict(self.files(model, ["int4"], calibration))
-        return Made(result, models, learnt, files)
+        return Made(result, models, learnt, files, quantised)
 
-    def _compressed(self, pruned: keras.Model) -> tuple[keras.Model, bytes | TfpruneError | None]:
-        """The pruned model with the zeros and shared weights asked for, and its trained int8 file.
+    def _compressed(
+        self, pruned: keras.Model, lesson: dict[str, Any]
+    ) -> tuple[keras.Model, list[Trained]]:
+        """The pruned model with the zeros and shared weights asked for.
 
-        All of it learns what the original computes, so it needs no labels.
+        It learns what the original computes, so it needs no labels.
         """
         request = self.request
-        if not asked(request):
-            return pruned, None
-        x = check_inputs(self.model, self.data.train.x)
-        targets = outputs_of(self.model, x)
-        options: dict[str, Any] = {"seed": request.seed, "progress": True}
-        sparse, clustered = request.sparsity is not None, request.cluster is not None
-        if sparse or clustered:
-            made = compress(
-                pruned, targets, x, sparsity=request.sparsity, clusters=request.cluster, **options
+        if request.sparsity is None and request.cluster is None:
+            return pruned, []
+        model, steps = compress(
+            pruned,
+            **lesson,
+            sparsity=request.sparsity,
+            clusters=request.cluster,
+            seed=request.seed,
+            progress=True,
+        )
+        compile_as(pruned, model)
+        entries = [
+            replace(
+                record(
+                    step.how,
+                    "pruned",
+                    step.epochs,
+                    step.history,
+                    seconds=step.seconds,
+                    data=self.data,
+                ),
+                before=step.before,
+                note=step.note,
             )
-            compile_as(pruned, made)
-            pruned = made
-        if request.qat is None:
-            return pruned, None
-        options |= {"sparse": sparse, "clustered": clustered, "batch": request.batch}
-        try:
-            content = quantisation_aware(pruned, targets, x, epochs=request.qat, **options)
-            if request.compat:
-                check_compat(content, f"the int8 file of {self.model.name}")
-        except TfpruneError as error:
-            return pruned, error
-        return pruned, content
+            for step in steps
+        ]
+        return model, entries
+
+    def _quantised(
+        self, pruned: keras.Model, lesson: dict[str, Any]
+    ) -> tuple[bytes, bool, Trained]:
+        """The better of the int8 files with and without training for it, on validation data.
+
+        Also whether it is the one with training.
+        """
+        request = self.request
+        assert request.qat is not None, "it was asked for"
+        start = time.perf_counter()
+        trained, history = quantisation_aware(
+            pruned,
+            **lesson,
+            epochs=request.qat,
+            sparse=request.sparsity is not None,
+            clustered=request.cluster is not None,
+            batch=request.batch,
+            seed=request.seed,
+            progress=True,
+        )
+        if request.compat:
+            check_compat(trained, f"the int8 file of {self.model.name}")
+        seconds = time.perf_counter() - start
+        calibration = check_inputs(self.model, self.data.calibration.x)
+        converted = dict(self.files(pruned, ["int8"], calibration))["int8"]
+        entry = record("qat", "pruned", request.qat, history, seconds=seconds, data=self.data)
+        if isinstance(converted, TfpruneError):
+            return trained, True, entry
+        x, wanted = lesson["held_out"]
+        before, after = (
+            distance(LiteModel(content, self.names).predict(x), wanted)
+            for content in (converted, trained)
+        )
+        entry = replace(entry, before=before, after=after)
+        if after <= before:
+            return trained, True, entry
+        note = (
+            f"the int8 file converted without training does better on held-out samples and is kept "
+            f"({before:.4g}, trained {after:.4g}); {ADVICE}"
+        )
+        return converted, False, replace(entry, after=before, best_epoch=0, note=note)
 
 
 def asked(request: Request) -> dict[str, Any]:
@@ -195,8 +264,8 @@ def healed_at_4_bits(request: Request) -> bool:
     return bool(request.heal) and "int4" in request.schemes and not zeros
 
 
-def made_by(request: Request, variant: str, scheme: str) -> str:
-    """How a file was made, in words."""
+def made_by(request: Request, variant: str, scheme: str, *, quantised: bool) -> str:
+    """How a file was made, in words; ``quantised`` is whether int8 was trained for."""
     steps = []
     if variant == "pruned" and request.sparsity is not None:
         steps.append(f"sparsity {100 * request.sparsity:g} %")
@@ -204,7 +273,7 @@ def made_by(request: Request, variant: str, scheme: str) -> str:
         steps.append(f"{request.cluster} clusters")
     if (variant, scheme) == ("pruned", "int4") and healed_at_4_bits(request):
         steps.append(f"healing of {request.heal} epochs at 4 bits")
-    elif (variant, scheme) == ("pruned", "int8") and request.qat is not None:
+    elif (variant, scheme) == ("pruned", "int8") and quantised:
         steps.append(f"quantisation-aware training of {request.qat} epochs")
     else:
         steps.append("conversion after training")
