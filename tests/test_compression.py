@@ -201,8 +201,10 @@ def test_the_same_seed_gives_the_same_weights_and_bytes(model, lesson):
     first, second = (compress(model, **few, clusters=8, epochs=1, seed=4)[0] for _ in range(2))
     for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    files = [quantisation_aware(model, **few, epochs=1, seed=seed)[0] for seed in (4, 4, 5)]
-    assert files[0] == files[1] != files[2]
+    one, again, other = (quantisation_aware(model, **few, epochs=1, seed=n) for n in (4, 4, 5))
+    assert one[0] == again[0]
+    # The files may all be of the start; the losses tell the order of the samples.
+    assert one[1].losses == again[1].losses != other[1].losses
 
 
 def test_the_file_is_int8_and_computes_what_the_model_does(model, lesson, digits):
