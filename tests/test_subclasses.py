@@ -21,6 +21,11 @@ def x(rng):
     return rng.normal(0, 1, (64, 8)).astype("float32")
 
 
+def notes_on_the_class(result):
+    """The notes but for what half of the units of random weights cost."""
+    return [note for note in result.notes if not note.startswith("pruning changed the outputs")]
+
+
 class Counting(keras.Model):
     """As Keras' guide to ``train_step`` has it, with a metric of its own."""
 
@@ -104,7 +109,7 @@ def test_a_result_is_of_the_models_class(x, build):
         assert made.get_layer("hidden").units == 16
         keys = made.fit(x, x[:, :2], epochs=2, verbose=0).history.keys()
         assert keys == model.fit(x, x[:, :2], epochs=2, verbose=0).history.keys()
-    assert not result.notes
+    assert not notes_on_the_class(result)
     if isinstance(model, Counting):
         assert model.seen is not healed.seen
 
@@ -129,7 +134,7 @@ def test_what_cannot_be_of_the_class_says_so(x):
     model.compile("sgd", "mse")
     with pytest.warns(PruningWarning, match="is a plain Functional and no Built.*; train_step of"):
         result = tfprune.prune(model, x, remove=0.5, refit=0)
-    assert len(result.notes) == 1
+    assert len(notes_on_the_class(result)) == 1
     assert type(result.model) is type(keras.Model(model.inputs, model.outputs))
     assert "built" not in result.model.fit(x, x[:, :2], verbose=0).history
     model = graph(Counting)
@@ -157,7 +162,9 @@ def test_such_a_model_inside_another(x, kind):
         warnings.simplefilter("ignore", PruningWarning)
         result = tfprune.prune(model, x, remove=0.5, refit=20)
     assert [(layer.name, layer.units_after) for layer in result.layers] == [("first", 5)]
-    assert [note.split(" ")[1] for note in result.notes] == [inner.name] * (kind is Built)
+    assert [note.split(" ")[1] for note in notes_on_the_class(result)] == [inner.name] * (
+        kind is Built
+    )
     copy = twin(model)
     np.testing.assert_array_equal(np.asarray(copy(x)), np.asarray(model(x)))
     if kind is not Built:
@@ -186,4 +193,5 @@ def test_a_compile_of_the_users_own_is_told(x):
     model = graph(Told)
     model.compile("sgd", "adam")
     result = tfprune.prune(model, x, remove=0.5, refit=0)
-    assert (result.model.compiled, result.model.second, result.notes) == (True, "adam", ())
+    assert (result.model.compiled, result.model.second) == (True, "adam")
+    assert not notes_on_the_class(result)
