@@ -33,13 +33,15 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from tfprune import boards, budgets, history
-from tfprune.datasets import read_npz
-from tfprune.digest import file_digest
+from tfprune.data.sources import read_npz
 from tfprune.errors import TfpruneError
-from tfprune.journal import Journal, Row
-from tfprune.sizes import read_side
-from tfprune.tflite import operator_types, operator_versions, shares
+from tfprune.gate import history
+from tfprune.gate import limits as budgets
+from tfprune.gate.sizes import read_side
+from tfprune.micro import boards
+from tfprune.sweep.results_log import Journal, Row
+from tfprune.tflite.reader import operator_types, operator_versions, shares
+from tfprune.utils.digests import file_digest
 from tools import compare, run
 
 ROOT = Path(__file__).parent.parent
@@ -199,12 +201,12 @@ def operators(content: bytes) -> None:
 
 def model_files(folder: Path) -> list[Subject]:
     """Readers of model files, which need TensorFlow: a configuration, an archive, an HDF5 file."""
-    from tfprune.quiet import quiet
+    from tfprune.utils.console import quiet
 
     with quiet():
         import keras
 
-        from tfprune.models import cnn, load_model
+        from tfprune.data.networks import cnn, load_model
 
     model = cnn((16, 16, 1), 3, 4)
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -258,7 +260,7 @@ def killed(
     broken : callable
         Says what is wrong with the folder, nothing if it is whole.
     """
-    from tfprune.staging import finish
+    from tfprune.output.staging import finish
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -428,9 +430,9 @@ def fuzz(seconds: int) -> None:
         print("attack: --fuzz needs Atheris: pip install atheris", file=sys.stderr)
         return
     # Imported once more, with its branches counted.
-    sys.modules.pop("tfprune.tflite")
+    sys.modules.pop("tfprune.tflite.reader")
     with atheris.instrument_imports(include=["tfprune"]):
-        tflite = importlib.import_module("tfprune.tflite")
+        tflite = importlib.import_module("tfprune.tflite.reader")
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "m.tflite")

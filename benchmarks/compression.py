@@ -16,24 +16,24 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
 
 with quiet():
     import keras
 
-    from tfprune import datasets, training
-    from tfprune.bridge import to_tf_keras, weights_from
-    from tfprune.compression import compress
-    from tfprune.convert import convert, outputs_of
-    from tfprune.decisions import rules_of
-    from tfprune.distil import Distillation, tools
-    from tfprune.evaluate import yardstick
-    from tfprune.litert import LiteModel
-    from tfprune.models import load_model
-    from tfprune.parts import Dataset, prepare
-    from tfprune.preprocessing import wanted
+    from tfprune.data import network_training, sources
+    from tfprune.data.networks import load_model
+    from tfprune.data.preprocessing import wanted
+    from tfprune.data.scoring import yardstick
+    from tfprune.data.splits import Dataset, prepare
+    from tfprune.outputs.decisions import rules_of
     from tfprune.pruning import prune
-    from tfprune.qat import RATE, quantisation_aware
+    from tfprune.tflite.converter import convert, outputs_of
+    from tfprune.tflite.interpreter import LiteModel
+    from tfprune.tfmot.bridge import to_tf_keras, weights_from
+    from tfprune.tfmot.compression import compress
+    from tfprune.tfmot.distillation import Distillation, tools
+    from tfprune.tfmot.qat import RATE, quantisation_aware
 
 HEAD = ["int8 file", "bytes", "gzip", "accuracy %", "agreement %", "seconds"]
 
@@ -53,12 +53,12 @@ def say(line: str) -> None:
 
 def model_and_data(asked: argparse.Namespace) -> tuple[keras.Model, Dataset]:
     """The unpruned model, the built-in cnn or a file, and data in parts."""
-    raw = datasets.load("auto", asked.data, asked.seed, say)
+    raw = sources.load("auto", asked.data, asked.seed, say)
     if asked.model:
         model = load_model(Path(asked.model))
         return model, prepare(raw, "auto", wanted(model), 10_000, asked.seed)
     data = prepare(raw, "auto", None, 10_000, asked.seed)
-    model, _ = training.trained(
+    model, _ = network_training.trained(
         "cnn", None, data.train, data.validation,
         data_digest=data.sha256, epochs=None, seed=asked.seed, say=say,
     )  # fmt: skip

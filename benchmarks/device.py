@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
 
 with quiet():
     import keras
     from keras import layers as kl
 
     import tfprune
-    from tfprune import datasets, parts, training
-    from tfprune.convert import convert
-    from tfprune.inputs import check_inputs
-    from tfprune.litert import LiteModel, latencies
-    from tfprune.models import cnn
+    from tfprune.data import network_training, sources, splits
+    from tfprune.data.networks import cnn
+    from tfprune.graph.inputs import check_inputs
+    from tfprune.tflite.converter import convert
+    from tfprune.tflite.interpreter import LiteModel, latencies
 
 SHARES = (0.25, 0.5, 0.75)
 SCHEMES = ("float32", "int8")
@@ -59,18 +59,18 @@ def macs(model: keras.Model) -> int:
     )
 
 
-def trained(model: keras.Model, data: parts.Dataset) -> keras.Model:
+def trained(model: keras.Model, data: splits.Dataset) -> keras.Model:
     """The model after the training of the built-in networks."""
     (x,) = data.train.arrays
-    epochs = training.epochs_for(len(x))
-    steps = epochs * -(-len(x) // training.BATCH_SIZE)
-    rate = keras.optimizers.schedules.CosineDecay(training.LEARNING_RATE / 5, steps)
+    epochs = network_training.epochs_for(len(x))
+    steps = epochs * -(-len(x) // network_training.BATCH_SIZE)
+    rate = keras.optimizers.schedules.CosineDecay(network_training.LEARNING_RATE / 5, steps)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-    model.fit(x, data.train.y, training.BATCH_SIZE, epochs, verbose=0)
+    model.fit(x, data.train.y, network_training.BATCH_SIZE, epochs, verbose=0)
     return model
 
 
-def rows_of(model: keras.Model, data: parts.Dataset) -> list[list[Any]]:
+def rows_of(model: keras.Model, data: splits.Dataset) -> list[list[Any]]:
     """A row for each share: MACs, bytes, accuracy and latency, times or points to the whole."""
     x = check_inputs(model, data.calibration.x)
     models = {"0 %": model}
@@ -96,8 +96,8 @@ def main() -> None:
     """Prints the table."""
     keras.utils.set_random_seed(0)
     source = "mnist" if os.environ.get("TFPRUNE_MNIST") else "digits"
-    raw = datasets.load(source, None, 0, lambda line: print(line, file=sys.stderr))
-    data = parts.prepare(raw, "auto", None, CALIBRATION, 0)
+    raw = sources.load(source, None, 0, lambda line: print(line, file=sys.stderr))
+    data = splits.prepare(raw, "auto", None, CALIBRATION, 0)
     shape = data.train.arrays[0].shape[1:]
     rows = []
     for build in (cnn, wide):

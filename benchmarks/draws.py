@@ -19,13 +19,13 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks.mnist import Rows, accuracy, pictures, spread
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
 
 with quiet():
     import keras
 
     import tfprune
-    from tfprune.models import load_model
+    from tfprune.data.networks import load_model
 
 SHARES = (0.5, 0.75, 0.875)
 CALIBRATION = 2_000

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from tfprune.effect import Sight, least_effect
-from tfprune.fold import RIDGE, RIDGE_PER_SAMPLE, absorb, least_squares
-from tfprune.moments import Moments
-from tfprune.select import without
+from tfprune.core.elimination import Sight, least_effect
+from tfprune.core.fold import RIDGE, RIDGE_PER_SAMPLE, absorb, least_squares
+from tfprune.core.moments import Moments
+from tfprune.core.selection import without
 
 SAMPLES, REPEATS = 2_000, 9
 # Units of each pruned layer and outputs of the layer that reads it.

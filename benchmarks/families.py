@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tabulate import tabulate
 
 from benchmarks.fresh import fresh, peak_megabytes
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
 
 FAMILIES = (
     "VGG16", "ResNet50", "ResNet50V2", "DenseNet121", "MobileNet", "MobileNetV2",
@@ -106,8 +106,8 @@ def normalise_chain(model: Any, x: npt.NDArray[np.float32]) -> None:
 
 def plant(model: Any, rng: np.random.Generator) -> list[Planted]:
     """Plants three units in every group that can be pruned."""
-    from tfprune.groups import groups_of
-    from tfprune.trace import trace
+    from tfprune.graph.groups import groups_of
+    from tfprune.graph.tracer import trace
 
     traced = trace(model)
     planted = []

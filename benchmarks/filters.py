@@ -18,15 +18,15 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks.mnist import Pictures, Row, Rows, pictures, spread, trained
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
 
 with quiet():
     import keras
     from keras import layers as kl
 
     import tfprune
-    from tfprune.convert import convert
-    from tfprune.litert import LiteModel
+    from tfprune.tflite.converter import convert
+    from tfprune.tflite.interpreter import LiteModel
 
 SHARES = (0.75, 0.875)
 SCHEMES = ("float32", "int8")

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
 
 with quiet():
     import keras
 
-    from tfprune.models import load_model
+    from tfprune.data.networks import load_model
 
 EPOCHS, BATCH = 4, 128
 Row = dict[str, Any]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from tfprune.moments import Moments, angles
-from tfprune.quiet import quiet
+from tfprune.core.moments import Moments, angles
+from tfprune.utils.console import quiet
 
 SAMPLES, UNITS, BATCH = 60_000, 512, 256
 REPEATS = 9
@@ -73,11 +73,11 @@ def calibration() -> list[list[Any]]:
     with quiet():
         import keras
 
-        from tfprune.groups import groups_of
-        from tfprune.inputs import Samples
-        from tfprune.measure import measure
-        from tfprune.models import cnn
-        from tfprune.trace import trace
+        from tfprune.data.networks import cnn
+        from tfprune.graph.activations import measure
+        from tfprune.graph.groups import groups_of
+        from tfprune.graph.inputs import Samples
+        from tfprune.graph.tracer import trace
 
     keras.utils.set_random_seed(0)
     model = cnn((28, 28, 1), 10, UNITS)

@@ -22,14 +22,14 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks.mnist import Pictures, Row, Rows, accuracy, pictures, spread, trained
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
 
 with quiet():
     import keras
     from keras import layers as kl
 
     import tfprune
-    from tfprune.models import load_model
+    from tfprune.data.networks import load_model
 
 SHARES = (0.5, 0.75, 0.875)
 CALIBRATION = 2_000

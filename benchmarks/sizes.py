@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
 
 with quiet():
     import keras
@@ -21,15 +21,15 @@ with quiet():
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
-    from tfprune.compact import compact
-    from tfprune.convert import convert
-    from tfprune.fold import drop, intake
-    from tfprune.groups import groups_of
-    from tfprune.models import cnn
-    from tfprune.moments import Moments
-    from tfprune.select import Selection
-    from tfprune.shrink import Cut, shrink
-    from tfprune.trace import trace
+    from tfprune.core.fold import drop, intake
+    from tfprune.core.moments import Moments
+    from tfprune.core.selection import Selection
+    from tfprune.data.networks import cnn
+    from tfprune.graph.groups import groups_of
+    from tfprune.graph.shrink import Cut, shrink
+    from tfprune.graph.tracer import trace
+    from tfprune.tflite.converter import convert
+    from tfprune.tflite.minify import compact
 
 SHAPE = (28, 28, 1)
 UNITS = 64

@@ -16,10 +16,10 @@ from tabulate import tabulate
 
 from benchmarks.families import normalise_chain
 from benchmarks.fresh import fresh, peak_megabytes
-from tfprune.fold import least_squares
-from tfprune.moments import Moments, angles
-from tfprune.quiet import quiet
-from tfprune.select import by_survivors
+from tfprune.core.fold import least_squares
+from tfprune.core.moments import Moments, angles
+from tfprune.core.selection import by_survivors
+from tfprune.utils.console import quiet
 
 UNITS = (256, 512, 1024, 2048, 4096, 8192)
 SAMPLES = (5_000, 20_000, 80_000)

@@ -59,5 +59,5 @@ def places() -> list[str]:
 
 
 def predict(**arguments) -> None:
-    """In the place of :func:`tfprune.conversions.predict`."""
+    """In the place of :func:`tfprune.tflite.conversion_worker.predict`."""
     die("SIGSEGV")

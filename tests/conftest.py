@@ -19,8 +19,8 @@ from hypothesis import settings
 
 import tfprune
 from tests.gates import manifest
-from tfprune.environment import start_keras
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
+from tfprune.utils.environment import start_keras
 from tools.compare import main
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -32,8 +32,8 @@ with quiet():
     from keras import layers as kl
 
     from tests.graphs import fill
-    from tfprune.datasets import digits
-    from tfprune.parts import prepare
+    from tfprune.data.sources import digits
+    from tfprune.data.splits import prepare
 
 # Building Keras models takes its time, so no deadline; the same examples in every run, unless
 # pytest is given --hypothesis-profile=new.
@@ -89,7 +89,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def same_process(monkeypatch):
     """Model files are read in this process alone: tests of many small ones take less time."""
-    from tfprune import file_trial
+    from tfprune.loading import file_trial
 
     monkeypatch.setattr(file_trial, "check", lambda path: None)
 

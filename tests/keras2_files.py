@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfprune.models import load_model
-from tfprune.quiet import quiet
+from tfprune.data.networks import load_model
+from tfprune.utils.console import quiet
 
 with quiet():
     import tf_keras

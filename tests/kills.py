@@ -14,9 +14,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tfprune import transaction
 from tfprune.errors import TfpruneError
-from tfprune.staging import staging, writing
+from tfprune.output import transaction
+from tfprune.output.staging import staging, writing
 
 # What a change of a folder consists of.
 CALLS = ("replace", "link", "symlink", "unlink", "mkdir", "rmdir", "fsync", "open", "ftruncate")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
 
 
 def in_litert(path, x, reference=False, raw=False):

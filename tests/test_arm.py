@@ -19,7 +19,7 @@ import pytest
 from keras import layers as kl
 
 from tfprune import export
-from tfprune.datasets import digits
+from tfprune.data.sources import digits
 from tools import run
 
 pytestmark = pytest.mark.arm

@@ -11,11 +11,11 @@ from keras import layers as kl
 import tfprune
 from tests.graphs import fill, plant
 from tfprune import TfpruneError
-from tfprune.batches import fixed_batch, padded, rebatched, states_of
-from tfprune.convert import outputs_of
-from tfprune.distance import difference
-from tfprune.finetune import Lesson
-from tfprune.parts import Part
+from tfprune.data.splits import Part
+from tfprune.graph.batches import fixed_batch, padded, rebatched, states_of
+from tfprune.outputs.distance import difference
+from tfprune.tflite.converter import outputs_of
+from tfprune.training.finetuning import Lesson
 
 ops = keras.ops
 

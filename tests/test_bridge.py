@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from keras import layers as kl
 
 from tests.graphs import build, fill, outputs, recipes
-from tfprune import bridge
-from tfprune.bridge import to_tf_keras, weights_from
-from tfprune.distil import tools
 from tfprune.errors import TfpruneError
-from tfprune.translate import translated
+from tfprune.tfmot import bridge
+from tfprune.tfmot.bridge import to_tf_keras, weights_from
+from tfprune.tfmot.distillation import tools
+from tfprune.tfmot.layer_configs import translated
 
 REFUSED = {"gru", "lstm", "rnn", "attention", "plus", "scalars"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from tfprune.card import card, licence
+from tfprune.job.model_card import card, licence
 
 
 def test_every_export_has_a_card_of_its_figures(shipped):

@@ -13,8 +13,8 @@ import pytest
 from keras import layers as kl
 
 from tfprune import TfpruneError
-from tfprune.carray import OPERATORS, Port, c_array, identifier, methods
-from tfprune.convert import convert
+from tfprune.micro.c_source import OPERATORS, Port, c_array, identifier, methods
+from tfprune.tflite.converter import convert
 
 STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 
@@ -165,6 +165,6 @@ def test_operators_without_a_method_are_refused(content):
 
 
 def test_operators_are_those_of_tensorflow_lite():
-    from tfprune import tflite
+    from tfprune.tflite import reader
 
-    assert set(tflite.OPERATORS) > OPERATORS
+    assert set(reader.OPERATORS) > OPERATORS

@@ -14,14 +14,14 @@ from keras import layers as kl
 
 import tfprune
 from tests.graphs import chain, fill, outputs, plant
-from tfprune.evidence import evidence, view
-from tfprune.fold import FOLDS, least_squares, scaled
-from tfprune.groups import Group, Read
-from tfprune.measure import Measured
-from tfprune.moments import Moments
-from tfprune.select import Selection, by_survivors
+from tfprune.core.fold import FOLDS, least_squares, scaled
+from tfprune.core.moments import Moments
+from tfprune.core.selection import Selection, by_survivors
+from tfprune.criteria import evidence, view
+from tfprune.graph.activations import Measured
+from tfprune.graph.groups import Group, Read
 
-PAPERS = Path(__file__).parent.parent / "tfprune" / "papers"
+PAPERS = Path(__file__).parent.parent / "tfprune" / "studies"
 
 
 def moments_of(a):

@@ -12,7 +12,7 @@ from keras import layers as kl
 
 import tfprune
 from tests.graphs import chain, fill, plant
-from tfprune.change import Change, change_of
+from tfprune.outputs.change import Change, change_of
 
 
 def network(rng, activation, units, loss=None, width=20):

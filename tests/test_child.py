@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tfprune.child import Child, ChildEndedError, ChildError
+from tfprune.utils.child_process import Child, ChildEndedError, ChildError
 
 ROOT = Path(__file__).parent.parent
 posix = pytest.mark.skipif(os.name == "nt", reason="signals")
@@ -69,7 +69,7 @@ def test_one_that_has_ended_by_itself_is_started_again(answers):
 
 @posix
 def test_it_ends_when_nothing_is_asked_for_long():
-    code = "import sys, tfprune.child as c; c.IDLE = 0.3; c.serve('tests.answers')"
+    code = "import sys, tfprune.utils.child_process as c; c.IDLE = 0.3; c.serve('tests.answers')"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     ) as process:
@@ -93,7 +93,8 @@ def test_it_ends_with_who_started_it_in_the_middle_of_native_code(tmp_path, numb
 
     held = tmp_path / "held"
     code = (
-        f"from tfprune.child import Child; Child('tests.answers').ask('hold', path={str(held)!r})"
+        "from tfprune.utils.child_process import Child; "
+        f"Child('tests.answers').ask('hold', path={str(held)!r})"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
         _wait_for(lambda: held.exists() and held.read_text() == "held")
@@ -114,7 +115,7 @@ def test_it_ends_with_who_started_it_in_the_middle_of_native_code(tmp_path, numb
 def test_an_interrupt_stops_it_and_is_passed_on(tmp_path):
     held = tmp_path / "held"
     code = (
-        "from tfprune.child import Child\n"
+        "from tfprune.utils.child_process import Child\n"
         "answers = Child('tests.answers')\n"
         "try:\n"
         f"    answers.ask('hold', path={str(held)!r})\n"
@@ -133,7 +134,7 @@ def test_an_interrupt_stops_it_and_is_passed_on(tmp_path):
 
 FORK = """
 import os, sys
-from tfprune.child import Child
+from tfprune.utils.child_process import Child
 answers = Child("tests.answers")
 first = answers.ask("process")
 if os.fork() == 0:
@@ -153,7 +154,7 @@ def test_a_fork_asks_a_process_of_its_own():
 
 SCRIPT = """
 import sys
-from tfprune.child import Child
+from tfprune.utils.child_process import Child
 answers = Child("tests.answers")
 print(answers.ask("double", value=21))
 print(*answers.ask("places"), sep="\\n")

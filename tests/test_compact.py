@@ -13,10 +13,10 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras import layers as kl
 
 from tests.graphs import fill
-from tfprune import convert
-from tfprune.compact import compact
-from tfprune.quiet import quiet
-from tfprune.tflite import shares, weight_bytes
+from tfprune.tflite import converter
+from tfprune.tflite.minify import compact
+from tfprune.tflite.reader import shares, weight_bytes
+from tfprune.utils.console import quiet
 
 ALL = ("float32", "float16", "dynamic", "int8", "int16x8")
 KERNELS = [OpResolverType.AUTO, OpResolverType.BUILTIN_REF]
@@ -67,12 +67,12 @@ def made():
     rng = np.random.default_rng(3)
     before: list[bytes] = []
     patch = pytest.MonkeyPatch()
-    patch.setattr(convert, "compact", lambda data: before.append(data) or compact(data))
+    patch.setattr(converter, "compact", lambda data: before.append(data) or compact(data))
     for case, (build, schemes, batch) in CASES.items():
         model = fill(build(), rng)
         x = [rng.normal(0, 1, (60, *t.shape[1:])).astype("float32") for t in model.inputs]
         before.clear()
-        after = dict(convert.convert(model, schemes, x, batch))
+        after = dict(converter.convert(model, schemes, x, batch))
         for (scheme, data), raw in zip(after.items(), before, strict=True):
             files[case, scheme] = raw, data
     patch.undo()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.gates import manifest
-from tfprune import budgets
+from tfprune.gate import limits as budgets
 from tools.compare import main
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.gates import manifest
-from tfprune import budgets, transaction
-from tfprune.tflite import shares
+from tfprune.gate import limits as budgets
+from tfprune.output import transaction
+from tfprune.tflite.reader import shares
 from tools.compare import main
 
 ROOT = Path(__file__).parent.parent
@@ -72,7 +73,7 @@ def test_folders_and_why(gate, folders):
 
 
 def test_accuracy_in_a_folder_is_that_of_the_very_file(gate, folders, tmp_path):
-    from tfprune.digest import file_digest
+    from tfprune.utils.digests import file_digest
 
     file = folders / "small" / "net_int8.tflite"
     (tmp_path / "new").mkdir()
@@ -160,7 +161,7 @@ def test_a_baseline_and_its_limits_change_together(gate, folders, tmp_path):
 
 CUT = """
 import os, signal, sys
-from tfprune import sizes
+from tfprune.gate import sizes
 from tools import compare
 
 read = sizes.read_side

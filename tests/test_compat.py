@@ -14,10 +14,10 @@ from keras import layers as kl
 
 from tests.litert import in_litert
 from tfprune import TfpruneError, export
-from tfprune.compat import VERSIONS, check_compat
-from tfprune.convert import convert
-from tfprune.request import Request, checked
-from tfprune.tflite import OPERATORS, operator_versions
+from tfprune.job.config import Request, checked
+from tfprune.tflite.compat import VERSIONS, check_compat
+from tfprune.tflite.converter import convert
+from tfprune.tflite.reader import OPERATORS, operator_versions
 from tools import run
 
 SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")

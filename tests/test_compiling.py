@@ -8,10 +8,10 @@ import pytest
 from keras import layers as kl
 
 import tfprune
-from tfprune.compiling import fresh_optimizer
-from tfprune.copies import twin
-from tfprune.finetune import Lesson
-from tfprune.parts import Part
+from tfprune.data.splits import Part
+from tfprune.graph.clone import twin
+from tfprune.graph.compile_settings import fresh_optimizer
+from tfprune.training.finetuning import Lesson
 
 ops = keras.ops
 

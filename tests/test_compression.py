@@ -11,12 +11,12 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
 from tests.graphs import fill
-from tfprune.compression import compress
-from tfprune.convert import convert, outputs_of
 from tfprune.errors import TfpruneError
-from tfprune.litert import LiteModel
-from tfprune.qat import check_quantisable, quantisation_aware
-from tfprune.quiet import quiet
+from tfprune.tflite.converter import convert, outputs_of
+from tfprune.tflite.interpreter import LiteModel
+from tfprune.tfmot.compression import compress
+from tfprune.tfmot.qat import check_quantisable, quantisation_aware
+from tfprune.utils.console import quiet
 
 pytestmark = pytest.mark.trains
 
@@ -163,7 +163,7 @@ def test_the_best_state_with_what_was_asked_for_comes_back(model, lesson, held_o
 def test_zeros_are_set_without_training_where_it_does_harm(
     model, lesson, held_out, rate, monkeypatch
 ):
-    monkeypatch.setattr("tfprune.compression.SPARSITY_RATE", rate)
+    monkeypatch.setattr("tfprune.tfmot.compression.SPARSITY_RATE", rate)
     made, (step,) = compress(model, **lesson, sparsity=0.5, epochs=2, held_out=held_out)
     assert step.history.best_epoch == 0
     assert "without" in step.note
@@ -176,7 +176,7 @@ def test_zeros_are_set_without_training_where_it_does_harm(
 def test_weights_are_shared_without_training_where_it_does_harm(
     model, lesson, held_out, monkeypatch
 ):
-    monkeypatch.setattr("tfprune.compression.CLUSTER_RATE", 10.0)
+    monkeypatch.setattr("tfprune.tfmot.compression.CLUSTER_RATE", 10.0)
     made, (step,) = compress(model, **lesson, clusters=8, epochs=2, held_out=held_out)
     assert step.history.best_epoch == 0
     (x,), (wanted,) = held_out
@@ -188,7 +188,7 @@ def test_weights_are_shared_without_training_where_it_does_harm(
 
 
 def test_the_file_is_of_the_start_where_training_does_harm(model, lesson, held_out, monkeypatch):
-    monkeypatch.setattr("tfprune.qat.RATE", 10.0)
+    monkeypatch.setattr("tfprune.tfmot.qat.RATE", 10.0)
     content, history = quantisation_aware(model, **lesson, epochs=2, held_out=held_out)
     assert history.best_epoch == 0
     assert history.before == history.after < 0.05 < min(history.losses[1:])

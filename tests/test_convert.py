@@ -10,11 +10,12 @@ from keras import layers as kl
 
 import tfprune
 from tests.graphs import fill, outputs
-from tfprune import TfpruneError, convert
-from tfprune.inputs import check_inputs
-from tfprune.litert import LiteModel, latencies
-from tfprune.precision import in_float32
-from tfprune.quiet import quiet
+from tfprune import TfpruneError
+from tfprune.graph.inputs import check_inputs
+from tfprune.graph.precision import in_float32
+from tfprune.tflite import converter
+from tfprune.tflite.interpreter import LiteModel, latencies
+from tfprune.utils.console import quiet
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_a_file_that_lost_its_weights_is_refused(model, x):
     data = without_weights(model)
     assert len(data) < 4 * WEIGHTS / 2
     with pytest.raises(TfpruneError, match="the float32 file (disagrees|does not run)"):
-        convert.verify(data, "float32", [x], outputs(model, x))
+        converter.verify(data, "float32", [x], outputs(model, x))
 
 
 def test_a_file_of_another_model_is_refused(model, x, tmp_path):
@@ -119,17 +120,17 @@ def test_a_file_of_another_model_is_refused(model, x, tmp_path):
     for scheme in ("float32", "float16", "dynamic", "int8"):
         data = tfprune.export(other, tmp_path, [scheme], x)[scheme].read_bytes()
         with pytest.raises(TfpruneError, match=f"the {scheme} file disagrees with Keras"):
-            convert.verify(data, scheme, [x], outputs(model, x))
+            converter.verify(data, scheme, [x], outputs(model, x))
 
 
 def test_disagreement_by_hand():
     expected = np.array([[0.0], [2.0]])  # Their spread is 1.
-    assert convert.disagreement(expected + 0.5, expected) == 0.5
-    assert convert.disagreement(expected + 0.5, expected, step=0.25) == 0.25
-    assert convert.disagreement(expected + 0.5, expected, step=0.5) == 0
+    assert converter.disagreement(expected + 0.5, expected) == 0.5
+    assert converter.disagreement(expected + 0.5, expected, step=0.25) == 0.25
+    assert converter.disagreement(expected + 0.5, expected, step=0.5) == 0
     # Nothing varies: a twentieth of the values' size, 2, is the measure.
-    assert convert.disagreement(np.full((3, 1), 2.5), np.full((3, 1), 2.0)) == pytest.approx(5)
-    assert convert.disagreement(np.full((3, 1), 0.5), np.zeros((3, 1))) == 0.5
+    assert converter.disagreement(np.full((3, 1), 2.5), np.full((3, 1), 2.0)) == pytest.approx(5)
+    assert converter.disagreement(np.full((3, 1), 0.5), np.zeros((3, 1))) == 0.5
 
 
 def test_what_cannot_be_exported_leaves_the_folder_alone(model, x, tmp_path):
@@ -269,7 +270,7 @@ def test_every_scheme_takes_several_inputs_by_their_names(rng, parts, tmp_path, 
     paths = tfprune.export(model, tmp_path, schemes, given, batch=batch)
     expected = by_hand(model, parts)
     for scheme, path in paths.items():
-        lite = LiteModel(path.read_bytes(), convert.signature_names(model))
+        lite = LiteModel(path.read_bytes(), converter.signature_names(model))
         (received,) = lite.predict(check_inputs(model, given))
         tolerance = {"float32": 1e-4, "float16": 1e-2, "int16x8": 0.1}.get(scheme, 0.25)
         assert np.abs(received - expected).max() < tolerance * expected.std()
@@ -310,10 +311,10 @@ def test_inputs_that_are_mixed_up_are_refused(rng, parts, tmp_path):
     model = several(rng)
     path = tfprune.export(model, tmp_path, ["float32"], parts)["float32"]
     data, x = path.read_bytes(), list(parts.values())
-    names = convert.signature_names(model)
-    convert.verify(data, "float32", x, outputs(model, x), names)
+    names = converter.signature_names(model)
+    converter.verify(data, "float32", x, outputs(model, x), names)
     with pytest.raises(TfpruneError, match="disagrees with Keras"):
-        convert.verify(data, "float32", x, outputs(model, x), [names[1], names[0], names[2]])
+        converter.verify(data, "float32", x, outputs(model, x), [names[1], names[0], names[2]])
     for wrong in ([], names[:2], [*names[:2], "other"]):
         with pytest.raises(TfpruneError, match=r"the names of its inputs \(alpha, mid, zeta\)"):
             LiteModel(data, wrong)

@@ -14,10 +14,12 @@ from keras import layers as kl
 
 import tfprune
 from tests.graphs import outputs
-from tfprune import TfpruneError, convert, converter
-from tfprune.child import Child
-from tfprune.litert import LiteModel
-from tfprune.saved_model import recurrent_layers
+from tfprune import TfpruneError
+from tfprune.tflite import conversion_process
+from tfprune.tflite import converter as convert
+from tfprune.tflite.interpreter import LiteModel
+from tfprune.tflite.saved_model import recurrent_layers
+from tfprune.utils.child_process import Child
 
 ROOT = Path(__file__).parent.parent
 STEPS = (6, 4)
@@ -155,7 +157,7 @@ def test_a_file_that_crashes_when_it_runs_is_refused(x, monkeypatch):
     model = model_of(kl.Dense(3))
     ((_, data),) = convert.convert(model, ["float32"], [x])
     dying = Child("tests.answers")
-    monkeypatch.setattr(converter, "_CHILD", dying)
+    monkeypatch.setattr(conversion_process, "_CHILD", dying)
     with pytest.raises(TfpruneError, match="the float32 file crashes in LiteRT with SIGSEGV"):
         convert.verify(data, "float32", [x], outputs(model, x))
     dying.stop()

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from tests.test_run_hostile import HOSTILE_DATA
-from tfprune import archives, datasets
-from tfprune.digest import file_digest
+from tfprune.data import sources
+from tfprune.data.splits import Wanted, prepare
 from tfprune.errors import TfpruneError
-from tfprune.parts import Wanted, prepare
+from tfprune.utils import archives
+from tfprune.utils.digests import file_digest
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def nowhere(monkeypatch, tmp_path):
     monkeypatch.delenv("TFPRUNE_MNIST", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     (tmp_path / "keras").mkdir()
-    monkeypatch.setattr(datasets, "PATIENCE", 1.0)
+    monkeypatch.setattr(sources, "PATIENCE", 1.0)
     yield
     listener.close()
 
@@ -61,7 +62,7 @@ def rows(part):
 
 
 def test_digits_are_like_mnist_and_their_parts_share_nothing():
-    raw = datasets.digits(seed=3)
+    raw = sources.digits(seed=3)
     assert raw.train.x.shape[1:] == (28, 28, 1)
     assert raw.train.x.dtype == np.uint8
     assert len(raw.train) + len(raw.test) == 1797
@@ -80,14 +81,14 @@ def test_digits_are_like_mnist_and_their_parts_share_nothing():
 
 
 def test_the_seed_splits_the_same_way_again():
-    first, second, other = (datasets.digits(seed).test.x for seed in (3, 3, 4))
+    first, second, other = (sources.digits(seed).test.x for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, other)
 
 
 def test_auto_falls_back_within_seconds_and_says_so(nowhere, said):
     start = time.monotonic()
-    raw = datasets.load("auto", None, 0, said.append)
+    raw = sources.load("auto", None, 0, said.append)
     assert time.monotonic() - start < 10
     assert raw.name == "digits"
     assert raw.fallback_from == "mnist"
@@ -96,7 +97,7 @@ def test_auto_falls_back_within_seconds_and_says_so(nowhere, said):
 
 def test_mnist_without_mnist_names_the_places(nowhere, said):
     with pytest.raises(TfpruneError) as caught:
-        datasets.load("mnist", None, 0, said.append)
+        sources.load("mnist", None, 0, said.append)
     for place in ("--data", "TFPRUNE_MNIST", "Keras' cache", "Keras' download"):
         assert place in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -107,7 +108,7 @@ def test_a_download_that_answers_with_nonsense_is_no_data(monkeypatch, nowhere, 
     monkeypatch.setattr(server.RequestHandlerClass, "log_message", lambda *_: None)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.server_port}")
-    assert datasets.load("auto", None, 0, said.append).fallback_from == "mnist"
+    assert sources.load("auto", None, 0, said.append).fallback_from == "mnist"
     server.shutdown()
     server.server_close()
 
@@ -116,18 +117,18 @@ def test_mnist_is_looked_for_in_order(nowhere, like_mnist, monkeypatch, tmp_path
     cache = tmp_path / "keras" / "datasets"
     cache.mkdir()
     save(cache / "mnist.npz", x_train=pixels(rng, 5), x_test=pixels(rng, 7))
-    assert len(datasets.load("auto", None, 0, said.append).train) == 5
+    assert len(sources.load("auto", None, 0, said.append).train) == 5
     monkeypatch.setenv("TFPRUNE_MNIST", str(like_mnist))
     for dataset in ("auto", "mnist"):
-        raw = datasets.load(dataset, None, 0, said.append)
+        raw = sources.load(dataset, None, 0, said.append)
         assert (raw.name, len(raw.train), raw.sha256) == ("mnist", 60, file_digest(like_mnist))
     mine = save(tmp_path / "mine.npz", x=pixels(rng, 10))
-    assert datasets.load("auto", str(mine), 0, said.append).name == "mine"
+    assert sources.load("auto", str(mine), 0, said.append).name == "mine"
     assert said == []
 
 
 def test_uint8_is_scaled_and_a_channel_added_and_both_are_said(like_mnist):
-    raw = datasets.read_npz(like_mnist, 0)
+    raw = sources.read_npz(like_mnist, 0)
     data = prepare(raw, "auto", [Wanted("image", (28, 28, 1))], 10, 0)
     assert data.test.x.shape == (20, 28, 28, 1)
     np.testing.assert_allclose(data.test.x[..., 0], raw.test.x / 255, atol=1e-7)
@@ -142,7 +143,7 @@ def test_uint8_is_scaled_and_a_channel_added_and_both_are_said(like_mnist):
 
 def test_x_and_y_are_split_by_seed(tmp_path, rng):
     path = save(tmp_path / "own.npz", x=np.arange(100.0), y=np.arange(100))
-    raw = datasets.read_npz(path, seed=1)
+    raw = sources.read_npz(path, seed=1)
     assert (len(raw.train), len(raw.test)) == (80, 20)
     assert sorted([*raw.train.x, *raw.test.x]) == list(range(100))
     np.testing.assert_array_equal(raw.test.x, raw.test.y)
@@ -150,10 +151,10 @@ def test_x_and_y_are_split_by_seed(tmp_path, rng):
 
 
 def test_labels_may_lack(tmp_path, rng):
-    raw = datasets.read_npz(save(tmp_path / "a.npz", x=pixels(rng, 20)), 0)
+    raw = sources.read_npz(save(tmp_path / "a.npz", x=pixels(rng, 20)), 0)
     assert raw.train.y is None
     both = {"x_train": pixels(rng, 20), "x_test": pixels(rng, 5)}
-    raw = datasets.read_npz(save(tmp_path / "b.npz", **both, y_test=np.zeros(5, int)), 0)
+    raw = sources.read_npz(save(tmp_path / "b.npz", **both, y_test=np.zeros(5, int)), 0)
     assert raw.test.y is None
     assert "labels ignored" in raw.notes[0]
 
@@ -173,7 +174,7 @@ def test_labels_may_lack(tmp_path, rng):
 )
 def test_bad_arrays_are_told(tmp_path, arrays, message):
     with pytest.raises(TfpruneError, match=message):
-        datasets.read_npz(save(tmp_path / "bad.npz", **arrays), 0)
+        sources.read_npz(save(tmp_path / "bad.npz", **arrays), 0)
 
 
 SEVERAL = ("image", "age")
@@ -186,14 +187,14 @@ def images_and_ages(rng, count, end=""):
 def test_several_inputs_are_read_by_their_names_and_split_together(tmp_path, rng):
     both = {**images_and_ages(rng, 20, "_train"), **images_and_ages(rng, 5, "_test")}
     path = save(tmp_path / "a.npz", **both, y_train=np.arange(20), y_test=np.arange(5), meta=[1])
-    raw = datasets.read_npz(path, 0, inputs=SEVERAL)
+    raw = sources.read_npz(path, 0, inputs=SEVERAL)
     for part, end in ((raw.train, "train"), (raw.test, "test")):
         assert list(part.x) == list(SEVERAL)
         for name in SEVERAL:
             np.testing.assert_array_equal(part.x[name], both[f"x_{end}_{name}"])
     count = np.arange(100)
     path = save(tmp_path / "b.npz", x_age=count, x_image=count + 100, y=count)
-    raw = datasets.read_npz(path, 1, inputs=SEVERAL)
+    raw = sources.read_npz(path, 1, inputs=SEVERAL)
     assert (len(raw.train), len(raw.test)) == (80, 20)
     for part in (raw.train, raw.test, raw.train.take([3, 1])):
         np.testing.assert_array_equal(part.x["age"], part.y)
@@ -207,10 +208,10 @@ def test_several_inputs_are_read_by_their_names_and_split_together(tmp_path, rng
 def test_names_that_look_like_parts_are_told_apart(tmp_path):
     zeros, ones = np.zeros((9, 2)), np.ones((9, 3))
     path = save(tmp_path / "a.npz", x_train_a=zeros, x_a=ones)
-    raw = datasets.read_npz(path, 0, inputs=("train_a", "a"))
+    raw = sources.read_npz(path, 0, inputs=("train_a", "a"))
     assert [data.shape[1] for data in raw.train.arrays] == [2, 3]
     path = save(tmp_path / "b.npz", x_train_a=zeros, x_test_a=ones[:, :2])
-    assert len(datasets.read_npz(path, 0, inputs=("a",)).test) == 9
+    assert len(sources.read_npz(path, 0, inputs=("a",)).test) == 9
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_names_that_look_like_parts_are_told_apart(tmp_path):
 )
 def test_missing_and_surplus_names_are_told(tmp_path, arrays):
     with pytest.raises(TfpruneError) as caught:
-        datasets.read_npz(save(tmp_path / "bad.npz", **arrays), 0, inputs=SEVERAL)
+        sources.read_npz(save(tmp_path / "bad.npz", **arrays), 0, inputs=SEVERAL)
     assert "x_train_NAME and x_test_NAME (or x_NAME)" in str(caught.value)
     assert "(image, age)" in str(caught.value)
     assert f"received {', '.join(arrays)}" in str(caught.value)
@@ -236,24 +237,24 @@ def test_arrays_that_are_not_used_are_named(tmp_path, rng):
     x, y = pixels(rng, 20), np.zeros(20, int)
     both = {"x_train": x, "x_test": x, "y_train": y, "y_test": y}
     path = save(tmp_path / "a.npz", **both, y_train_age=y, y=y, weights=y)
-    raw = datasets.read_npz(path, 0, inputs=("image",))
+    raw = sources.read_npz(path, 0, inputs=("image",))
     assert raw.notes == ("arrays not used: y_train_age, y, weights",)
-    assert datasets.read_npz(save(tmp_path / "b.npz", **both), 0).notes == ()
-    raw = datasets.read_npz(save(tmp_path / "c.npz", x_train=x, y_train=y, y_test=y), 0)
+    assert sources.read_npz(save(tmp_path / "b.npz", **both), 0).notes == ()
+    raw = sources.read_npz(save(tmp_path / "c.npz", x_train=x, y_train=y, y_test=y), 0)
     assert "arrays not used: y_test" in raw.notes
 
 
 def test_inputs_of_different_lengths_are_told(tmp_path):
     path = save(tmp_path / "bad.npz", x_image=np.zeros(9), x_age=np.zeros(8))
     with pytest.raises(TfpruneError, match="as many samples for every input, received 9, 8"):
-        datasets.read_npz(path, 0, inputs=SEVERAL)
+        sources.read_npz(path, 0, inputs=SEVERAL)
 
 
 def test_every_input_is_scaled_and_shaped_as_it_is_taken(tmp_path, rng):
     words = rng.integers(0, 9, (50, 4), np.uint8)
     images = pixels(rng, 50, (8, 8))
     path = save(tmp_path / "a.npz", x_image=images, x_words=words, x_age=rng.random(50))
-    raw = datasets.read_npz(path, 0, inputs=("image", "words", "age"))
+    raw = sources.read_npz(path, 0, inputs=("image", "words", "age"))
     wanted = [Wanted("image", (8, 8, 1)), Wanted("words", (4,), floats=False), Wanted("age", (1,))]
     data = prepare(raw, "auto", wanted, 7, 0)
     np.testing.assert_allclose(data.test.x["image"][..., 0], raw.test.x["image"] / 255, atol=1e-7)
@@ -266,18 +267,18 @@ def test_every_input_is_scaled_and_shaped_as_it_is_taken(tmp_path, rng):
         "input age: channel axis added: () to (1,)",
     )
     with pytest.raises(TfpruneError, match=r"arrays for 3 inputs \(image, words, age\), digits is"):
-        prepare(datasets.digits(0), "auto", wanted, 7, 0)
+        prepare(sources.digits(0), "auto", wanted, 7, 0)
 
 
 def test_shapes_that_differ_between_the_parts_are_told(tmp_path, rng):
     path = save(tmp_path / "two.npz", x_train=pixels(rng, 9), x_test=pixels(rng, 9, (8, 8)))
     with pytest.raises(TfpruneError, match=r"one shape, received \(28, 28\) and \(8, 8\)"):
-        prepare(datasets.read_npz(path, 0), "auto", None, 5, 0)
+        prepare(sources.read_npz(path, 0), "auto", None, 5, 0)
 
 
 def test_files_that_are_none_are_told(tmp_path, like_mnist):
     with pytest.raises(TfpruneError, match="no such file"):
-        datasets.read_npz(tmp_path / "missing.npz", 0)
+        sources.read_npz(tmp_path / "missing.npz", 0)
     whole = like_mnist.read_bytes()
     for name, content in {
         "empty.npz": b"",
@@ -287,25 +288,25 @@ def test_files_that_are_none_are_told(tmp_path, like_mnist):
     }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(TfpruneError, match=f"{name}: expected a readable .npz") as caught:
-            datasets.read_npz(tmp_path / name, 0)
+            sources.read_npz(tmp_path / name, 0)
         assert "\n" not in str(caught.value)
     np.save(tmp_path / "single.npy", np.zeros(4))
     np.savez(tmp_path / "pickled.npz", x=np.array([{}, 1], object))
     for name in ("single.npy", "pickled.npz"):
         with pytest.raises(TfpruneError, match="expected a readable .npz"):
-            datasets.read_npz(tmp_path / name, 0)
+            sources.read_npz(tmp_path / name, 0)
     with pytest.raises(TfpruneError, match="expected a readable .npz"):
-        datasets.read_npz(tmp_path, 0)
+        sources.read_npz(tmp_path, 0)
 
 
 def test_a_file_that_is_no_mnist_is_named_as_that(tmp_path, monkeypatch):
     (tmp_path / "text.npz").write_text("no archive")
     monkeypatch.setenv("TFPRUNE_MNIST", str(tmp_path / "text.npz"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(datasets, "_download", lambda: None)
+    monkeypatch.setattr(sources, "_download", lambda: None)
     said = []
     with pytest.raises(TfpruneError, match=r"TFPRUNE_MNIST \(no MNIST: .*cache \(no such file\)"):
-        datasets.load("mnist", None, 0, said.append)
+        sources.load("mnist", None, 0, said.append)
     assert not said
 
 
@@ -316,7 +317,7 @@ def test_arrays_that_are_not_what_they_say_are_refused(tmp_path, name):
     path = tmp_path / "data.npz"
     path.write_bytes(HOSTILE_DATA[name])
     with pytest.raises(TfpruneError, match="data.npz: expected"):
-        datasets.read_npz(path, 0)
+        sources.read_npz(path, 0)
 
 
 def test_an_archive_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path, monkeypatch):
@@ -325,10 +326,10 @@ def test_an_archive_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path, monke
     np.savez_compressed(tmp_path / "zeros.npz", x=x, y=y)
     monkeypatch.setattr(np, "load", None)  # Nothing may be read any more.
     with pytest.raises(TfpruneError, match=r"bytes that unpack to 1,584,\d\d\d"):
-        datasets.read_npz(tmp_path / "zeros.npz", 0)
+        sources.read_npz(tmp_path / "zeros.npz", 0)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "data.npz")
     with pytest.raises(TfpruneError, match="expected a readable .npz file"):
-        datasets.read_npz(tmp_path / "data.npz", 0)
+        sources.read_npz(tmp_path / "data.npz", 0)

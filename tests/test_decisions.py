@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from tfprune.decisions import activations_of, rule_of, rules_of
-from tfprune.evaluate import yardstick
-from tfprune.finetune import Lesson
-from tfprune.parts import Part
+from tfprune.data.scoring import yardstick
+from tfprune.data.splits import Part
+from tfprune.outputs.decisions import activations_of, rule_of, rules_of
+from tfprune.training.finetuning import Lesson
 
 # Three inputs of 0..1, of which the model's single output is 0.1 to 0.9.
 X = np.array([[0.1], [0.3], [0.6], [0.9]], np.float32)

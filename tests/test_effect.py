@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.effect import BLOCK, Sight, least_effect
-from tfprune.fold import RIDGE, RIDGE_PER_SAMPLE
-from tfprune.moments import Moments
+from tfprune.core.elimination import BLOCK, Sight, least_effect
+from tfprune.core.fold import RIDGE, RIDGE_PER_SAMPLE
+from tfprune.core.moments import Moments
 
 
 def moments_of(a):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfprune.decisions import rule_of
+from tfprune.data.scoring import yardstick
+from tfprune.data.splits import Part
 from tfprune.errors import TfpruneError
-from tfprune.evaluate import yardstick
-from tfprune.parts import Part
+from tfprune.outputs.decisions import rule_of
 
 LOGITS = np.array([[0.1, 0.9, 0.0], [2.0, 1.0, -1.0], [0.0, 0.1, 0.2], [1.0, 0.0, 0.5]])
 X = np.zeros((4, 7))

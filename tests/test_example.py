@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.litert import in_litert
-from tfprune.card import card
+from tfprune.job.model_card import card
 
 ROOT = Path(__file__).parent.parent
 NAMES = {"cnn_float32.tflite", "cnn_prune30_int8.tflite"}
@@ -28,7 +28,7 @@ WRITTEN = (
     ".venv/bin/python", "exported/manifest.json", "exported/cnn_float32.tflite",
     "exported/cnn_prune30.keras", "exported/cnn_test.npz", "exported/plots/hidden_angles.png",
     "exported/.tfprune-lock", "exported/example/.tfprune-lock", "sweep/sweep.png",
-    "studies/zheng/results.md", "tfprune.egg-info/PKG-INFO", "build/lib/tfprune/job.py",
+    "studies/zheng/results.md", "tfprune.egg-info/PKG-INFO", "build/lib/tfprune/job/pipeline.py",
     "dist/tfprune.whl", "tfprune/__pycache__/job.cpython-311.pyc", ".hypothesis/examples",
     ".pytest_cache/README.md", ".mypy_cache/3.11/x.json", ".ruff_cache/0.8/x", ".coverage",
     "mnist.npz",
@@ -96,8 +96,8 @@ def test_its_figures_hold(folder, manifest):
 
 def test_microcontrollers_give_the_same_bits(folder, manifest):
     pytest.importorskip("tflite_micro", reason="needs requirements-tflm.txt")
-    from tfprune.litert import LiteModel
-    from tfprune.tflm import tflm_version, tried
+    from tfprune.micro.tflm import tflm_version, tried
+    from tfprune.tflite.interpreter import LiteModel
 
     (entry,) = [e for e in manifest["artifacts"] if e["scheme"] == "int8"]
     data = (folder / entry["file"]).read_bytes()

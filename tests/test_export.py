@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfprune.quiet import quiet
+from tfprune.utils.console import quiet
 
 ROOT = Path(__file__).parent.parent
 SCHEMES = ("float32", "float16", "dynamic", "int8", "int16x8")
@@ -140,8 +140,8 @@ def run_litert(path, x):
 
 @pytest.mark.trains
 def test_figures_hold_when_measured_again(first):
-    from tfprune.datasets import digits
-    from tfprune.parts import prepare
+    from tfprune.data.sources import digits
+    from tfprune.data.splits import prepare
 
     _, folder, manifest = first
     test = prepare(digits(5), "auto", None, 1, 5).test
@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_nothing_half_written(environment, tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "delay"),
-    [("difflib", 0), ("fire.core", 0), ("tfprune.request", 0), ("tfprune.request", 0.4)],
+    [("difflib", 0), ("fire.core", 0), ("tfprune.job.config", 0), ("tfprune.job.config", 0.4)],
 )
 def test_ctrl_c_while_it_still_imports_is_one_line(environment, tmp_path, module, delay):
     with subprocess.Popen(

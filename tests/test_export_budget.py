@@ -14,10 +14,10 @@ from keras import layers as kl
 
 from tests.graphs import fill
 from tests.test_export_own import run
-from tfprune import datasets, parts
-from tfprune.litert import LiteModel
-from tfprune.records import Tried
-from tfprune.search import TRIES, halving
+from tfprune.data import sources, splits
+from tfprune.job.drop_search import TRIES, halving
+from tfprune.results import Tried
+from tfprune.tflite.interpreter import LiteModel
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +105,8 @@ def test_the_drop_is_that_of_the_file_on_held_out_data(own, tmp_path, capfd):
     # The file again, on the samples that the project's split holds back: found by their number.
     with np.load(own / "own.npz") as data:
         x = data["x"]
-    raw = datasets.load("auto", str(own / "own.npz"), 0, lambda line: None, ["input_layer"])
-    held = parts.prepare(raw, "auto", None, 10_000, 0).validation
+    raw = sources.load("auto", str(own / "own.npz"), 0, lambda line: None, ["input_layer"])
+    held = splits.prepare(raw, "auto", None, 10_000, 0).validation
     assert len(held) < len(x) / 5
     assert all((sample == x).all(axis=1).any() for sample in held.arrays[0])
     right = LiteModel(file.read_bytes()).predict(held.arrays)[0].argmax(1) == held.y
@@ -167,7 +167,7 @@ def test_points_need_classes(own, tmp_path, capfd):
 
 def test_a_drop_that_cannot_be_held_names_the_least(own, tmp_path, capfd, monkeypatch):
     """One try, which is at a tenth of the parameters."""
-    monkeypatch.setattr("tfprune.search.TRIES", 1)
+    monkeypatch.setattr("tfprune.job.drop_search.TRIES", 1)
     code, _, err = export(own, tmp_path / "made", capfd, "--max-drop", "0")
     assert code == 2
     assert "points cannot be held" in err

@@ -13,8 +13,8 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers as kl
 
 from tests.graphs import fill
-from tfprune.qat import quantisation_aware
-from tfprune.quiet import quiet
+from tfprune.tfmot.qat import quantisation_aware
+from tfprune.utils.console import quiet
 from tools.command import main
 from tools.export import export
 
@@ -42,7 +42,7 @@ def own(tmp_path, rng):
 @pytest.fixture
 def trained_file(monkeypatch):
     """The int8 file of the training is kept, whichever of the two does better."""
-    monkeypatch.setattr("tfprune.variants.distance", lambda outputs, targets: 0.0)
+    monkeypatch.setattr("tfprune.job.variants.distance", lambda outputs, targets: 0.0)
 
 
 @pytest.mark.trains
@@ -143,8 +143,8 @@ def test_the_int8_file_without_training_is_kept_where_it_is_better(
         model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
         return quantisation_aware(model, **settings)
 
-    monkeypatch.setattr("tfprune.qat.RATE", 1e-9)
-    monkeypatch.setattr("tfprune.variants.quantisation_aware", spoilt)
+    monkeypatch.setattr("tfprune.tfmot.qat.RATE", 1e-9)
+    monkeypatch.setattr("tfprune.job.variants.quantisation_aware", spoilt)
     code, out, err = run([*own, "--schemes", "int8", "--qat", 1], capfd)
     assert code == 0, err
     assert (tmp_path / "made" / "own_prune30_int8.tflite").read_bytes() == plain

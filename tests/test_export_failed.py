@@ -11,7 +11,9 @@ import pytest
 from keras import layers as kl
 
 from tests.test_export_own import run
-from tfprune import TfpruneError, convert, variants
+from tfprune import TfpruneError
+from tfprune.job import variants
+from tfprune.tflite import converter
 from tools.compare import main as compare
 
 
@@ -82,7 +84,7 @@ def test_a_file_that_a_budget_needs_stays_an_error(files, tmp_path, capfd, monke
     """The pruned int8 file fails once it is made for good."""
 
     def fails(model, schemes, *more):
-        for scheme, data in convert.convert_each(model, schemes, *more):
+        for scheme, data in converter.convert_each(model, schemes, *more):
             yield scheme, TfpruneError("it is wrong") if scheme == "int8" else data
 
     monkeypatch.setattr(variants, "convert_each", fails)
@@ -99,7 +101,7 @@ def test_one_variant_may_fail_alone(files, tmp_path, capfd, monkeypatch):
 
     def fails(model, schemes, *more):
         calls.append(model)
-        for scheme, data in convert.convert_each(model, schemes, *more):
+        for scheme, data in converter.convert_each(model, schemes, *more):
             wrong = scheme == "int8" and len(calls) == 2
             yield scheme, TfpruneError("it is wrong") if wrong else data
 
@@ -118,9 +120,9 @@ def test_one_variant_may_fail_alone(files, tmp_path, capfd, monkeypatch):
 def test_a_scheme_that_fails_does_not_end_the_others_of_convert_each():
     model = keras.Sequential([keras.Input((5, 3)), kl.GRU(4), kl.Dense(2)])
     x = np.random.default_rng(0).normal(size=(20, 5, 3)).astype("float32")
-    results = dict(convert.convert_each(model, ["int8", "float32"], [x]))
+    results = dict(converter.convert_each(model, ["int8", "float32"], [x]))
     assert isinstance(results["int8"], TfpruneError)
     assert isinstance(results["float32"], bytes)
     model.layers[-1].set_weights([np.full((4, 2), np.nan), np.zeros(2)])
-    results = dict(convert.convert_each(model, ["dynamic", "float32"], [x]))
+    results = dict(converter.convert_each(model, ["dynamic", "float32"], [x]))
     assert all("finite" in str(result) for result in results.values())

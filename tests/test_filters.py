@@ -11,7 +11,7 @@ import tfprune
 from benchmarks.families import FAMILIES, HEAD, row_of
 from benchmarks.fresh import fresh
 from tests.graphs import fill, outputs
-from tfprune.layers import TRANSPOSED
+from tfprune.graph.layers import TRANSPOSED
 
 
 def set_unit(model, name, target, source=None, scale=1.0, bias=None):

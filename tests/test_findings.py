@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.card import card
-from tfprune.findings import Run, closest, findings, lost
-from tfprune.records import Artifact, LayerResult
-from tfprune.request import Request, checked
+from tfprune.job.config import Request, checked
+from tfprune.job.findings import Run, closest, findings, lost
+from tfprune.job.model_card import card
+from tfprune.results import Artifact, LayerResult
 from tools.export import export
 from tools.flags import collect
 

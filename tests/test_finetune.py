@@ -8,8 +8,8 @@ import pytest
 from keras import layers as kl
 
 from tests.graphs import error, several
-from tfprune.finetune import Lesson
-from tfprune.parts import Part
+from tfprune.data.splits import Part
+from tfprune.training.finetuning import Lesson
 
 pytestmark = pytest.mark.trains
 

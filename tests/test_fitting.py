@@ -8,8 +8,8 @@ import pytest
 from keras import layers as kl
 
 from tfprune.errors import TfpruneError
-from tfprune.fitting import Trainer, shuffled
-from tfprune.rates import RATES, WarmCosine
+from tfprune.training.learning_rates import RATES, WarmCosine
+from tfprune.training.loop import Trainer, shuffled
 
 
 def network():

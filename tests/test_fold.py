@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.choices import FOLD_NAMES
-from tfprune.fold import FOLDS, absorb, drop, intake, least_squares, outgoing, scaled
-from tfprune.moments import Moments
-from tfprune.select import Selection
+from tfprune.core.fold import FOLDS, absorb, drop, intake, least_squares, outgoing, scaled
+from tfprune.core.moments import Moments
+from tfprune.core.selection import Selection
+from tfprune.utils.checks import FOLD_NAMES
 
 NOWHERE = np.zeros(4)
 

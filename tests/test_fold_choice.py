@@ -14,11 +14,11 @@ from keras import layers as kl
 
 import tfprune
 from tests.graphs import chain, plant
-from tfprune.fold import least_squares, scaled
-from tfprune.fold_choice import squared_errors, steadied
-from tfprune.inputs import MOST_HELD_BACK, Samples
-from tfprune.moments import Moments
-from tfprune.select import Selection
+from tfprune.core.fold import least_squares, scaled
+from tfprune.core.fold_choice import squared_errors, steadied
+from tfprune.core.moments import Moments
+from tfprune.core.selection import Selection
+from tfprune.graph.inputs import MOST_HELD_BACK, Samples
 
 PAIRS = Selection(np.arange(12), similar={12 + unit: unit for unit in range(12)})
 NOWHERE = np.zeros(24)

@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from tfprune.grid import Point, grid, key
-from tfprune.request import Request, checked
+from tfprune.job.config import Request, checked
+from tfprune.sweep.grid import Point, grid, key
 
 
 def test_grids():

@@ -14,7 +14,7 @@ from keras import layers as kl
 
 import tfprune
 from tests.graphs import error, fill, several
-from tfprune.rates import RATES
+from tfprune.training.learning_rates import RATES
 
 
 def test_healing_comes_nearer_to_the_original_on_unseen_data(digit_pair, digit_parts):
@@ -97,7 +97,7 @@ def test_every_layer_learns_where_the_first_was_pruned(digit_pair, digit_parts):
 
 
 def test_two_inputs_and_three_outputs_of_several_kinds(rng):
-    from tfprune.distance import difference, kinds_of
+    from tfprune.outputs.distance import difference, kinds_of
 
     model = several(rng)
     kinds = dict(zip(sorted(model.output), kinds_of(model), strict=True))
@@ -124,7 +124,7 @@ def test_two_inputs_and_three_outputs_of_several_kinds(rng):
 
 
 def test_the_loss_of_probabilities_is_the_divergence_from_the_teacher(rng):
-    from tfprune.distance import difference
+    from tfprune.outputs.distance import difference
 
     x = rng.standard_normal((50, 5)).astype("float32")
     made = []
@@ -138,7 +138,7 @@ def test_the_loss_of_probabilities_is_the_divergence_from_the_teacher(rng):
 
 
 def test_the_loss_of_logits_is_the_divergence_at_a_temperature_of_two(rng):
-    from tfprune.distance import difference
+    from tfprune.outputs.distance import difference
 
     x = rng.standard_normal((50, 5)).astype("float32")
     i = keras.Input((5,))
@@ -236,7 +236,7 @@ def on_grid(model, steps):
 
 @pytest.mark.parametrize("bits", [None, 3])
 def test_the_best_state_comes_back_with_its_loss(digit_pair, digit_parts, bits):
-    from tfprune.distance import difference
+    from tfprune.outputs.distance import difference
 
     model, pruned = digit_pair
     held_out = digit_parts.validation.x

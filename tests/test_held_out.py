@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers as kl
 
-from tfprune.held_out import held_out_count, held_out_split
-from tfprune.inputs import Samples
-from tfprune.soft_targets import soft_targets
+from tfprune.data.held_out import held_out_count, held_out_split
+from tfprune.graph.inputs import Samples
+from tfprune.training.soft_targets import soft_targets
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.gates import manifest
-from tfprune import escapes
 from tfprune.errors import TfpruneError
-from tfprune.sizes import read_side
-from tfprune.tflite import shares
-from tfprune.untrusted import parse_json
+from tfprune.gate.sizes import read_side
+from tfprune.tflite.reader import shares
+from tfprune.utils import escapes
+from tfprune.utils.untrusted import parse_json
 from tools.compare import main
 
 DEEP = 100_000
@@ -171,7 +171,7 @@ def refused_after_table(capsys, *words):
 
 
 def test_the_manifest_and_the_file_beside_it_have_to_agree(tmp_path, capsys, folders):
-    from tfprune.digest import text_digest
+    from tfprune.utils.digests import text_digest
 
     content = (folders / "small" / "net_int8.tflite").read_bytes()
     (tmp_path / "a.tflite").write_bytes(content)
@@ -314,8 +314,8 @@ def obeyed(text):
 def test_layer_names_stay_names():
     import numpy as np
 
-    from tfprune.records import LayerResult, Skipped
-    from tfprune.report import layer_table
+    from tfprune.job.tables import layer_table
+    from tfprune.results import LayerResult, Skipped
 
     kept = np.arange(3)
     layer = LayerResult(HOSTILE_NAME, 4, 3, 1, 0, 0, kept, np.zeros((4, 4)), note=HOSTILE_NAME)
@@ -324,7 +324,7 @@ def test_layer_names_stay_names():
 
 
 def test_a_model_card_holds_names_as_names():
-    from tfprune.card import card
+    from tfprune.job.model_card import card
 
     manifest = json.loads(
         (Path(__file__).parent.parent / "exported/example/manifest.json").read_text()

@@ -74,19 +74,21 @@ def test_imports_go_down(room):
 
 
 def test_every_module_of_the_studies_has_its_place():
-    files = {path.stem for path in (ROOT / "tfprune" / "papers").glob("*.py")} - {"__init__"}
+    files = {path.stem for path in (ROOT / "tfprune" / "studies").glob("*.py")} - {"__init__"}
     assert files == set(PAPERS)
 
 
 @pytest.mark.parametrize("module", PAPERS)
 def test_imports_of_the_studies_go_down(module):
     below = set(PAPERS[: PAPERS.index(module)])
-    tree = ast.parse((ROOT / "tfprune" / "papers" / f"{module}.py").read_text())
+    tree = ast.parse((ROOT / "tfprune" / "studies" / f"{module}.py").read_text())
     seen = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "tfprune.papers":
+        if isinstance(node, ast.ImportFrom) and node.module == "tfprune.studies":
             seen |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tfprune.papers."):
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "tfprune.studies."
+        ):
             seen.add(str(node.module).rpartition(".")[2])
     assert seen <= below
 
@@ -102,12 +104,12 @@ def test_files_are_short():
     "module",
     [
         "tfprune",
-        "tfprune.fold",
-        "tfprune.report",
-        "tfprune.request",
-        "tfprune.sweeptable",
-        "tfprune.litert",
-        "tfprune.papers.tables",
+        "tfprune.core.fold",
+        "tfprune.job.tables",
+        "tfprune.job.config",
+        "tfprune.sweep.tables",
+        "tfprune.tflite.interpreter",
+        "tfprune.studies.tables",
         "tools.export",
         "tools.reproduce",
         "tools.sweep",
@@ -128,7 +130,7 @@ def test_a_command_can_be_interrupted_as_soon_as_it_starts(module):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    slow = {"numpy", "scipy", "fire", "asyncio", "logging", "inspect", "tfprune.request"}
+    slow = {"numpy", "scipy", "fire", "asyncio", "logging", "inspect", "tfprune.job.config"}
     assert not slow & set(done.stdout.split())
 
 
@@ -158,9 +160,9 @@ def test_text_files_are_utf8_in_every_locale():
 def test_the_wheel_holds_the_package_alone():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     setup = project["tool"]["setuptools"]
-    assert setup["packages"] == ["tfprune", "tfprune.papers"]
+    assert setup["packages"] == ["tfprune", "tfprune.studies"]
     # The studies are data that an installed package reads.
-    assert setup["package-data"]["tfprune.papers"] == ["*.toml"]
+    assert setup["package-data"]["tfprune.studies"] == ["*.toml"]
 
 
 def test_the_public_names_are_there():

@@ -16,10 +16,11 @@ from keras import layers as kl
 
 import tfprune
 from tests.graphs import fill, outputs
-from tfprune import TfpruneError, convert
-from tfprune.compact import compact
-from tfprune.litert import LiteModel
-from tfprune.quiet import quiet
+from tfprune import TfpruneError
+from tfprune.tflite import converter
+from tfprune.tflite.interpreter import LiteModel
+from tfprune.tflite.minify import compact
+from tfprune.utils.console import quiet
 
 ROOT = Path(__file__).parent.parent
 TYPE = schema.TensorType
@@ -68,7 +69,7 @@ def samples(rng, model, count=120):
 
 
 def made(model, x, batch=1):
-    ((_, data),) = convert.convert(model, ["int4"], x, batch)
+    ((_, data),) = converter.convert(model, ["int4"], x, batch)
     return data
 
 
@@ -107,7 +108,7 @@ def test_dense_weights_are_those_of_keras_as_near_as_4_bits_can_be(rng, sizes):
     for delegate in (True, False):
         (received,) = LiteModel(data, delegate=delegate).predict([x])
         assert np.sqrt(np.mean((received - expected) ** 2)) < 0.02 * expected.std()
-        assert convert.disagreement(received, outputs(model, x)[0]) > 0.02
+        assert converter.disagreement(received, outputs(model, x)[0]) > 0.02
 
 
 @needs_package
@@ -117,7 +118,7 @@ def test_convolutions_and_ends_are_of_8_bits_and_the_file_runs_on_every_kernel(r
     (x,) = samples(rng, model)
     raw = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert, "compact", lambda data: raw.append(data) or compact(data))
+        patch.setattr(converter, "compact", lambda data: raw.append(data) or compact(data))
         data = made(model, [x], batch)
     assert len(data) < len(raw[0])
     file = schema.ModelT.InitFromPackedBuf(data)
@@ -184,8 +185,8 @@ def test_a_file_that_needs_xnnpack_to_be_right_is_refused(rng):
     (x,) = samples(rng, model)
     raw = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert, "compact", lambda data: raw.append(data) or data)
-        list(convert.convert(model, ["float32"], [x]))
+        patch.setattr(converter, "compact", lambda data: raw.append(data) or data)
+        list(converter.convert(model, ["float32"], [x]))
     maker = quantizer.Quantizer(raw[0])
     maker.add_dynamic_config(
         ".*",
@@ -195,7 +196,7 @@ def test_a_file_that_needs_xnnpack_to_be_right_is_refused(rng):
     )
     blocks = bytes(maker.quantize(enable_progress_report=False).quantized_model)
     with pytest.raises(TfpruneError, match="the int4 file computes something else without XNNPACK"):
-        convert.verify(blocks, "int4", [x], outputs(model, x))
+        converter.verify(blocks, "int4", [x], outputs(model, x))
 
 
 @needs_package
@@ -206,7 +207,7 @@ def test_several_inputs_and_outputs(rng):
     x = samples(rng, model)
     received = LiteModel(made(model, x), ["zeta", "alpha"]).predict(x)
     for ours, theirs in zip(received, outputs(model, x), strict=True):
-        assert convert.disagreement(ours, theirs) < 0.3
+        assert converter.disagreement(ours, theirs) < 0.3
 
 
 @needs_package

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 
 from tests.keras2_files import L, chain, same, save, shuffled, tf_keras
-from tfprune import keras2_twin
+from tfprune.data.networks import load_model
 from tfprune.errors import TfpruneError
-from tfprune.models import load_model
-from tfprune.quiet import quiet
+from tfprune.loading import keras2_in_tf_keras
+from tfprune.utils.console import quiet
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),
@@ -238,7 +238,7 @@ def test_other_outputs_are_no_silent_harm(tmp_path, rng):
     loaded.layers[1].kernel.assign(loaded.layers[1].kernel * 1.1)
     config = json.loads(h5py.File(path).attrs["model_config"])
     with pytest.raises(TfpruneError, match=r"differ by [\d.]+%"):
-        keras2_twin.difference(loaded, config, path)
+        keras2_in_tf_keras.difference(loaded, config, path)
 
 
 def test_tf_keras_gets_no_more_than_was_gone_through(tmp_path, monkeypatch):

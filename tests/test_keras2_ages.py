@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.keras2_files import L, chain, same, save, shuffled, tf_keras
-from tfprune import h5_weights
-from tfprune.keras2_forms import Adapted
-from tfprune.models import load_model
+from tfprune.data.networks import load_model
+from tfprune.loading import h5_weights
+from tfprune.loading.keras2_forms import Adapted
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from tests.keras2_files import L, chain, same, shuffled, tf_keras
+from tfprune.data.networks import load_model
 from tfprune.errors import TfpruneError
-from tfprune.keras2_folder import DATA, GRAPH, METADATA, digest
-from tfprune.models import load_model
+from tfprune.loading.keras2_folder import DATA, GRAPH, METADATA, digest
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),

@@ -11,29 +11,31 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from tfprune import models, training
-from tfprune.digest import file_digest
+from tfprune.data import network_training, networks
+from tfprune.data.splits import Part
 from tfprune.errors import TfpruneError
-from tfprune.model_files import reason
-from tfprune.parts import Part
+from tfprune.loading.model_files import reason
+from tfprune.utils.digests import file_digest
 
 
 def test_parameters_of_the_reference_networks():
     shape = (28, 28, 1)
     convolutions = (5 * 5 * 1 * 10 + 10) + (5 * 5 * 10 * 20 + 20)
     flat = 4 * 4 * 20
-    assert models.cnn(shape, 10).count_params() == convolutions + (flat * 64 + 64) + (64 * 10 + 10)
-    wide = models.cnn(shape, 10, units=500).count_params()
+    assert networks.cnn(shape, 10).count_params() == convolutions + (flat * 64 + 64) + (
+        64 * 10 + 10
+    )
+    wide = networks.cnn(shape, 10, units=500).count_params()
     assert wide == convolutions + (flat * 500 + 500) + (500 * 10 + 10)
-    assert models.mlp(shape, 10).count_params() == 784 * 64 + 64 + 64 * 10 + 10
-    assert models.autoencoder(shape, 1).count_params() == 784 * 400 + 400 + 400 * 784 + 784
-    assert models.autoencoder(shape, 1).output_shape == (None, *shape)
+    assert networks.mlp(shape, 10).count_params() == 784 * 64 + 64 + 64 * 10 + 10
+    assert networks.autoencoder(shape, 1).count_params() == 784 * 400 + 400 + 400 * 784 + 784
+    assert networks.autoencoder(shape, 1).output_shape == (None, *shape)
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (8, 8, 1), (784,)])
 def test_the_cnn_needs_images(shape):
     with pytest.raises(TfpruneError, match="at least 16x16"):
-        models.cnn(shape, 10)
+        networks.cnn(shape, 10)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def train(parts, tmp_path, monkeypatch):
 
     def run(name="mlp", units=5, data="abc", epochs=1, seed=0, parts=parts):
         said.clear()
-        model, path = training.trained(
+        model, path = network_training.trained(
             name, units, *parts, data_digest=data, epochs=epochs, seed=seed, say=said.append
         )
         return model, path, said[0]
@@ -221,8 +223,11 @@ def test_labels_may_stand_in_a_column(train, parts):
 
 
 def test_small_data_is_trained_on_longer():
-    assert training.epochs_for(55_000) == training.EPOCHS
-    assert training.epochs_for(1000) * 1000 >= training.STEPS * training.BATCH_SIZE
+    assert network_training.epochs_for(55_000) == network_training.EPOCHS
+    assert (
+        network_training.epochs_for(1000) * 1000
+        >= network_training.STEPS * network_training.BATCH_SIZE
+    )
 
 
 @pytest.fixture
@@ -239,7 +244,7 @@ def saved(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_model_files_are_read(saved, suffix):
-    assert models.load_model(saved / f"saved{suffix}").count_params() == 3 * 2 + 2
+    assert networks.load_model(saved / f"saved{suffix}").count_params() == 3 * 2 + 2
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -251,13 +256,13 @@ def test_files_that_are_no_models_are_told_in_a_line(saved, suffix):
         if content.startswith(b"\x89PNG") and suffix == ".keras":
             continue  # A zip archive may have something in front.
         with pytest.raises(TfpruneError) as caught:
-            models.load_model(path)
+            networks.load_model(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(TfpruneError, match="no such file, and not one of cnn, mlp, autoencoder"):
-        models.load_model(saved / "missing.keras")
+        networks.load_model(saved / "missing.keras")
     with pytest.raises(TfpruneError, match="received a folder"):
-        models.load_model(saved)
+        networks.load_model(saved)
 
 
 @pytest.mark.filterwarnings("ignore:.*lambda.*:UserWarning", "ignore:.*legacy.*:UserWarning")
@@ -278,7 +283,7 @@ def test_code_in_a_model_file_is_not_run(tmp_path, suffix):
     lambdas.save(path)
     marker.unlink(missing_ok=True)
     with pytest.raises(TfpruneError, match="would run code on loading.*--unsafe"):
-        models.load_model(path)
+        networks.load_model(path)
     assert not marker.exists()
 
 
@@ -296,7 +301,7 @@ def test_a_model_of_unknown_classes_says_what_to_do(tmp_path):
     registered.clear()
     try:
         with pytest.raises(TfpruneError, match=r"not Keras' own.*tfprune\.prune"):
-            models.load_model(path)
+            networks.load_model(path)
     finally:
         registered.update(kept)
 
@@ -307,7 +312,7 @@ def test_a_file_that_may_not_be_read_says_so(saved, monkeypatch):
 
     monkeypatch.setattr(Path, "open", refused)
     with pytest.raises(TfpruneError, match="saved.h5: .*Permission denied"):
-        models.load_model(saved / "saved.h5")
+        networks.load_model(saved / "saved.h5")
 
 
 def test_no_room_for_a_copy_is_one_line(saved, monkeypatch):
@@ -316,7 +321,7 @@ def test_no_room_for_a_copy_is_one_line(saved, monkeypatch):
 
     monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
     with pytest.raises(TfpruneError, match="saved.keras: .*No usable temporary directory"):
-        models.load_model(saved / "saved.keras")
+        networks.load_model(saved / "saved.keras")
 
 
 def test_a_cause_is_whole_and_has_no_configuration():

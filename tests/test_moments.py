@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfprune.core.moments import ROWS, Moments, angles
 from tfprune.errors import TfpruneError
-from tfprune.moments import ROWS, Moments, angles
 
 
 def moments_of(activations, sizes=None):

@@ -9,7 +9,7 @@ from keras import layers as kl
 
 import tfprune
 from tests.graphs import fill, outputs
-from tfprune.copies import walk
+from tfprune.graph.clone import walk
 
 
 def filled(model, rng):

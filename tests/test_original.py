@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from tfprune.grid import grid
-from tfprune.inputs import check_inputs
-from tfprune.job import run
-from tfprune.original import doubts, scorer
-from tfprune.parts import Part, Raw, prepare, split
-from tfprune.preprocessing import wanted
-from tfprune.request import Request, checked
-from tfprune.sweep import run as sweep
+from tfprune.data.preprocessing import wanted
+from tfprune.data.splits import Part, Raw, prepare, split
+from tfprune.graph.inputs import check_inputs
+from tfprune.job.config import Request, checked
+from tfprune.job.original import doubts, scorer
+from tfprune.job.pipeline import run
+from tfprune.sweep.grid import grid
+from tfprune.sweep.runner import run as sweep
 
 SHAPE = (4, 4, 3)
 PIXELS = int(np.prod(SHAPE))

@@ -12,10 +12,10 @@ from keras import layers as kl
 
 import tfprune
 from tfprune import TfpruneError
-from tfprune.copies import twin
-from tfprune.precision import in_float32
-from tfprune.shrink import shrink
-from tfprune.trace import trace
+from tfprune.graph.clone import twin
+from tfprune.graph.precision import in_float32
+from tfprune.graph.shrink import shrink
+from tfprune.graph.tracer import trace
 
 ops = keras.ops
 

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from tfprune.papers import networks, study
-from tfprune.papers.bench import Bench, Data
-from tfprune.papers.cutting import file_of, zeroed
-from tfprune.papers.record import pack, unpack
-from tfprune.parts import Part
+from tfprune.data.splits import Part
 from tfprune.pruning import prune
+from tfprune.studies import networks, study
+from tfprune.studies.bench import Bench, Data
+from tfprune.studies.cutting import file_of, zeroed
+from tfprune.studies.record import pack, unpack
 
 
 def random_data(rng, count=240):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.pareto import pareto
+from tfprune.sweep.pareto import pareto
 
 PAIRS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), max_size=30)
 

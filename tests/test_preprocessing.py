@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from tfprune.parts import Part, Raw, prepare, split
-from tfprune.preprocessing import wanted
+from tfprune.data.preprocessing import wanted
+from tfprune.data.splits import Part, Raw, prepare, split
 
 SHAPE = (8, 8, 3)
 LEFT, SCALED = "not scaled, as layer {} scales it", "uint8 scaled from 0..255 to 0..1"

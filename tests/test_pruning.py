@@ -10,7 +10,7 @@ from keras import layers as kl
 import tfprune
 from tests.graphs import chain, fill, largest_change, outputs, plant, plant_constant, positive
 from tfprune import TfpruneError
-from tfprune.fold import FOLDS
+from tfprune.core.fold import FOLDS
 
 
 @pytest.fixture

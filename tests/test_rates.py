@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tfprune.rates import FIRST_TRIED, RATES, WarmCosine, best_rate
+from tfprune.training.learning_rates import FIRST_TRIED, RATES, WarmCosine, best_rate
 
 
 def test_the_rate_rises_and_falls_to_nothing():

@@ -16,8 +16,8 @@ from keras import layers as kl
 
 from tests.litert import in_litert
 from tests.test_run_pictures import encoded
-from tfprune.convert import convert
-from tfprune.quiet import quiet
+from tfprune.tflite.converter import convert
+from tfprune.utils.console import quiet
 from tools import run
 
 SCRIPT = Path(run.__file__)

@@ -9,7 +9,7 @@ import os
 import pytest
 
 from tests.kills import content, fill
-from tfprune.run_files import leftovers, listed
+from tfprune.output.run_files import leftovers, listed
 
 
 def entry(name, text):

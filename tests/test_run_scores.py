@@ -11,7 +11,7 @@ import pytest
 from keras import layers as kl
 
 from tests.litert import in_litert
-from tfprune.convert import convert
+from tfprune.tflite.converter import convert
 from tools import run
 
 

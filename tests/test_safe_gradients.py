@@ -16,7 +16,7 @@ from keras import layers as kl
 
 import tfprune
 from tests.test_house import ROOT
-from tfprune.safe_gradients import has_unsafe_gradient, safe_gradients
+from tfprune.graph.safe_gradients import has_unsafe_gradient, safe_gradients
 
 KINDS = {
     "1-D": ("Conv1D", {"strides": 3}, (17, 3)),

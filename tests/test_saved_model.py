@@ -12,7 +12,7 @@ from keras import layers as kl
 import tfprune
 from tests.graphs import fill
 from tfprune import TfpruneError
-from tfprune.litert import LiteModel
+from tfprune.tflite.interpreter import LiteModel
 
 SHAPE = (16, 12, 3)
 # What layers need to be built; other arguments without a default get a factor of 0.3.

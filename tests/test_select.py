@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.choices import check_threshold
+from tfprune.core.selection import by_pairs, by_survivors
 from tfprune.errors import TfpruneError
-from tfprune.select import by_pairs, by_survivors
+from tfprune.utils.checks import check_threshold
 
 
 @st.composite

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.graphs import build, fill, outputs, recipes
-from tfprune.copies import functional, walk
-from tfprune.fold import Fold
-from tfprune.groups import groups_of
-from tfprune.layers import SEPARABLE
-from tfprune.shrink import Cut, shrink
-from tfprune.trace import trace
+from tfprune.core.fold import Fold
+from tfprune.graph.clone import functional, walk
+from tfprune.graph.groups import groups_of
+from tfprune.graph.layers import SEPARABLE
+from tfprune.graph.shrink import Cut, shrink
+from tfprune.graph.tracer import trace
 
 
 class Masked(keras.layers.Layer):

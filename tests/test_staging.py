@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.kills import MANIFEST, NEW, OLD, change, content, fill
-from tfprune import transaction
 from tfprune.errors import TfpruneError
-from tfprune.files import PARTIAL, STALE, remove_stale_partials, write_whole
-from tfprune.locks import LOCK
-from tfprune.staging import replace_files, staging, writing
-from tfprune.transaction import JOURNAL, STAGE
+from tfprune.output import transaction
+from tfprune.output.staging import replace_files, staging, writing
+from tfprune.output.transaction import JOURNAL, STAGE
+from tfprune.utils.files import PARTIAL, STALE, remove_stale_partials, write_whole
+from tfprune.utils.locks import LOCK
 
 ROOT = Path(__file__).parent.parent
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, signals and links")
@@ -46,7 +46,7 @@ CHANGES = """
 import sys
 from pathlib import Path
 from tests.kills import NEW, OLD, MANIFEST, fill
-from tfprune.staging import staging
+from tfprune.output.staging import staging
 
 print("ready", flush=True)
 for turn in range(1_000_000):
@@ -89,7 +89,7 @@ def test_a_change_leaves_other_files_alone(tmp_path):
 HOLDS = """
 import sys
 from pathlib import Path
-from tfprune.staging import writing
+from tfprune.output.staging import writing
 
 with writing(Path(sys.argv[1])):
     print("ready", flush=True)

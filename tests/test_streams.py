@@ -17,7 +17,7 @@ import pytest
 
 from tests.gates import manifest
 from tests.litert import in_litert
-from tfprune.environment import cache_folder
+from tfprune.utils.environment import cache_folder
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "exported" / "example"
@@ -111,7 +111,8 @@ def test_no_text_file_depends_on_the_locale(tmp_path):
     """Read and written as UTF-8; the state of git too, whose names may be of any bytes."""
     words = "init -q; git config user.name x; git config user.email x@x; git config core.quotepath"
     script = (
-        "from tfprune.git import git_state; from tfprune import card, history, manifest, sizes\n"
+        "from tfprune.utils.git import git_state; from tfprune.job import manifest; "
+        "from tfprune.job import model_card; from tfprune.gate import history, sizes\n"
         "from pathlib import Path; import sys\n"
         "print(git_state()['dirty'])\n"
         "manifest.write({'name': 'modèle'}, Path('m.json'))\n"

@@ -8,9 +8,9 @@ import pytest
 from keras import layers as kl
 
 from tests.graphs import fill
-from tfprune.copies import functional
-from tfprune.distance import Match
-from tfprune.student import Student, parted
+from tfprune.graph.clone import functional
+from tfprune.outputs.distance import Match
+from tfprune.training.student import Student, parted
 
 
 def network(dropout, layers="batch", *, trainable=True):

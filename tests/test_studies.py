@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from tfprune.errors import TfpruneError
-from tfprune.papers import kinds, networks, runner, study
-from tfprune.papers.record import Record, key_of
-from tfprune.papers.summary import Results
-from tfprune.papers.tables import cut_table, table, to_json, to_markdown
+from tfprune.studies import kinds, networks, runner, study
+from tfprune.studies.record import Record, key_of
+from tfprune.studies.summary import Results
+from tfprune.studies.tables import cut_table, table, to_json, to_markdown
 from tools.reproduce import main
 
 ROOT = Path(__file__).parent.parent
@@ -119,7 +119,7 @@ def test_the_full_settings_are_the_studies():
 
 def tiny(name, *, only=(), train=150, **more):
     """A study at a size at which its experiments do nothing but run."""
-    text = files("tfprune.papers").joinpath(f"{name}.toml").read_text()
+    text = files("tfprune.studies").joinpath(f"{name}.toml").read_text()
     whole = tomllib.loads(text)
     whole["quick"] = {**whole["quick"], "train": train, "test": 100, "most_epochs": 1, **more}
     made = study.from_table(name, whole, quick=True)

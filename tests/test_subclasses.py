@@ -11,7 +11,7 @@ from keras import layers as kl
 
 import tfprune
 from tfprune import PruningWarning, TfpruneError
-from tfprune.copies import twin
+from tfprune.graph.clone import twin
 
 ops = keras.ops
 

@@ -23,15 +23,15 @@ import pytest
 
 import tfprune
 from tests.test_export import run_litert
-from tfprune.datasets import digits
+from tfprune.data.sources import digits
+from tfprune.data.splits import prepare
 from tfprune.errors import TfpruneError
-from tfprune.grid import grid
-from tfprune.journal import Journal, Row
-from tfprune.parts import prepare
-from tfprune.request import Request, checked
-from tfprune.sweep import run
-from tfprune.sweepplot import picture
-from tfprune.sweeptable import Sweep, to_csv, to_markdown
+from tfprune.job.config import Request, checked
+from tfprune.sweep.grid import grid
+from tfprune.sweep.plot import picture
+from tfprune.sweep.results_log import Journal, Row
+from tfprune.sweep.runner import run
+from tfprune.sweep.tables import Sweep, to_csv, to_markdown
 from tools.command import main
 from tools.export import export
 from tools.sweep import sweep

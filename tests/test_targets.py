@@ -14,10 +14,10 @@ from keras import layers as kl
 import tfprune
 from tests.graphs import build, fill, outputs, recipes
 from tfprune import TfpruneError
-from tfprune.costs import Costs, macs, parameters
-from tfprune.groups import groups_of
-from tfprune.trace import trace
-from tfprune.widths import TRIES, first_that_fits, predicted, ranking
+from tfprune.graph.costs import Costs, macs, parameters
+from tfprune.graph.groups import groups_of
+from tfprune.graph.tracer import trace
+from tfprune.graph.width_search import TRIES, first_that_fits, predicted, ranking
 
 
 @pytest.fixture

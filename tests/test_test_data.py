@@ -12,12 +12,12 @@ from keras import layers as kl
 
 from tests.litert import in_litert
 from tests.test_export import command, environment  # noqa: F401  (a fixture)
-from tfprune.convert import convert, outputs_of
-from tfprune.decisions import rules_of
-from tfprune.evaluate import yardstick
-from tfprune.litert import LiteModel
-from tfprune.parts import Part
-from tfprune.testset import drawn
+from tfprune.data.scoring import yardstick
+from tfprune.data.splits import Part
+from tfprune.data.test_samples import drawn
+from tfprune.outputs.decisions import rules_of
+from tfprune.tflite.converter import convert, outputs_of
+from tfprune.tflite.interpreter import LiteModel
 from tools import run
 
 
@@ -32,8 +32,8 @@ def scored(capsys, files, data):
 
 
 def test_samples_stand_in_the_manifest_and_are_test_data(shipped):
-    from tfprune.datasets import digits
-    from tfprune.parts import prepare
+    from tfprune.data.sources import digits
+    from tfprune.data.splits import prepare
 
     folder, manifest = shipped
     about = manifest["test_data"]

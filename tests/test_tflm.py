@@ -15,10 +15,10 @@ from keras import layers as kl
 
 from tests.test_export import ROOT, command
 from tfprune import TfpruneError
-from tfprune.carray import c_array
-from tfprune.convert import convert
-from tfprune.litert import LiteModel
-from tfprune.tflm import check_runs, tried
+from tfprune.micro.c_source import c_array
+from tfprune.micro.tflm import check_runs, tried
+from tfprune.tflite.converter import convert
+from tfprune.tflite.interpreter import LiteModel
 
 pytest.importorskip("tflite_micro", reason="needs requirements-tflm.txt")
 

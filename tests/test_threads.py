@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tfprune.threads import NARROW, threads_for
+from tfprune.core.blas import NARROW, threads_for
 
 
 def threads():

@@ -10,8 +10,8 @@ import pytest
 from keras import layers as kl
 
 from tests.planted import small
-from tfprune import keras_classes
-from tfprune.models import load_model
+from tfprune.data.networks import load_model
+from tfprune.loading import keras_classes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),

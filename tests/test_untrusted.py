@@ -14,8 +14,8 @@ import pytest
 from keras import layers as kl
 
 from tests.planted import dense, edited, function, last_layer, nested, obj, replace, small, wrapped
+from tfprune.data.networks import load_model
 from tfprune.errors import TfpruneError
-from tfprune.models import load_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),

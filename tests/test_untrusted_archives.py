@@ -13,9 +13,9 @@ import pytest
 from keras import layers as kl
 
 from tests.planted import edited, last_layer, member, obj, replace, small, weights_edited
-from tfprune import file_trial, h5_arrays
+from tfprune.data.networks import load_model
 from tfprune.errors import TfpruneError
-from tfprune.models import load_model
+from tfprune.loading import file_trial, h5_arrays
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 one_process = pytest.mark.usefixtures("same_process")

@@ -13,8 +13,8 @@ from keras import layers as kl
 
 from tests.keras2_files import L, save, tf_keras
 from tests.planted import edited, obj
+from tfprune.data.networks import load_model
 from tfprune.errors import TfpruneError
-from tfprune.models import load_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from tfprune.errors import PruningWarning, TfpruneError
 
 if TYPE_CHECKING:
-    from tfprune.convert import export
-    from tfprune.healing import HealResult, heal, heal_with_record
+    from tfprune.prune_result import PruneResult
     from tfprune.pruning import Pruner, prune
-    from tfprune.results import PruneResult
+    from tfprune.tflite.converter import export
+    from tfprune.training.distillation import HealResult, heal, heal_with_record
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,20 +26,21 @@ __all__ = [
 ]  # fmt: skip
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.
-_ROOMS = {
-    "PruneResult": "results", "Pruner": "pruning", "prune": "pruning",
-    "export": "convert", "heal": "healing", "heal_with_record": "healing", "HealResult": "healing",
+_MODULES = {
+    "PruneResult": "prune_result", "Pruner": "pruning", "prune": "pruning",
+    "export": "tflite.converter", "heal": "training.distillation",
+    "heal_with_record": "training.distillation", "HealResult": "training.distillation",
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tfprune.environment import check_backend
+    from tfprune.utils.environment import check_backend
 
     check_backend()
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
+    return sorted([*globals(), *_MODULES])

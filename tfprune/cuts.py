@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfprune.evidence import View, chosen, in_span
-from tfprune.fold import FOLDS, Fold, Scheme, intake, least_squares
-from tfprune.fold_choice import steadied
-from tfprune.select import Selection
-from tfprune.shrink import Cut
-from tfprune.survey import Seen, Survey
-from tfprune.wish import Wish
+from tfprune.calibration import Seen, Survey
+from tfprune.core.fold import FOLDS, Fold, Scheme, intake, least_squares
+from tfprune.core.fold_choice import steadied
+from tfprune.core.selection import Selection
+from tfprune.criteria import View, chosen, in_span
+from tfprune.graph.shrink import Cut
+from tfprune.options import Wish
 
 
 def selected(seen: Seen, whole: Survey, wish: Wish, place: int) -> Selection:

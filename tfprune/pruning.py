@@ -8,23 +8,23 @@ from typing import Any
 
 import keras
 
-from tfprune.change import Change, change_of
-from tfprune.choices import DEGREES, check_centre, check_refit
-from tfprune.copies import lost
+from tfprune.budget import Ladder, reach
+from tfprune.calibration import Survey, survey
+from tfprune.core.fold import FOLDS
+from tfprune.core.selection import Selection
+from tfprune.criteria import nowhere_empty
 from tfprune.cuts import cuts, selected
 from tfprune.errors import PruningWarning
-from tfprune.evidence import nowhere_empty
-from tfprune.fold import FOLDS
-from tfprune.inputs import MOST_HELD_BACK, Samples
-from tfprune.records import Skipped
-from tfprune.refit import refit as refit_survivors
-from tfprune.results import PruneResult, layer_results
-from tfprune.safe_gradients import newly_unsafe
-from tfprune.select import Selection
-from tfprune.shrink import shrink
-from tfprune.survey import Survey, survey
-from tfprune.targets import Ladder, reach
-from tfprune.wish import Wish, wish
+from tfprune.graph.clone import lost
+from tfprune.graph.inputs import MOST_HELD_BACK, Samples
+from tfprune.graph.safe_gradients import newly_unsafe
+from tfprune.graph.shrink import shrink
+from tfprune.options import Wish, wish
+from tfprune.outputs.change import Change, change_of
+from tfprune.prune_result import PruneResult, layer_results
+from tfprune.reconstruction import refit as refit_survivors
+from tfprune.results import Skipped
+from tfprune.utils.checks import DEGREES, check_centre, check_refit
 
 
 def prune(

@@ -158,7 +158,7 @@ def _interrupted(name: str, left: str) -> int:
 
 def _left(left: str) -> str:
     """What an interrupt leaves behind, by what the command had done until then."""
-    files = sys.modules.get("tfprune.files")
+    files = sys.modules.get("tfprune.utils.files")
     written = list(dict.fromkeys(map(str, files.completed))) if files else []
     if left != NOTHING or not written:
         return left
@@ -190,7 +190,7 @@ def _module_name() -> str:
 def _fail(name: str, text: str) -> int:
     text = " ".join(text.split())
     try:
-        from tfprune.escapes import plain
+        from tfprune.utils.escapes import plain
 
         text = plain(text)
     except Exception:  # In next to no memory.

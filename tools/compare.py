@@ -22,7 +22,7 @@ from tfprune.errors import TfpruneError
 from tools.command import guarded
 
 if TYPE_CHECKING:
-    from tfprune import budgets
+    from tfprune.gate import limits as budgets
 
 NAME = "tools.compare"
 PASS, FAIL = 0, 1
@@ -37,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    from tfprune.verdicts import FORMATS
+    from tfprune.gate.formats import FORMATS
 
     made = _Parser(
         prog=f"python -m {NAME}",
@@ -84,12 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from tfprune.baseline import folder_of, is_new
-    from tfprune.compare import compare
-    from tfprune.escapes import fence, plain
-    from tfprune.sizes import read_side
-    from tfprune.staging import finish
-    from tfprune.verdicts import FORMATS, why
+    from tfprune.gate.baseline import folder_of, is_new
+    from tfprune.gate.comparison import compare
+    from tfprune.gate.formats import FORMATS, why
+    from tfprune.gate.sizes import read_side
+    from tfprune.output.staging import finish
+    from tfprune.utils.escapes import fence, plain
 
     if flags.plot:
         return _plot(flags)
@@ -117,7 +117,7 @@ def _run(flags: argparse.Namespace) -> int:
     for warning in comparison.warnings:
         print(f"{NAME}: warning: {plain(warning)}", file=sys.stderr)
     if flags.history:
-        from tfprune.history import append
+        from tfprune.gate.history import append
 
         append(flags.history, candidate)
     if flags.update:
@@ -127,7 +127,7 @@ def _run(flags: argparse.Namespace) -> int:
 
 def _config(flags: argparse.Namespace) -> budgets.Config:
     """The limits of the file, with those of the command line over its general ones."""
-    from tfprune import budgets
+    from tfprune.gate import limits as budgets
 
     config = budgets.load(flags.config) if flags.config else budgets.Config()
     given: dict[str, Any] = {}
@@ -154,14 +154,14 @@ def _put(flags: argparse.Namespace, text: str) -> None:
     if flags.output is None:
         print(text)
         return
-    from tfprune.files import write_whole
+    from tfprune.utils.files import write_whole
 
     write_whole(flags.output, (text + "\n").encode(errors="backslashreplace"))
 
 
 def _update(flags: argparse.Namespace, config: budgets.Config) -> int:
-    from tfprune.baseline import update
-    from tfprune.escapes import plain
+    from tfprune.gate.baseline import update
+    from tfprune.utils.escapes import plain
 
     for line in update(flags.baseline, flags.candidate, flags.config, config):
         print(f"{NAME}: {plain(line)}", file=sys.stderr)
@@ -171,7 +171,7 @@ def _update(flags: argparse.Namespace, config: budgets.Config) -> int:
 def _plot(flags: argparse.Namespace) -> int:
     if flags.history is None or flags.output is None:
         raise TfpruneError("--plot: expected --history FILE.jsonl and --output FILE.png")
-    from tfprune.history import plot
+    from tfprune.gate.history import plot
 
     plot(flags.history, flags.output)
     return PASS

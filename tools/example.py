@@ -30,12 +30,12 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
     from dataclasses import replace
     from pathlib import Path
 
-    from tfprune.environment import start_keras
     from tfprune.errors import TfpruneError
-    from tfprune.quiet import quiet
-    from tfprune.request import Request, checked
-    from tfprune.run_files import MANIFEST, leftovers, listed
-    from tfprune.staging import staging
+    from tfprune.job.config import Request, checked
+    from tfprune.output.run_files import MANIFEST, leftovers, listed
+    from tfprune.output.staging import staging
+    from tfprune.utils.console import quiet
+    from tfprune.utils.environment import start_keras
     from tools.export import export
     from tools.flags import collect
 
@@ -45,8 +45,8 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
     request = checked(Request(data=data, **flags), **texts)
     start_keras()
     with quiet():
-        from tfprune.job import run
-    from tfprune.card import card
+        from tfprune.job.pipeline import run
+    from tfprune.job.model_card import card
 
     folder = Path(output)
 

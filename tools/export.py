@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from tfprune.choices import DEFAULT_SCHEMES
-from tfprune.escapes import plain
+from tfprune.utils.checks import DEFAULT_SCHEMES
+from tfprune.utils.escapes import plain
 from tools.command import PARTIAL, command_line, main
 
 
@@ -98,9 +98,9 @@ def export(
         unsafe: Load a model file although it can run code.
         json: Print the manifest in place of the tables.
     """
-    from tfprune.environment import start_keras
-    from tfprune.quiet import quiet
-    from tfprune.request import Request, checked
+    from tfprune.job.config import Request, checked
+    from tfprune.utils.console import quiet
+    from tfprune.utils.environment import start_keras
 
     request = checked(
         Request(
@@ -117,9 +117,9 @@ def export(
     )  # fmt: skip
     start_keras()
     with quiet():
-        from tfprune.job import run
-    from tfprune.manifest import to_json
-    from tfprune.report import job_report
+        from tfprune.job.pipeline import run
+    from tfprune.job.manifest import to_json
+    from tfprune.job.tables import job_report
 
     outcome = run(request, command_line("tools.export"), _say)
     result = outcome.result

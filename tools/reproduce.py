@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tfprune.escapes import plain
+from tfprune.utils.escapes import plain
 from tools.command import command_line
 from tools.command import main as run_command
 
 if TYPE_CHECKING:
-    from tfprune.papers.study import Study
+    from tfprune.studies.study import Study
 
 # What an interrupt leaves behind.
 LEFT = "finished runs are kept, and the same command goes on from there"
@@ -44,7 +44,7 @@ def reproduce(
         list: Show the studies, and run nothing.
     """
     from tfprune.errors import TfpruneError
-    from tfprune.papers import study as studies
+    from tfprune.studies import study as studies
 
     if list:
         for name, title, counts in studies.listing():
@@ -64,15 +64,15 @@ def _start(wanted: Sequence[Study], data: str | None, output: str, seed: int) ->
     import os
     from pathlib import Path
 
-    from tfprune.environment import start_keras
-    from tfprune.quiet import quiet
+    from tfprune.utils.console import quiet
+    from tfprune.utils.environment import start_keras
 
     # Convolutions train twice as fast; exported files are not compared byte by byte here.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     start_keras()
     with quiet():
-        from tfprune.papers.runner import find_data, run
-    from tfprune.papers.tables import cut_table, table
+        from tfprune.studies.runner import find_data, run
+    from tfprune.studies.tables import cut_table, table
 
     found = find_data(data, seed, _say)
     for study in wanted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tfprune.escapes import plain
+from tfprune.utils.escapes import plain
 from tools.command import command_line, main
 
 # What an interrupt leaves behind.
@@ -69,10 +69,10 @@ def sweep(
         quick: A coarse grid: effect and angle, 50%,75%, 30,50 degrees, least-squares and drop.
         unsafe: Load a model file although it can run code.
     """
-    from tfprune.environment import start_keras
-    from tfprune.grid import grid
-    from tfprune.quiet import quiet
-    from tfprune.request import Request, checked
+    from tfprune.job.config import Request, checked
+    from tfprune.sweep.grid import grid
+    from tfprune.utils.console import quiet
+    from tfprune.utils.environment import start_keras
 
     request = checked(
         Request(
@@ -92,8 +92,8 @@ def sweep(
     )
     start_keras()
     with quiet():
-        from tfprune.sweep import run
-    from tfprune.sweeptable import to_text
+        from tfprune.sweep.runner import run
+    from tfprune.sweep.tables import to_text
 
     made = run(wanted, command_line("tools.sweep"), _say)
     print(to_text(made))

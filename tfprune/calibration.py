@@ -1,0 +1,225 @@
+"""A model's groups of units with all that was measured of them, in one pass over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.core.moments import Array
+from tfprune.criteria import View, evidence, view
+from tfprune.errors import TfpruneError
+from tfprune.graph.activations import Measured, measure
+from tfprune.graph.batches import fixed_batch, from_zero_state, padded
+from tfprune.graph.clone import walk
+from tfprune.graph.groups import Group, groups_of
+from tfprune.graph.inputs import Samples, packed
+from tfprune.graph.subclasses import check_call
+from tfprune.graph.trace import Trace
+from tfprune.graph.tracer import trace
+from tfprune.graph.unfollowed import Unfollowed, unfollowed
+from tfprune.results import Other, Skipped
+from tfprune.utils.checks import KINDS, check_choice
+
+# Fewer make every two vectors look alike.
+LEAST_SAMPLES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A group and what its readers saw of it.
+
+    Attributes
+    ----------
+    group : Group
+    views : tuple of View
+        One for each of the group's reads.
+    angles : array of shape (units, units)
+        Degrees: see :func:`tfprune.criteria.evidence`.
+    constant : array of shape (units,)
+        Which units never change.
+    """
+
+    group: Group
+    views: tuple[View, ...]
+    angles: Array
+    constant: npt.NDArray[np.bool_]
+
+    @property
+    def samples(self) -> int:
+        """How many activation vectors' entries the reader with the fewest saw."""
+        return min(view.moments.count for view in self.views)
+
+
+def seen_from(group: Group, measured: Sequence[Measured], centre: str | float) -> Seen:
+    """A group with its angles about ``mean``, ``activation``, ``none`` or a number."""
+    pairs = zip(group.reads, measured, strict=True)
+    views = tuple(view(read, each, centre) for read, each in pairs)
+    return Seen(group, views, *evidence(group, views))
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """A model, the groups that can lose units, and the layers that were left alone."""
+
+    model: keras.Model
+    trace: Trace
+    samples: Samples
+    groups: tuple[Seen, ...]
+    skipped: tuple[Skipped, ...]
+    others: tuple[Other, ...] = ()
+    asked: str = "dense"
+
+    def about(self, centre: str | float) -> Survey:
+        """The same with angles about another centre."""
+        groups = tuple(
+            seen_from(one.group, [Measured(v.moments, v.fitted, v.held) for v in one.views], centre)
+            for one in self.groups
+        )
+        return replace(self, groups=groups)
+
+
+def survey(
+    model: keras.Model,
+    x: Any,
+    *,
+    layers: str | Sequence[str] | None = None,
+    skip: Sequence[str] = (),
+    centre: str | float = "mean",
+    batch_size: int = 256,
+    progress: bool = False,
+    hold_back: bool = False,
+    validation: Any = None,
+) -> Survey:
+    """Follows a model's units and measures their activations; parameters as of ``prune``.
+
+    ``centre`` is ``mean``, ``activation``, ``none`` or a number. Folds are tried on a part of ``x``
+    with ``hold_back``, or on other samples, ``validation``.
+
+    Raises
+    ------
+    TfpruneError
+        If a layer does not exist, the data does not fit the model or is too little, or weights,
+        data or activations are NaN or infinite.
+    """
+    check_weights(model)
+    traced = trace(model)
+    data = Samples(model, x, hold_back)
+    if batch_size < 1:
+        raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
+    check_call(model, data.head)
+    _check_copy(model, traced, data.head)
+    closed = unfollowed(model)
+    groups, skipped, others = _choose(traced, closed, layers, skip)
+    reads = [read for group in groups for read in group.reads]
+    found = measure(traced, reads, data, batch_size, progress) if reads else []
+    if validation is not None and reads:
+        tried = measure(traced, reads, Samples(model, validation), batch_size)
+        pairs = zip(found, tried, strict=True)
+        found = [Measured(ours.moments, ours.moments, other.moments) for ours, other in pairs]
+    measured = iter(found)
+    seen = []
+    for group in groups:
+        seen.append(seen_from(group, [next(measured) for _ in group.reads], centre))
+        check_enough(seen[-1].samples)
+    asked = (layers or "dense") if layers is None or isinstance(layers, str) else "named"
+    return Survey(model, traced, data, tuple(seen), skipped, others, asked)
+
+
+def check_enough(samples: int) -> None:
+    """Raises :class:`TfpruneError` if so many samples are too few to measure angles on."""
+    if samples < LEAST_SAMPLES:
+        raise TfpruneError(
+            f"data: expected at least {LEAST_SAMPLES} samples to measure angles on, "
+            f"received {samples}"
+        )
+
+
+def check_weights(model: Any) -> None:
+    """Raises :class:`TfpruneError` if a weight of the model is NaN or infinite."""
+    for path, layer in walk(model) if isinstance(model, keras.Model) else ():
+        for weight in layer.get_weights():
+            if weight.dtype.kind not in "iub" and not np.isfinite(weight).all():
+                raise TfpruneError(
+                    f"layer {path}: expected finite weights, received NaN or infinity; "
+                    "was the training stable?"
+                )
+
+
+def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray[Any]]) -> None:
+    """Layers may hold state that no weights carry (tables, say); then a copy is another model."""
+    batch = padded(samples, fixed_batch(model))
+    with from_zero_state(model, traced.model):
+        ours, theirs = (
+            keras.tree.flatten(one(packed(one, batch), training=False))
+            for one in (model, traced.model)
+        )
+    pairs = zip(ours, theirs, strict=True)
+    for ours, theirs in pairs:
+        wanted, received = (keras.ops.convert_to_numpy(t).astype(float) for t in (ours, theirs))
+        finite = np.isfinite(wanted).all()
+        if finite and not np.allclose(
+            wanted, received, rtol=1e-2, atol=1e-3 * (1 + np.abs(wanted).max())
+        ):
+            raise TfpruneError(
+                f"model {model.name}: a copy of it computes something else; does a layer hold "
+                "state beside its weights? Take such layers out and put them in front again"
+            )
+
+
+def _choose(
+    traced: Trace,
+    closed: Sequence[Unfollowed],
+    layers: str | Sequence[str] | None,
+    skip: Sequence[str],
+) -> tuple[list[Group], tuple[Skipped, ...], tuple[Other, ...]]:
+    """The groups to prune, the layers that stay with the reason, and those not asked for."""
+    groups = groups_of(traced)
+    kinds = {name: kind for group in groups for name, kind in group.kinds.items()}
+    by_kind = layers is None or isinstance(layers, str)
+    if by_kind:
+        word = check_choice("layers", str(layers or "dense"), KINDS)
+        asked = [name for name, kind in kinds.items() if kind in KINDS[word]]
+        # Those of no such kind are named one by one where everything was asked for.
+        named = [one.name for one in closed if one.kind in KINDS[word] or word == "all"]
+    else:
+        asked = list(layers or ())
+        named = [one.name for one in closed if one.name in asked]
+    for name in [*asked, *skip]:
+        if name not in kinds and name not in {one.name for one in closed}:
+            known = ", ".join(kinds) or "none"
+            raise TfpruneError(
+                f"layer {name!r} is not a Dense or convolution layer of the model; "
+                f"these are: {known}"
+            )
+    chosen = []
+    skipped = []
+    for group in groups:
+        mine = [name for name in group.makers if name in asked and name not in skip]
+        if mine == list(group.makers) and group.blocked is None:
+            chosen.append(group)
+            continue
+        rest = [name for name in group.makers if name not in mine]
+        apart = f"goes together with {', '.join(rest)}, which was not asked for"
+        for name in group.makers:
+            if name in skip:
+                skipped.append(Skipped(name, "asked to skip"))
+            elif name in asked:
+                skipped.append(Skipped(name, group.blocked or apart))
+            elif layers is not None and kinds[name] in {kinds.get(other) for other in asked}:
+                skipped.append(Skipped(name, group.blocked or "not among the layers asked for"))
+    for one in closed:
+        if one.name in skip or one.name in named:
+            skipped.append(Skipped(one.name, "asked to skip" if one.name in skip else one.reason))
+    told = {name for group in chosen for name in group.makers} | {one.name for one in skipped}
+    others = [
+        Other(name, type(traced.layers[name]).__name__, prunable=True)
+        for name in kinds
+        if name not in told
+    ]
+    others += [Other(one.name, one.layer, prunable=False) for one in closed if one.name not in told]
+    return chosen, tuple(skipped), tuple(others)

@@ -1,0 +1,299 @@
+"""The fold: what the survivors say about the units that go; pure numpy.
+
+``old_units ~ kept_units @ matrix + shift``. Weights that read the old units take the fold in
+(:func:`absorb`), and the function is kept as far as the fold is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg
+
+from tfprune.core.blas import threads_for
+from tfprune.core.moments import Moments
+from tfprune.core.selection import Rule, Selection, by_pairs, by_survivors
+
+Array = npt.NDArray[np.float64]
+
+# Steadies collinear survivors and those that hardly fire, more so where few samples would be
+# fitted to the letter; the refinement takes its bias out of all other directions.
+RIDGE = 1e-7
+RIDGE_PER_SAMPLE = 1e-3
+REFINEMENTS = 2
+
+# Share of a unit's variance that rounding may seem to leave to no partner, at most.
+SAME = 1e-5
+TINY = np.finfo(float).tiny
+
+
+@dataclass(frozen=True)
+class Fold:
+    """``old_units ~ kept_units @ matrix + shift``.
+
+    Attributes
+    ----------
+    kept : array of shape (kept,)
+        Indices of the survivors among the units.
+    matrix : array of shape (kept, units)
+    shift : array of shape (units,)
+    """
+
+    kept: npt.NDArray[np.intp]
+    matrix: Array
+    shift: Array
+
+
+def _identity(selection: Selection, moments: Moments) -> Fold:
+    """Survivors stand for themselves, constants for their constant, the others for nothing."""
+    matrix = np.zeros((len(selection.kept), selection.units))
+    matrix[np.arange(len(selection.kept)), selection.kept] = 1
+    shift = np.zeros(selection.units)
+    constant = list(selection.constant)
+    shift[constant] = moments.mean[constant]
+    return Fold(selection.kept, matrix, shift)
+
+
+def constants(selection: Selection, moments: Moments, shiftless: bool = False) -> Fold:
+    """Every removed unit is its mean, or nothing where there is no constant."""
+    fold = _identity(selection, moments)
+    gone = np.setdiff1d(np.arange(selection.units), selection.kept)
+    if not shiftless:
+        fold.shift[gone] = moments.mean[gone]
+    return fold
+
+
+def drop(selection: Selection, moments: Moments, centre: Array, shiftless: bool = False) -> Fold:
+    """Similar and complementary units are zeroed."""
+    return _identity(selection, moments)
+
+
+def outgoing(
+    selection: Selection, moments: Moments, centre: Array, shiftless: bool = False
+) -> Fold:
+    """A similar unit's outgoing weights are added to its partner's (Gedeon & Harris 1991).
+
+    A partner that goes later hands on what it took; complementary pairs are lost.
+    """
+    fold = _identity(selection, moments)
+    row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
+    for unit in selection.similar:
+        heir = _heir(selection, unit)
+        if heir is not None:
+            fold.matrix[row_of[heir], unit] = 1
+    return fold
+
+
+def scaled(selection: Selection, moments: Moments, centre: Array, shiftless: bool = False) -> Fold:
+    """A removed unit is the best multiple of its partner about the centre, negative for a
+    complement: ``a_i - c_i ~ s (a_j - c_j)``."""
+    fold = _identity(selection, moments)
+    if shiftless:
+        centre = np.zeros_like(centre)
+    gram = moments.gram(centre)
+    still = moments.lengths(0.0 if shiftless else moments.mean) == 0
+    row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
+    for unit, partner in (selection.similar | selection.complementary).items():
+        if still[partner]:
+            # It says nothing here beside what a constant can say.
+            fold.shift[unit] = 0 if shiftless else moments.mean[unit]
+            continue
+        scale = gram[unit, partner] / gram[partner, partner]
+        fold.matrix[row_of[partner], unit] = scale
+        fold.shift[unit] = centre[unit] - scale * centre[partner]
+    return fold
+
+
+def least_squares(
+    selection: Selection,
+    moments: Moments,
+    centre: Array,
+    shiftless: bool = False,
+    steadier: float = 1.0,
+) -> Fold:
+    """Every removed unit is the linear function of all survivors with the least squared error.
+
+    Where samples are too few to tell, it is what is nearest to the best multiple of its partner:
+    by how many times more than usual says ``steadier``.
+    """
+    with threads_for(selection.units):
+        return _least_squares(selection, moments, shiftless, steadier)
+
+
+def _least_squares(
+    selection: Selection, moments: Moments, shiftless: bool, steadier: float
+) -> Fold:
+    fold = _identity(selection, moments)
+    kept = selection.kept
+    removed = np.setdiff1d(np.arange(selection.units), [*kept, *selection.constant])
+    # Without a shift the fit goes through the origin.
+    mean = np.zeros(selection.units) if shiftless else moments.mean
+    products = moments.gram(mean)
+    products /= max(moments.count, 1)
+    deviation = np.sqrt(np.maximum(products.diagonal()[kept], 0))
+    if not shiftless:
+        deviation[moments.constant()[kept]] = 0
+    fold.shift[removed] = mean[removed]
+    removed = np.setdiff1d(removed, _same(fold, selection, products, mean, moments.rounding))
+    informative = deviation > 0
+    kept, deviation = kept[informative], deviation[informative]
+    if not len(removed) or not len(kept):
+        return fold
+    correlation = products[np.ix_(kept, kept)]
+    correlation /= deviation
+    correlation /= deviation[:, None]
+    target = products[np.ix_(kept, removed)]
+    target /= deviation[:, None]
+    del products  # Large; what is needed of it is copied.
+    ridge = steadier * (RIDGE + RIDGE_PER_SAMPLE * len(kept) / moments.count)
+    # Survivors that hardly ever fire fit whatever else those few samples have, with weights that
+    # no quantised scale has room for: so the weights on activations as they are cost, too.
+    ridges = ridge * (1 + np.mean(deviation**2) / deviation**2)
+    start = np.zeros_like(target)
+    pairs = selection.similar | selection.complementary
+    partners = np.array([pairs.get(int(unit), -1) for unit in removed])
+    rows, columns = np.nonzero(kept[:, None] == partners)
+    start[rows, columns] = target[rows, columns]
+    weights = _steady_solve(correlation, target, ridges, start)
+    weights /= deviation[:, None]
+    fold.matrix[np.ix_(np.flatnonzero(informative), removed)] = weights
+    fold.shift[removed] -= mean[kept] @ weights
+    return fold
+
+
+def _same(
+    fold: Fold, selection: Selection, products: Array, mean: Array, rounding: float
+) -> list[int]:
+    """Folds units that are their partner but for rounding; returns them.
+
+    Solving for them with all survivors would spread the rounding over all of these.
+    """
+    row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
+    done = []
+    for unit, partner in (selection.similar | selection.complementary).items():
+        pair = [unit, partner]
+        size, cross = products[pair, pair], products[unit, partner]
+        # Taking the mean out of products leaves their rounding in.
+        noise = rounding * (1 + np.sum(mean[pair] ** 2 / np.maximum(size, TINY)))
+        if partner in row_of and cross**2 > (1 - min(noise, SAME)) * size.prod() > 0:
+            fold.matrix[row_of[partner], unit] = cross / size[1]
+            fold.shift[unit] = mean[unit] - cross / size[1] * mean[partner]
+            done.append(unit)
+    return done
+
+
+def _steady_solve(correlation: Array, target: Array, ridges: Array, start: Array) -> Array:
+    """Solves for weights where the matrix may be singular, up to the rounding of its sums."""
+    while True:
+        try:
+            steadied = correlation.copy(order="F")
+            steadied[np.diag_indices_from(steadied)] += ridges
+            factor = linalg.cho_factor(steadied, overwrite_a=True)
+            break
+        except linalg.LinAlgError:
+            ridges = 10 * ridges
+    weights = start
+    for _ in range(1 + REFINEMENTS):
+        error = correlation @ weights
+        np.subtract(target, error, out=error)
+        weights += linalg.cho_solve(factor, error)
+    return weights
+
+
+def _heir(selection: Selection, unit: int) -> int | None:
+    """The survivor at the end of a chain of similar units; None if the chain was lost."""
+    while unit in selection.similar:
+        unit = selection.similar[unit]
+    return None if unit in selection.complementary else unit
+
+
+def intake(selection: Selection, merge: bool) -> Array:
+    """How survivors' incoming weights are made: ``kernel' = kernel @ intake``.
+
+    Parameters
+    ----------
+    merge : bool
+        Whether the incoming weights and bias of a removed similar unit are added to its
+        partner's (the ``incoming`` rule of the studies) or left out.
+
+    Returns
+    -------
+    array of shape (units, kept)
+    """
+    matrix = np.zeros((selection.units, len(selection.kept)))
+    matrix[selection.kept, np.arange(len(selection.kept))] = 1
+    if merge:
+        column_of = {int(unit): column for column, unit in enumerate(selection.kept)}
+        for unit in selection.similar:
+            heir = _heir(selection, unit)
+            if heir is not None:
+                matrix[unit, column_of[heir]] = 1
+    return matrix
+
+
+def absorb(kernel: Array, index: npt.NDArray[np.intp], fold: Fold) -> tuple[Array, Array]:
+    """Multiplies a fold into the weights that read its units.
+
+    Parameters
+    ----------
+    kernel : array of shape (features, outputs)
+        The reader's kernel, all input features.
+    index : array of shape (positions, units)
+        Which feature holds which unit, once for every position (after Flatten, say).
+    fold : Fold
+
+    Returns
+    -------
+    kernel : array of shape (features, outputs)
+        The rows of the survivors hold the folded weights; the rows of the others are to be cut.
+    bias : array of shape (outputs,)
+        What the shift adds to the reader's bias.
+    """
+    rows = kernel[index]
+    folded = kernel.copy()
+    folded[index[:, fold.kept]] = fold.matrix @ rows
+    return folded, fold.shift @ rows.sum(axis=0)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to remove units: which go, what the readers make of it, what the survivors take.
+
+    Attributes
+    ----------
+    fold : callable
+        ``(selection, moments, centre, shiftless) -> Fold``; without a shift if asked.
+    rule : callable
+        ``(degrees, constant, threshold) -> Selection``.
+    merge_incoming : bool
+        Whether survivors take the incoming weights of the units merged into them.
+    shifts : bool
+        Whether a removed unit is corrected by a constant too, which goes into a bias.
+    """
+
+    fold: Callable[[Selection, Moments, Array, bool], Fold]
+    rule: Rule
+    merge_incoming: bool = False
+    shifts: bool = False
+
+    def centre(self, asked: str | float) -> str | float:
+        """The point about which angles say how well this fold does, where ``auto`` was asked for.
+
+        A constant makes up for the means, so only what varies about them has to be alike. The
+        studies' folds have none; they measured about the middle of an activation's range.
+        """
+        if asked != "auto":
+            return asked
+        return "mean" if self.shifts else "activation"
+
+
+FOLDS = {
+    "least-squares": Scheme(least_squares, by_survivors, shifts=True),
+    "scaled": Scheme(scaled, by_survivors, shifts=True),
+    "outgoing": Scheme(outgoing, by_pairs),
+    "incoming": Scheme(drop, by_pairs, merge_incoming=True),
+    "drop": Scheme(drop, by_pairs),
+}

@@ -1,0 +1,232 @@
+"""Which units go and why, from their angles and a threshold in degrees; pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import lapack
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which units of a layer stay, and why each other one goes.
+
+    Attributes
+    ----------
+    kept : array of shape (survivors,)
+        Indices of the units that stay, ascending, at least one.
+    similar : dict
+        Removed unit -> the unit it is similar to.
+    complementary : dict
+        Removed unit -> the unit it is the complement of.
+    constant : tuple
+        Removed units that never change.
+    least : tuple
+        Removed units that go for another reason, such as mattering least to their readers.
+    rescued : tuple
+        Units that stay only because a layer cannot be empty.
+    """
+
+    kept: npt.NDArray[np.intp]
+    similar: dict[int, int] = field(default_factory=dict)
+    complementary: dict[int, int] = field(default_factory=dict)
+    constant: tuple[int, ...] = ()
+    least: tuple[int, ...] = ()
+    rescued: tuple[int, ...] = ()
+
+    @property
+    def units(self) -> int:
+        """Units of the layer before the removal."""
+        gone = (self.similar, self.complementary, self.constant, self.least)
+        return len(self.kept) + sum(map(len, gone))
+
+    def rescue(self, unit: int) -> Selection:
+        """The same, but for a unit that stays after all."""
+        return Selection(
+            kept=np.union1d(self.kept, [unit]),
+            similar={key: value for key, value in self.similar.items() if key != unit},
+            complementary={k: value for k, value in self.complementary.items() if k != unit},
+            constant=tuple(key for key in self.constant if key != unit),
+            least=tuple(key for key in self.least if key != unit),
+            rescued=(*self.rescued, unit),
+        )
+
+    def within(self, units: npt.NDArray[np.intp]) -> Selection:
+        """The same for some of the units, which are then numbered from 0."""
+        place = {int(unit): number for number, unit in enumerate(units)}
+        return Selection(
+            kept=np.flatnonzero(np.isin(units, self.kept)),
+            similar=_renumbered(self.similar, place),
+            complementary=_renumbered(self.complementary, place),
+            constant=tuple(place[unit] for unit in self.constant if unit in place),
+            least=tuple(place[unit] for unit in self.least if unit in place),
+        )
+
+
+def _renumbered(pairs: dict[int, int], place: dict[int, int]) -> dict[int, int]:
+    return {
+        place[unit]: place[other]
+        for unit, other in pairs.items()
+        if unit in place and other in place
+    }
+
+
+Rule = Callable[[npt.NDArray[np.float64], npt.NDArray[np.bool_], float], Selection]
+
+
+def by_survivors(
+    degrees: npt.NDArray[np.float64], constant: npt.NDArray[np.bool_], threshold: float
+) -> Selection:
+    """Removes a unit where a *surviving* unit does its work, or the opposite of its work.
+
+    Walks from the last unit to the first, so that, as in the studies, the smaller index of a pair
+    goes. Every removed unit is within the threshold of a survivor (or of its complement), and of
+    a complementary pair one stays, since a fold can carry the other with a negative sign.
+
+    Parameters
+    ----------
+    degrees : array of shape (units, units)
+        Pairwise angles, see :func:`tfprune.core.moments.angles`.
+    constant : array of shape (units,)
+        Which units never change; they go in any case.
+    threshold : float
+        Degrees in (0, 90): similar below it, complementary above 180 minus it.
+    """
+    survives = np.zeros(len(degrees), bool)
+    similar: dict[int, int] = {}
+    complementary: dict[int, int] = {}
+    for unit in reversed(range(len(degrees))):
+        if constant[unit]:
+            continue
+        others = np.flatnonzero(survives)
+        row = degrees[unit, others]
+        if (row < threshold).any():
+            similar[unit] = int(others[row.argmin()])
+        elif (row > 180 - threshold).any():
+            complementary[unit] = int(others[row.argmax()])
+        else:
+            survives[unit] = True
+    return _selection(survives, similar, complementary, constant)
+
+
+def by_pairs(
+    degrees: npt.NDArray[np.float64], constant: npt.NDArray[np.bool_], threshold: float
+) -> Selection:
+    """The rule of the studies: pairs in index order, as they come.
+
+    Of a similar pair the unit with the smaller index goes, even if the other one goes later;
+    a complementary pair loses both. Parameters as :func:`by_survivors`.
+    """
+    alive = ~constant
+    similar: dict[int, int] = {}
+    complementary: dict[int, int] = {}
+    for unit in range(len(degrees)):
+        if not alive[unit]:
+            continue
+        later = unit + 1 + np.flatnonzero(alive[unit + 1 :])
+        row = degrees[unit, later]
+        hits = np.flatnonzero((row < threshold) | (row > 180 - threshold))
+        if not len(hits):
+            continue
+        other = int(later[hits[0]])
+        alive[unit] = False
+        if row[hits[0]] < threshold:
+            similar[unit] = other
+        else:
+            alive[other] = False
+            complementary[unit], complementary[other] = other, unit
+    return _selection(alive, similar, complementary, constant)
+
+
+def by_span(
+    products: npt.NDArray[np.float64],
+    constant: npt.NDArray[np.bool_],
+    threshold: float = 0.0,
+    count: int | None = None,
+) -> Selection:
+    """Removes units that are nearly a linear function of the survivors, all of them together.
+
+    A pivoted Cholesky decomposition takes in the unit that is farthest from the span of those
+    that it has, until no other is farther than the threshold, or enough stay [1]_.
+
+    Parameters
+    ----------
+    products : array of shape (units, units)
+        Inner products of what is left of the activation vectors without their constant part, in
+        units of the whole vectors' lengths: the diagonal is the squared sine of the angle
+        between a unit and the constants.
+    constant : array of shape (units,)
+        Which units never change; they go in any case.
+    threshold : float
+        Degrees in [0, 90): the angle between a unit that goes and the span of those that stay.
+    count : int, optional
+        How many go, in place of a threshold; fewer than there are units.
+
+    References
+    ----------
+    .. [1] Higham (1990), "Analysis of the Cholesky decomposition of a semi-definite matrix".
+    """
+    living = np.flatnonzero(~constant)
+    order, rank = np.array([], np.intp), 0
+    if len(living):
+        least = np.sin(np.radians(threshold)) ** 2 if count is None else 0.0
+        # LAPACK reads a tolerance below 0 as its own.
+        tolerance = max(least, np.finfo(float).tiny)
+        _, order, rank, _ = lapack.dpstrf(products[np.ix_(living, living)], tolerance, lower=1)
+    ranked = np.concatenate([living[order - 1], np.flatnonzero(constant)]).astype(np.intp)
+    stay = len(ranked) - count if count is not None else max(rank, 1)
+    return without(ranked[stay:], constant)
+
+
+def by_nearest(
+    degrees: npt.NDArray[np.float64], constant: npt.NDArray[np.bool_], count: int
+) -> Selection:
+    """Removes so many units, of the closest pair that is left the one with the smaller index.
+
+    Parameters
+    ----------
+    degrees, constant
+        As :func:`by_survivors`; constant units go first.
+    count : int
+        Fewer than there are units.
+    """
+    gone = list(np.flatnonzero(constant)[:count])
+    apart = np.minimum(degrees, 180 - degrees)
+    apart[np.tril_indices_from(apart)] = np.inf
+    apart[np.isnan(apart)] = np.inf
+    apart[gone] = apart[:, gone] = np.inf
+    while len(gone) < count:
+        unit = int(np.unravel_index(apart.argmin(), apart.shape)[0])
+        if not np.isfinite(apart.min()):
+            unit = next(one for one in range(len(degrees)) if one not in gone)
+        gone.append(unit)
+        apart[unit] = apart[:, unit] = np.inf
+    return without(np.array(gone, np.intp), constant)
+
+
+def without(gone: npt.NDArray[np.intp], constant: npt.NDArray[np.bool_]) -> Selection:
+    """The selection that takes these units out."""
+    return Selection(
+        kept=np.setdiff1d(np.arange(len(constant)), gone),
+        constant=tuple(int(unit) for unit in gone if constant[unit]),
+        least=tuple(int(unit) for unit in gone if not constant[unit]),
+    )
+
+
+def _selection(
+    survives: npt.NDArray[np.bool_],
+    similar: dict[int, int],
+    complementary: dict[int, int],
+    constant: npt.NDArray[np.bool_],
+) -> Selection:
+    selection = Selection(
+        kept=np.flatnonzero(survives),
+        similar=similar,
+        complementary=complementary,
+        constant=tuple(int(unit) for unit in np.flatnonzero(constant)),
+    )
+    # The last unit is the one that index order would have kept.
+    return selection if survives.any() else selection.rescue(len(survives) - 1)

@@ -1,0 +1,1 @@
+"""Data sets, their splits, scores on them, and the built-in networks."""

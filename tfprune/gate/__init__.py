@@ -1,0 +1,1 @@
+"""The size gate: standard library only."""

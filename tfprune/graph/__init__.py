@@ -1,0 +1,1 @@
+"""Keras models taken apart, followed, copied and rebuilt."""

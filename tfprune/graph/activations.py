@@ -1,0 +1,118 @@
+"""A model and calibration data, one streaming pass, the moments of every read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.core.moments import Moments
+from tfprune.errors import TfpruneError
+from tfprune.graph.batches import from_zero_state
+from tfprune.graph.groups import Read
+from tfprune.graph.inputs import Samples, predicted
+from tfprune.graph.trace import Trace
+from tfprune.utils.progress import meter
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured of a read.
+
+    Attributes
+    ----------
+    moments : Moments
+        Of all samples: what angles and folds come from.
+    fitted, held : Moments or None
+        Of the samples that folds are tried on: fitted on the one, compared on the other. None
+        where nothing is held back.
+    """
+
+    moments: Moments
+    fitted: Moments | None = None
+    held: Moments | None = None
+
+
+def measure(
+    trace: Trace,
+    reads: Sequence[Read],
+    samples: Samples,
+    batch_size: int = 256,
+    progress: bool = False,
+) -> list[Measured]:
+    """Moments of the activation vectors that each read sees, in one forward pass.
+
+    Parameters
+    ----------
+    trace : Trace
+    reads : sequence of Read
+        Which of the trace's reads to measure, at least one.
+    samples : Samples
+        Calibration data; only one batch of activations is held at a time.
+    batch_size : int
+        Of data that does not come in batches of its own.
+    progress : bool
+        Whether to draw a progress bar on stderr.
+
+    Returns
+    -------
+    list of Measured
+        One for each read. A unit that stands at several positions (in a picture, or after
+        Flatten) has a sample for each.
+
+    Raises
+    ------
+    TfpruneError
+        If an activation is NaN or infinite; names the layer that reads it.
+    """
+    needed = sorted({tensor for read in reads for tensor in read.tensors})
+    probe = keras.Model(trace.model.inputs, [trace.tensors[tensor] for tensor in needed])
+    moments = [Moments(read.index.shape[1]) for read in reads]
+    others: list[Moments] = []
+    with meter("activations", samples.total, progress) as drawn, from_zero_state(probe):
+        for batch, held in samples.divided(batch_size):
+            seen = dict(zip(needed, predicted(probe, batch), strict=True))
+            parts: list[tuple[list[Moments], npt.NDArray[np.bool_] | None]] = [(moments, None)]
+            if held.any():
+                others = others or [Moments(moment.units) for moment in moments]
+                parts = [(moments, ~held), (others, held)]
+            for place, read in enumerate(reads):
+                with _naming(read.layer):
+                    for tensor in read.tensors:
+                        for which, rows in parts:
+                            part = seen[tensor] if rows is None else seen[tensor][rows]
+                            which[place].add(vectors(part, read.index))
+            drawn.update(len(batch[0]))
+    measured = []
+    for place, read in enumerate(reads):
+        with _naming(read.layer):
+            moments[place].flush()
+            if not others:
+                measured.append(Measured(moments[place]))
+                continue
+            fitted, held_moments = moments[place], others[place]
+            held_moments.flush()
+            measured.append(Measured(fitted + held_moments, fitted, held_moments))
+    return measured
+
+
+@contextmanager
+def _naming(layer: str) -> Iterator[None]:
+    try:
+        yield
+    except TfpruneError as error:
+        raise TfpruneError(f"what layer {layer} reads: {error}") from None
+
+
+def vectors(features: npt.NDArray[Any], index: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """The units' activations, shape (samples x positions, units), out of a tensor's features."""
+    units = index.shape[1]
+    rows = features.reshape(-1, features.shape[-1])
+    if index.size == rows.shape[1] and (index.ravel() == np.arange(index.size)).all():
+        return rows.reshape(-1, units)  # Already in order: no copy.
+    return rows[:, index].reshape(-1, units)

@@ -1,0 +1,235 @@
+"""Copies of models and layers: the same with other widths, nested models rebuilt within."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from tfprune.errors import TfpruneError
+from tfprune.graph.compile_settings import compile_as, not_compiled
+from tfprune.graph.configs import Config, ConfigError, fixed_starts, hand_over_starts, remade
+from tfprune.graph.layers import describe
+from tfprune.graph.subclasses import as_class_of, not_kept
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """The functional form of a Sequential or Functional model, not compiled.
+
+    Raises
+    ------
+    TfpruneError
+        If the model is neither, or has no shapes yet.
+    """
+    if not isinstance(model, keras.Model):
+        raise TfpruneError(f"model: expected a Keras 3 model, received {type(model).__name__}")
+    if not has_shapes(model):
+        raise TfpruneError(
+            f"model {model.name}: expected a Sequential or Functional model with known shapes, "
+            f"received {type(model).__name__} without; build it on keras.Input, or wrap it in "
+            "keras.Model(inputs, outputs)"
+        )
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    # Not the model itself: cloning one that is compiled would compile the clone as well.
+    return keras.Model(model.input, model.output, name=model.name)
+
+
+def has_shapes(model: keras.Model) -> bool:
+    """Whether a model knows the shapes of its inputs and outputs."""
+    try:
+        return bool(model.inputs and model.outputs)
+    except (AttributeError, ValueError):
+        return False
+
+
+def copied(
+    layer: Any,
+    /,
+    *,
+    rewrite: Callable[[Config], Config] | None = None,
+    dtypes: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> Any:
+    """A new layer of the same configuration, but for the changes; weights are not copied.
+
+    Functions and objects of the user's own in it are handed over: see :mod:`tfprune.graph.configs`.
+
+    Parameters
+    ----------
+    layer : keras.Layer or keras.Operation
+    rewrite : callable, optional
+        Makes another configuration of the layer's, and of each layer's inside it.
+    dtypes : mapping of str to str, optional
+        What the inputs of models inside it become.
+    changes
+        Entries of its configuration.
+
+    Raises
+    ------
+    TfpruneError
+        If the layer cannot be copied.
+    """
+
+    def inside(part: Any, **changes: Any) -> Any:
+        if isinstance(part, keras.Model) and has_shapes(part):
+            return rebuild(part, inside, dtypes)
+        try:
+            # What makes weights of one width alone would fail at another; weights are set anyway.
+            starts = dict.fromkeys(fixed_starts(part), "zeros") if part is layer else {}
+            return remade(part, {**starts, **changes}, child=inside, rewrite=rewrite)
+        except ConfigError as error:
+            raise TfpruneError(
+                f"layer {describe(part)} cannot be copied: its class needs a get_config that its "
+                f"__init__ takes ({error})"
+            ) from None
+
+    return inside(layer, **changes)
+
+
+def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> None:
+    """Gives a layer's copy its weights, or others, and what is derived from them.
+
+    The copy's initializers become those of the source where they are the user's own.
+    """
+    target.set_weights(source.get_weights() if weights is None else weights)
+    if not isinstance(source, keras.Model):
+        hand_over_starts(source, target)
+    for layer in [target, *getattr(target, "layers", [])]:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()  # Normalization computes with values made from its weights.
+
+
+def twin(model: keras.Model) -> keras.Model:
+    """A model of the same layers, weights and compile settings that shares nothing with it.
+
+    Raises
+    ------
+    TfpruneError
+        If a layer cannot be copied.
+    """
+    pairs: list[tuple[Any, Any]] = []
+
+    def paired(layer: Any) -> Any:
+        pairs.append((layer, copied(layer)))
+        return pairs[-1][1]
+
+    copy = rebuild(model, paired)
+    for layer, other in pairs:
+        if getattr(layer, "weights", None):
+            copy_weights(layer, other)
+    compile_as(model, copy)
+    return copy
+
+
+def lost(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
+    """What a copy of a model lacks that the model has, and what to do, a line each."""
+    inner = {layer.name: layer for layer in other.layers}
+    inside = [
+        not_kept(layer, inner[layer.name])
+        for layer in model.layers
+        if isinstance(layer, keras.Model) and layer.name in inner
+    ]
+    return (*not_kept(model, other), *chain.from_iterable(inside), *not_compiled(model, other))
+
+
+def is_nested(layer: Any) -> bool:
+    """Whether a layer is a Sequential or Functional model, which can be looked into."""
+    # Exactly Keras' own: a subclass may do anything.
+    return (
+        isinstance(layer, keras.Model)
+        and type(layer).__module__.split(".")[0] == "keras"
+        and has_shapes(layer)
+    )
+
+
+def walk(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All layers under their paths (``name``, ``outer/inner``), nested models looked into."""
+    for layer in model.layers:
+        if is_nested(layer):
+            yield from walk(layer, f"{prefix}{layer.name}/")
+        else:
+            yield prefix + layer.name, layer
+
+
+def rebuild(
+    model: keras.Model, change: Callable[[Any], Any], dtypes: Mapping[str, str] | None = None
+) -> keras.Model:
+    """A model of the same kind over new layers, not compiled, inputs under their old names.
+
+    It is of the same class, the user's own too where that can be made: see
+    :func:`tfprune.graph.subclasses.as_class_of`.
+
+    Parameters
+    ----------
+    model : keras.Model
+    change : callable
+        Called once with every layer that is no nested model; returns the one in its place.
+    dtypes : mapping of str to str, optional
+        What inputs of a type become; they keep it by default.
+    """
+    fresh = _fresh(model, dtypes or {})
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    inputs = keras.tree.map_structure(fresh, structure)
+    layers: dict[int, Any] = {}
+    copy = _rebuild(model, inputs, change, dtypes or {}, layers)
+    return as_class_of(model, copy, layers)
+
+
+def _fresh(model: keras.Model, dtypes: Mapping[str, str]) -> Callable[..., Any]:
+    names = {id(layer.output): layer.name for layer in model.layers if type(layer) is kl.InputLayer}
+
+    def fresh(tensor: Any, like: Any | None = None) -> Any:
+        shape = tensor.shape if like is None else like.shape
+        name = names.get(id(tensor), tensor.name)
+        dtype = dtypes.get(tensor.dtype, tensor.dtype)
+        return keras.Input(batch_shape=shape, dtype=dtype, name=name)
+
+    return fresh
+
+
+def _rebuild(
+    model: keras.Model,
+    inputs: Any,
+    change: Callable[[Any], Any],
+    dtypes: Mapping[str, str],
+    made: dict[int, Any],
+) -> keras.Model:
+    nested: set[int] = set()
+
+    def new(layer: Any) -> Any:
+        if is_nested(layer):
+            nested.add(id(layer))
+            return layer  # Rebuilt where it is called: only then its inputs are known.
+        if id(layer) not in made:
+            made[id(layer)] = change(layer)
+        return made[id(layer)]
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if id(layer) not in nested:  # The copy of a model of another class may look like one.
+            return layer(*args, **kwargs)
+        if id(layer) not in made:
+            given = keras.tree.flatten(args[0] if args else kwargs["inputs"])
+            fresh = map(_fresh(layer, dtypes), layer.inputs, given)
+            sequential = isinstance(layer, keras.Sequential)
+            structure = layer.inputs[0] if sequential else layer.input
+            own = keras.tree.pack_sequence_as(structure, list(fresh))
+            made[id(layer)] = _rebuild(layer, own, change, dtypes, made)
+        return made[id(layer)](*args, **kwargs)
+
+    if isinstance(model, keras.Sequential):
+        tensor, layers = inputs, []
+        for layer in model.layers:
+            tensor = call(new(layer), tensor)
+            layers.append(made[id(layer)])
+        copy = keras.Sequential([inputs, *layers], name=model.name)
+    else:
+        copy = keras.models.clone_model(
+            functional(model), inputs, clone_function=new, call_function=call
+        )
+    if not model.trainable:
+        copy.trainable = False
+    return copy

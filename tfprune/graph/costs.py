@@ -1,0 +1,152 @@
+"""What a model's layers cost, in parameters and in multiply-accumulates, by the groups' widths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers as kl
+
+from tfprune.errors import TfpruneError
+from tfprune.graph.groups import Group
+from tfprune.graph.labels import Index
+from tfprune.graph.layers import (
+    ATTENDED,
+    CONVOLUTIONS,
+    DEPTHWISE,
+    READERS,
+    SEPARABLE,
+    TRANSPOSED,
+    describe,
+    kernel_of,
+    weights_of,
+)
+from tfprune.graph.trace import Trace, slot
+from tfprune.graph.tracer import trace
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """Costs as sums of products: each weight costs by the inputs and the units that are left.
+
+    Attributes
+    ----------
+    sizes : array of shape (weights,)
+        What each weight costs in the whole model.
+    inputs, units : arrays of shape (weights, 1 + groups)
+        Which shares of a weight's input features, and of its units, are of no group that can
+        shrink (the first column), and of each that can.
+    """
+
+    sizes: Array
+    inputs: Array
+    units: Array
+
+    def total(self, left: Array) -> float:
+        """What all costs together with these shares, of shape (groups,), of the groups left."""
+        shares = np.concatenate([[1.0], left])
+        return float(np.sum(self.sizes * (self.inputs @ shares) * (self.units @ shares)))
+
+    def slopes(self, left: Array) -> Array:
+        """How much more a group's share would cost, shape (groups,)."""
+        shares = np.concatenate([[1.0], left])
+        made = (self.sizes * (self.units @ shares)) @ self.inputs
+        made += (self.sizes * (self.inputs @ shares)) @ self.units
+        return np.asarray(made[1:])
+
+
+def parameters(trace: Trace, groups: Sequence[Group]) -> Costs:
+    """Numbers that layers hold."""
+    made = [
+        (math.prod(weight.shape), *_shares(trace, groups, path, name))
+        for path, layer in trace.layers.items()
+        for name, weight in _weights(layer).items()
+    ]
+    return _costs(made, groups)
+
+
+def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
+    """Products of an activation and a weight that one sample takes.
+
+    Every kernel of a Dense, convolution, recurrent or attention layer counts once for each place
+    where it is used; products between activations (of queries and keys, say) do not count.
+
+    Raises
+    ------
+    TfpruneError
+        If a layer reads an axis without a size.
+    """
+    made = [
+        (math.prod(weight.shape) * _places(layer, inputs), *_shares(trace, groups, path, name))
+        for path, calls in trace.given.items()
+        if type(layer := trace.layers[path]) in READERS
+        for inputs in calls
+        for name, weight in _weights(layer).items()
+        if name.endswith("kernel")
+    ]
+    return _costs(made, groups)
+
+
+def macs(model: keras.Model) -> int:
+    """Multiply-accumulates of one sample: see :func:`multiply_accumulates`."""
+    return round(multiply_accumulates(trace(model), []).total(np.zeros(0)))
+
+
+def _weights(layer: Any) -> dict[str, Any]:
+    # Operations such as x[:, 0] have none.
+    return weights_of(layer) if getattr(layer, "weights", None) else {}
+
+
+def _costs(made: Sequence[tuple[float, Array, Array]], groups: Sequence[Group]) -> Costs:
+    width = 1 + len(groups)
+    return Costs(
+        np.array([size for size, _, _ in made], float),
+        np.array([inputs for _, inputs, _ in made]).reshape(-1, width),
+        np.array([units for _, _, units in made]).reshape(-1, width),
+    )
+
+
+def _shares(trace: Trace, groups: Sequence[Group], path: str, name: str) -> tuple[Array, Array]:
+    """Rows of :class:`Costs` for one weight."""
+    layer = trace.layers[path]
+    reads = units = np.zeros(0, np.intp)
+    part = name.partition("/")[0] if type(layer) is kl.MultiHeadAttention else ""
+    own = type(layer) not in READERS or type(layer) in DEPTHWISE or name == "depthwise_kernel"
+    if part in (*ATTENDED, "") and (own or name == kernel_of(layer, part).name):
+        reads = trace.slices.get(slot(path, part), reads)
+    if path in trace.producers and name != "depthwise_kernel":
+        units = trace.producers[path].labels
+    return _by_group(trace, groups, reads), _by_group(trace, groups, units)
+
+
+def _by_group(trace: Trace, groups: Sequence[Group], labels: Index) -> Array:
+    """Which share of labels is of no group, and which of each."""
+    made = np.zeros(1 + len(groups))
+    roots = trace.labels.find(labels)
+    for place, group in enumerate(groups, 1):
+        if len(labels):
+            made[place] = np.mean((group.units_of(roots) >= 0) & (labels > 0))
+    made[0] = 1 - made.sum()
+    return made
+
+
+def _places(layer: Any, inputs: Sequence[Any]) -> int:
+    """How often a layer uses its kernels for one sample."""
+    shape = tuple(inputs[0].shape)
+    if type(layer) in (*CONVOLUTIONS, *DEPTHWISE, *SEPARABLE) and type(layer) not in TRANSPOSED:
+        shape = tuple(layer.compute_output_shape(shape))
+    first = getattr(layer, "data_format", "channels_last") == "channels_first"
+    axes = shape[2:] if first else shape[1:-1]
+    if None in axes:
+        raise TfpruneError(
+            f"multiply-accumulates: {describe(layer)} has an axis without a size; "
+            "build the model for inputs of one size"
+        )
+    return math.prod(axes)

@@ -1,0 +1,54 @@
+"""What the features of a tensor hold: whose unit, seen in which way, from where; pure numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.graph.labels import Index
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a tensor's features hold; all arrays have the tensor's shape without the batch."""
+
+    labels: Index
+    views: Index
+    centre: npt.NDArray[np.float64]
+
+    @classmethod
+    def spread(cls, labels: Any, views: Any, centre: Any, shape: tuple[int, ...]) -> Features:
+        """The same everywhere but along the last axis."""
+        return cls(*(np.broadcast_to(array, shape) for array in (labels, views, centre)))
+
+    @property
+    def row(self) -> Index | None:
+        """The labels on the last axis, if they are the same wherever one looks."""
+        return row_of(self.labels)
+
+    def rows(self) -> tuple[Index, Index, npt.NDArray[np.float64]]:
+        """Labels, views and centre on the last axis."""
+        first = (0,) * (self.labels.ndim - 1)
+        return self.labels[first], self.views[first], self.centre[first]
+
+
+def row_of(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """The values on the last axis, if they are the same wherever one looks."""
+    row = array[(0,) * (array.ndim - 1)]
+    if not any(array.strides[:-1]) or (array == row).all():
+        return row
+    return None
+
+
+def compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same array, holding one row where all are alike."""
+    row = row_of(array)
+    return array if row is None else np.broadcast_to(row.copy(), array.shape)
+
+
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """A tensor's shape without the batch, 1 for sizes that are not known."""
+    return tuple(size or 1 for size in tensor.shape[1:])

@@ -1,0 +1,168 @@
+"""Units that go together: which layers make them, who reads them, and whether they can go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.graph.labels import Index
+from tfprune.graph.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """One view that a layer has of a group's units.
+
+    Attributes
+    ----------
+    layer : str
+    tensors : tuple of int
+        Positions in the trace's tensors: several where a shared layer reads at several places.
+    units : array of shape (seen,)
+        Which units of the group are seen.
+    index : array of shape (positions, seen)
+        Which feature (last axis) holds which of them, once for every position.
+    centre : array of shape (seen,)
+    shiftless : bool
+    part : str
+        Which of the layer's inputs, where it has a kernel for each.
+    """
+
+    layer: str
+    tensors: tuple[int, ...]
+    units: Index
+    index: Index
+    centre: npt.NDArray[np.float64]
+    shiftless: bool
+    part: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Layers whose units go together; a layer by itself in the simplest case.
+
+    Attributes
+    ----------
+    makers : dict of str to array
+        Layer -> which unit of the group each of its units is.
+    kinds : dict of str to str
+        Layer -> ``dense`` or ``conv``.
+    roots : array of shape (units,)
+        The label of each unit.
+    reads : list of Read
+    blocked : str or None
+        Why its units cannot go.
+    """
+
+    makers: dict[str, Index]
+    kinds: dict[str, str]
+    roots: Index
+    reads: tuple[Read, ...] = ()
+    blocked: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The names of its layers."""
+        return " + ".join(self.makers)
+
+    def units_of(self, roots: Index) -> Index:
+        """The unit of the group that each label means, -1 where it is none of them."""
+        order = np.argsort(self.roots)
+        place = np.searchsorted(self.roots, roots, sorter=order).clip(max=len(order) - 1)
+        found = order[place]
+        return np.where(self.roots[found] == roots, found, -1)
+
+
+def groups_of(trace: Trace) -> list[Group]:
+    """The groups of a traced model, in the order in which their first layers are called."""
+    groups = [_read(trace, group) for group in _joined(trace)]
+    return [_judged(trace, group) for group in groups]
+
+
+def _joined(trace: Trace) -> list[Group]:
+    """Layers that share a unit make one group."""
+    roots = {name: trace.labels.find(made.labels) for name, made in trace.producers.items()}
+    left = dict(roots)
+    groups = []
+    while left:
+        name, mine = next(iter(left.items()))
+        members, seen = [name], set(mine.tolist())
+        del left[name]
+        while True:
+            more = [other for other, labels in left.items() if seen & set(labels.tolist())]
+            if not more:
+                break
+            for other in more:
+                members.append(other)
+                seen |= set(left.pop(other).tolist())
+        order = [member for member in trace.producers if member in members]
+        # Units in the order of the layer that has most of them.
+        widest = roots[max(order, key=lambda member: len(roots[member]))]
+        rest = np.setdiff1d(np.array(sorted(seen), np.intp), widest)
+        whole = np.concatenate([list(dict.fromkeys(widest.tolist())), rest]).astype(np.intp)
+        kinds = {member: trace.producers[member].kind for member in order}
+        group = Group({}, kinds, whole)
+        makers = {member: group.units_of(roots[member]) for member in order}
+        groups.append(replace(group, makers=makers))
+    return groups
+
+
+def _read(trace: Trace, group: Group) -> Group:
+    """Adds the reads; a shared layer's readings at several places become one."""
+    found: dict[tuple[str, str, bytes], Read] = {}
+    uneven = None
+    for reading in trace.readings:
+        units = group.units_of(trace.labels.find(reading.labels))
+        units[reading.labels == 0] = -1
+        for view in np.unique(reading.views[units >= 0]):
+            features = np.flatnonzero((units >= 0) & (reading.views == view))
+            seen, times = np.unique(units[features], return_counts=True)
+            if (times != times[0]).any():
+                uneven = f"{reading.layer} reads its units unevenly"
+                break
+            # A stable sort by unit keeps the positions of each unit in order.
+            order = features[np.argsort(units[features], kind="stable")]
+            index = order.reshape(len(seen), times[0]).T
+            key = (reading.layer, reading.part, index.tobytes())
+            if key in found:
+                tensors = (*found[key].tensors, reading.tensor)
+                shiftless = found[key].shiftless or reading.shiftless
+                found[key] = replace(found[key], tensors=tensors, shiftless=shiftless)
+                continue
+            found[key] = Read(
+                reading.layer,
+                (reading.tensor,),
+                seen,
+                index,
+                reading.centre[index[0]],
+                reading.shiftless,
+                reading.part,
+            )
+    for layer, part in {(read.layer, read.part) for read in found.values()}:
+        mine = [read for read in found.values() if (read.layer, read.part) == (layer, part)]
+        places = [read.index.ravel() for read in mine]
+        if len(np.unique(np.concatenate(places))) < sum(len(place) for place in places):
+            uneven = f"{layer} is shared and sees its units in different ways"
+    return replace(group, reads=tuple(found.values()), blocked=uneven)
+
+
+def _judged(trace: Trace, group: Group) -> Group:
+    """Adds the reason why its units cannot go, if there is one; outputs are the best reason."""
+    if group.blocked:
+        return group
+    reasons = [
+        reason
+        for labels, reason in trace.blocked
+        if (group.units_of(trace.labels.find(labels[labels > 0])) >= 0).any()
+    ]
+    if "output layer" in reasons:
+        return replace(group, blocked="output layer")
+    if not reasons and any(
+        len(set(units.tolist())) < len(units) for units in group.makers.values()
+    ):
+        reasons = ["two of its units lie over each other"]
+    if not reasons and not group.reads:
+        reasons = ["nothing reads its units"]
+    return replace(group, blocked=reasons[0] if reasons else None)

@@ -1,0 +1,291 @@
+"""Whether data fits a model, and data as batches of arrays, whatever it comes as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfprune.errors import TfpruneError
+from tfprune.graph.batches import fixed_batch, padded, rebatched
+
+# What may be held back of calibration data: one sample in so many, and at most so many. Of a stream
+# whose length is not known, after the first so many, one in so many.
+HELD_BACK, MOST_HELD_BACK = 5, 256
+STREAM_SURE, STREAM_HELD_BACK = 64, 16
+
+Array = npt.NDArray[Any]
+Shape = tuple[int | None, ...]
+
+
+def input_shapes(model: keras.Model) -> dict[str, Shape]:
+    """The shape of one sample as each of the model's inputs takes it, by the input's name."""
+    structure = _structure(model)
+    if isinstance(structure, dict) and len(structure) == len(model.inputs):
+        names = sorted(structure)  # As Keras flattens them.
+    else:
+        names = [tensor.name for tensor in model.inputs]
+    return {name: tuple(tensor.shape[1:]) for name, tensor in zip(names, model.inputs, strict=True)}
+
+
+def fits(sample: tuple[int, ...], wanted: Shape) -> bool:
+    """Whether a sample's shape is what is wanted; None there means any size."""
+    return len(sample) == len(wanted) and all(
+        want in (None, size) for size, want in zip(sample, wanted, strict=True)
+    )
+
+
+def packed(model: keras.Model, arrays: Sequence[Any]) -> Any:
+    """Arrays in the order of ``model.inputs`` in the structure that the model takes."""
+    return keras.tree.pack_sequence_as(_structure(model), list(arrays))
+
+
+def predicted(model: keras.Model, batch: Sequence[Array]) -> list[Array]:
+    """A model's outputs for one batch, which is filled up where the model takes a fixed size."""
+    outputs = model.predict_on_batch(packed(model, padded(batch, fixed_batch(model))))
+    return [np.asarray(out)[: len(batch[0])] for out in keras.tree.flatten(outputs)]
+
+
+def _structure(model: keras.Model) -> Any:
+    # A Sequential that was never called has inputs and outputs, but no input.
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def check_inputs(model: keras.Model, x: Any) -> list[Array]:
+    """Returns data in memory as arrays of the model's input types.
+
+    Parameters
+    ----------
+    model : keras.Model
+    x : array, sequence of arrays or dict of arrays
+        Several inputs as a list in the order of ``model.inputs``, or by their names.
+
+    Returns
+    -------
+    list of arrays
+        In the order of ``model.inputs``.
+
+    Raises
+    ------
+    TfpruneError
+        If it is empty, of another shape than the model takes, not numbers, NaN or infinite.
+    """
+    return _checked(model, _apart(model, x))
+
+
+class Samples:
+    """Calibration data of any kind, as batches for one model.
+
+    Parameters
+    ----------
+    model : keras.Model
+    x : array, list or dict of arrays, path of a .npy, tf.data.Dataset or keras.utils.PyDataset
+        Arrays may be memory-mapped: no more than a batch of them is held. Data sets come in
+        batches of their own; labels that come with them are left out.
+    hold_back : bool
+        Whether a few of them, drawn at random, are held back to try out what was fitted on the
+        others: see :meth:`divided`.
+
+    Attributes
+    ----------
+    total : int or None
+        Number of samples, where that is known before they are read.
+    head : list of arrays
+        The first batch, of at most 8 samples where batches are not the data's or the model's own.
+
+    Raises
+    ------
+    TfpruneError
+        If it is of another kind, never ends, is empty, or its first batch does not fit the model.
+    """
+
+    def __init__(self, model: keras.Model, x: Any, hold_back: bool = False) -> None:
+        self._model = model
+        self._hold_back = hold_back
+        self._held: list[list[Array]] = []
+        self._arrays: list[Array] | None = None
+        self.total: int | None = None
+        self._source = x
+        self._batch = fixed_batch(model)
+        if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
+            self._check_ends()
+        else:
+            self._arrays = _apart(model, _mapped(x) if isinstance(x, (str, Path)) else x)
+            _check_shapes(model, self._arrays)
+            self.total = len(self._arrays[0])
+        first = next(self._whole(8), None)
+        if first is None:
+            raise TfpruneError("data: expected at least one sample, received none")
+        self.head = first
+
+    def batches(self, size: int) -> Iterator[list[Array]]:
+        """Checked batches, arrays in the order of ``model.inputs``, but for what is held back.
+
+        Parameters
+        ----------
+        size : int
+            Samples in a batch, at most; data sets keep their own. A model of a fixed batch size is
+            given batches of that, the last of which may be smaller.
+        """
+        if not self._hold_back:
+            yield from self._whole(size)
+        elif self._batch is None:
+            yield from self._left(size)
+        else:
+            yield from rebatched(self._left(size), self._batch)
+
+    def _left(self, size: int) -> Iterator[list[Array]]:
+        for batch, held in self.divided(size):
+            if not held.all():
+                yield [data[~held] for data in batch] if held.any() else batch
+
+    def divided(self, size: int) -> Iterator[tuple[list[Array], npt.NDArray[np.bool_]]]:
+        """All batches, each with which of its samples are held back.
+
+        Of data whose length is known a fifth is, at most 256; of a stream a fifth up to 64, then
+        one in sixteen up to 256. They are the same in every pass over the same data.
+        """
+        rng = np.random.default_rng(0)
+        chosen = np.zeros(0, np.intp)
+        if self._hold_back and self.total is not None:
+            count = min(self.total // HELD_BACK, MOST_HELD_BACK)
+            chosen = np.sort(rng.choice(self.total, count, replace=False))
+        start = taken = 0
+        first = not self._held
+        for batch in self._whole(size):
+            held = np.zeros(len(batch[0]), bool)
+            if self.total is not None:
+                ends = np.searchsorted(chosen, [start, start + len(held)])
+                held[chosen[slice(*ends)] - start] = True
+            elif self._hold_back:
+                share = HELD_BACK if taken < STREAM_SURE else STREAM_HELD_BACK
+                drawn = rng.random(len(held)) < 1 / share
+                held = drawn & (np.cumsum(drawn) <= MOST_HELD_BACK - taken)
+            start, taken = start + len(held), taken + int(held.sum())
+            if first and held.any():
+                self._held.append([data[held] for data in batch])
+            yield batch, held
+
+    def held_back(self) -> list[Array] | None:
+        """The samples that the first whole pass of :meth:`divided` held back, if there were any."""
+        if not self._held:
+            return None
+        return [np.concatenate(parts) for parts in zip(*self._held, strict=True)]
+
+    def _whole(self, size: int) -> Iterator[list[Array]]:
+        if self._batch is None:
+            yield from self._batches(size)
+        else:
+            yield from rebatched(self._batches(self._batch), self._batch)
+
+    def _batches(self, size: int) -> Iterator[list[Array]]:
+        if self._arrays is not None:
+            for start in range(0, len(self._arrays[0]), size):
+                yield _checked(self._model, [a[start : start + size] for a in self._arrays])
+            return
+        for batch in self._batches_of_its_own():
+            inputs = batch[0] if isinstance(batch, tuple) else batch
+            yield _checked(self._model, _apart(self._model, inputs))
+
+    def at(self, index: Any) -> list[Array]:
+        """The checked samples at an index; of data whose ``total`` is known."""
+        assert self._arrays is not None, "a data set has no samples by number"
+        return _checked(self._model, [data[index] for data in self._arrays])
+
+    def _batches_of_its_own(self) -> Iterator[Any]:
+        if isinstance(self._source, tf.data.Dataset):
+            yield from self._source.as_numpy_iterator()
+        else:
+            for number in range(self._source.num_batches):
+                yield self._source[number]
+
+    def _check_ends(self) -> None:
+        if isinstance(self._source, tf.data.Dataset):
+            endless = int(self._source.cardinality()) == tf.data.INFINITE_CARDINALITY
+        else:
+            endless = self._source.num_batches is None
+        if endless:
+            raise TfpruneError(
+                "data: expected a data set that ends, received an endless one; take(N) of it"
+            )
+
+
+def _mapped(path: str | Path) -> Array:
+    """A .npy file as an array that is read from the disk as it is needed."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise TfpruneError(f"data {path}: cannot be read as a .npy file ({error})") from None
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise TfpruneError(f"data {path}: expected a .npy file of one array, received an archive")
+    return found
+
+
+def _apart(model: keras.Model, x: Any) -> list[Array]:
+    """One array for each input."""
+    shapes = input_shapes(model)
+    names = ", ".join(shapes)
+    if isinstance(x, Mapping):
+        if set(x) != set(shapes):
+            raise TfpruneError(
+                f"data: expected arrays by the names of the inputs of model {model.name} "
+                f"({names}), received {', '.join(map(str, x)) or 'none'}"
+            )
+        parts = [x[name] for name in shapes]
+    elif len(shapes) == 1:
+        parts = [x]
+    elif isinstance(x, (list, tuple)) and len(x) == len(shapes):
+        parts = list(x)
+    else:
+        received = f"{len(x)}" if isinstance(x, (list, tuple)) else type(x).__name__
+        raise TfpruneError(
+            f"data: expected {len(shapes)} arrays, one for each input of model {model.name} "
+            f"({names}), received {received}"
+        )
+    try:
+        return [np.asanyarray(part) for part in parts]
+    except ValueError as error:
+        raise TfpruneError(
+            f"data: expected an array, received {type(x).__name__}: {error}"
+        ) from None
+
+
+def _check_shapes(model: keras.Model, arrays: Sequence[Array]) -> None:
+    several = len(arrays) > 1
+    for (name, wanted), data in zip(input_shapes(model).items(), arrays, strict=True):
+        what = f"data for input {name}" if several else "data"
+        if not np.issubdtype(data.dtype, np.number) and data.dtype != bool:
+            raise TfpruneError(f"{what}: expected numbers, received an array of {data.dtype}")
+        if not fits(data.shape[1:], wanted):
+            raise TfpruneError(
+                f"{what}: expected samples of shape {wanted} as model {model.name} takes them, "
+                f"received {data.shape[1:]}"
+            )
+        if not len(data):
+            raise TfpruneError(f"{what}: expected at least one sample, received none")
+        if len(data) != len(arrays[0]):
+            raise TfpruneError(
+                f"{what}: expected {len(arrays[0])} samples as for the first input, "
+                f"received {len(data)}"
+            )
+
+
+def _checked(model: keras.Model, arrays: Sequence[Array]) -> list[Array]:
+    _check_shapes(model, arrays)
+    made = []
+    for tensor, data in zip(model.inputs, arrays, strict=True):
+        with np.errstate(over="ignore"):
+            taken = np.asarray(data).astype(tensor.dtype, copy=False)
+        # Looked at as the model takes it: a large float64 may be no float32.
+        if taken.dtype.kind not in "iub" and not np.isfinite(taken).all():
+            raise TfpruneError(
+                f"data: expected finite numbers, received NaN or infinity (as {tensor.dtype})"
+            )
+        made.append(taken)
+    return made

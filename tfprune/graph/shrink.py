@@ -1,0 +1,204 @@
+"""A model and its folds, a smaller model: layers are rebuilt with fewer units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers as kl
+
+from tfprune.core.fold import Fold, absorb
+from tfprune.graph.clone import copied, copy_weights, rebuild
+from tfprune.graph.compile_settings import compile_as
+from tfprune.graph.configs import config_of
+from tfprune.graph.groups import Group, Read
+from tfprune.graph.layers import (
+    ATTENDED,
+    DEPTHWISE,
+    READERS,
+    SEPARABLE,
+    Kernel,
+    kernel_of,
+    weights_of,
+)
+from tfprune.graph.trace import Trace, slot
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What is taken out of a group.
+
+    Attributes
+    ----------
+    group : Group
+    kept : array of shape (kept,)
+        Units of the group that stay.
+    intake : array of shape (units, kept)
+        How survivors' incoming weights are made, ``kernel' = kernel @ intake``.
+    folds : sequence of (Read, Fold)
+        What every reader is told about the units that go.
+    """
+
+    group: Group
+    kept: npt.NDArray[np.intp]
+    intake: Array
+    folds: Sequence[tuple[Read, Fold]]
+
+    def intake_of(self, layer: str) -> Array:
+        """The intake of one of the group's layers."""
+        units = self.group.makers[layer]
+        columns = np.searchsorted(self.kept, units[np.isin(units, self.kept)])
+        return self.intake[np.ix_(units, columns)]
+
+
+def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model:
+    """Rebuilds a model with fewer units.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The traced model; it stays as it is.
+    trace : Trace
+    cuts : sequence of Cut
+
+    Returns
+    -------
+    keras.Model
+        Of the same kind (Sequential or Functional), with the names, dtype policies, trainable
+        flags and compile settings of the original.
+    """
+    change = _Change(trace, cuts)
+    copies: list[tuple[Any, Any]] = []
+
+    def rebuilt(layer: Any) -> Any:
+        copies.append((layer, copied(layer, **change.settings(layer))))
+        return copies[-1][1]
+
+    smaller = rebuild(model, rebuilt)
+    for layer, copy in copies:
+        if getattr(layer, "weights", None):
+            copy_weights(layer, copy, change.weights(layer, copy))
+    compile_as(model, smaller)
+    return smaller
+
+
+def _keep(trace: Trace, labels: npt.NDArray[np.intp], cuts: Sequence[Cut]) -> npt.NDArray[np.bool_]:
+    """Which features stay."""
+    stays = np.ones(len(labels), bool)
+    roots = trace.labels.find(labels)
+    for cut in cuts:
+        units = cut.group.units_of(roots)
+        stays &= (units < 0) | (labels == 0) | np.isin(units, cut.kept)
+    return stays
+
+
+class _Change:
+    """What becomes of each layer."""
+
+    def __init__(self, trace: Trace, cuts: Sequence[Cut]) -> None:
+        self._paths = {id(layer): path for path, layer in trace.layers.items()}
+        self._keep = {name: _keep(trace, labels, cuts) for name, labels in trace.slices.items()}
+        self._intakes = {name: cut.intake_of(name) for cut in cuts for name in cut.group.makers}
+        self._folds: dict[str, list[tuple[Read, Fold]]] = {}
+        for cut in cuts:
+            for read, fold in cut.folds:
+                self._folds.setdefault(read.layer, []).append((read, fold))
+
+    def settings(self, layer: Any) -> dict[str, Any]:
+        """What changes in a layer's configuration."""
+        path = self._paths[id(layer)]
+        changes: dict[str, Any] = {}
+        if path in self._intakes:
+            width = "units" if type(layer) is kl.Dense else "filters"
+            changes[width] = self._intakes[path].shape[1]
+        if any(fold.shift.any() for _, fold in self._folds.get(path, [])):
+            changes["use_bias"] = True
+        if type(layer) is kl.Reshape and path in self._keep:
+            changes["target_shape"] = (*layer.target_shape[:-1], int(self._keep[path].sum()))
+        if type(layer) is kl.MultiHeadAttention and path in self._folds:
+            # By default it makes as many features as the query has.
+            made = layer.output.shape[-1:] if not config_of(layer)["output_shape"] else None
+            changes |= {"output_shape": tuple(made)} if made else {}
+        return changes
+
+    def weights(self, layer: Any, copy: Any) -> list[Array] | None:
+        """A layer's weights: folds taken in, inputs cut, units merged or cut; None as they are."""
+        path = self._paths[id(layer)]
+        parts = ATTENDED if type(layer) is kl.MultiHeadAttention else ("",)
+        keeps = {part: self._keep.get(slot(path, part)) for part in parts}
+        intake = self._intakes.get(path)
+        if intake is None and all(keep is None or keep.all() for keep in keeps.values()):
+            return None
+        if type(layer) not in READERS:
+            return [weight[..., keeps[""]] for weight in layer.get_weights()]
+        made = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
+        for name, variable in weights_of(copy).items():
+            # A bias that was not there before is that of all units.
+            shape = variable.shape if intake is None else intake.shape[:1]
+            made.setdefault(name, np.zeros(shape, variable.dtype))
+        for part, keep in keeps.items():
+            folds = [(r, fold) for r, fold in self._folds.get(path, []) if r.part == part]
+            stays = _depthwise(layer, made, keep)
+            if intake is not None:
+                _make(made, kernel_of(layer, part), intake)
+            if type(layer) not in DEPTHWISE:
+                _read(made, kernel_of(layer, part), folds, stays)
+        return [made[name] for name in weights_of(copy)]
+
+
+def _read(
+    made: dict[str, Array], where: Kernel, folds: Sequence[tuple[Read, Fold]], keep: Array | None
+) -> None:
+    """Multiplies folds into the weights that read an input, and cuts what it lost."""
+    kernel = np.moveaxis(made[where.name], where.axis, 0)
+    flat = kernel.reshape(len(kernel), -1)
+    if folds:
+        flat = flat.astype(np.float64)
+    for read, fold in folds:
+        flat, moved = absorb(flat, read.index, fold)
+        if where.bias in made:
+            bias = made[where.bias]
+            shape = kernel.shape[kernel.ndim - where.outputs :]
+            moved = moved.reshape(-1, *shape).sum(axis=0)
+            # Of the two biases of a GRU the first is added to what the inputs make.
+            first = (0,) * (bias.ndim - moved.ndim)
+            bias = bias.astype(np.float64)
+            bias[first] += moved
+            made[where.bias] = bias
+    if keep is not None:
+        flat = flat[keep]
+    folded = flat.reshape(len(flat), *kernel.shape[1:])
+    made[where.name] = np.moveaxis(folded, 0, where.axis)
+
+
+def _make(made: dict[str, Array], where: Kernel, intake: Array) -> None:
+    """Merges or cuts the units that a layer makes."""
+    inputs_first = np.moveaxis(made[where.name], where.axis, 0)
+    made[where.name] = np.moveaxis(_taken_in(inputs_first, intake), 0, where.axis)
+    if where.bias in made:
+        made[where.bias] = _taken_in(made[where.bias], intake)
+
+
+def _taken_in(weights: Array, intake: Array) -> Array:
+    """Survivors' incoming weights; where nothing is merged they are only picked."""
+    if (intake.sum(axis=0) == 1).all():
+        return np.asarray(weights[..., intake.argmax(axis=0)])
+    return np.asarray(weights.astype(np.float64) @ intake)
+
+
+def _depthwise(layer: Any, made: dict[str, Array], keep: Array | None) -> Array | None:
+    """Cuts the channels that a depthwise kernel treats alone; which ones of its own then stay."""
+    if keep is None or type(layer) not in (*DEPTHWISE, *SEPARABLE):
+        return keep
+    name = "depthwise_kernel" if type(layer) in SEPARABLE else "kernel"
+    made[name] = made[name][..., keep, :]
+    stays = np.repeat(keep, layer.depth_multiplier)
+    if type(layer) in DEPTHWISE and "bias" in made:
+        made["bias"] = made["bias"][stays]
+    return stays

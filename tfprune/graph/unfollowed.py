@@ -1,0 +1,96 @@
+"""Layers that make units and are not looked into: inside wrappers, recurrent, attention, custom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from tfprune.graph.clone import walk
+from tfprune.graph.layers import CONVOLUTIONS, DEPTHWISE, MAKERS, SEPARABLE, describe
+
+_RECURRENT = (kl.RNN, kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D)
+_ATTENTION = (kl.MultiHeadAttention, kl.GroupQueryAttention)
+# Why layers of Keras with units stay as they are, wherever they stand.
+_REASONS: dict[tuple[type, ...], str] = {
+    _RECURRENT: "recurrent units are not pruned",
+    _ATTENTION: "the heads of attention are not pruned",
+    (kl.Embedding,): "the features of an Embedding are not pruned",
+    (kl.EinsumDense,): "the units of an EinsumDense are not pruned",
+}
+
+
+@dataclass(frozen=True)
+class Unfollowed:
+    """A layer whose units cannot go, whatever the data.
+
+    Attributes
+    ----------
+    name : str
+        Its path: ``wrapper/layer`` inside another layer.
+    kind : str
+        ``dense`` or ``conv`` where it is of these kinds, else empty.
+    layer : str
+        The name of its class.
+    reason : str
+    """
+
+    name: str
+    kind: str
+    layer: str
+    reason: str
+
+
+def unfollowed(model: keras.Model) -> list[Unfollowed]:
+    """The layers of a model that make units and are no plain Dense layer or convolution of it."""
+    found: dict[str, Unfollowed] = {}
+    for path, layer in walk(model):
+        if type(layer) not in MAKERS:
+            found |= {one.name: one for one in _within(path, layer, "")}
+    return list(found.values())
+
+
+def _within(path: str, layer: Any, holder: str) -> Iterator[Unfollowed]:
+    """The layer itself, if it makes units, or those inside it that do."""
+    inside = f"inside {holder}, which is not looked into" if holder else ""
+    keras_own = type(layer).__module__.split(".")[0] == "keras"
+    reason = next((why for kinds, why in _REASONS.items() if isinstance(layer, kinds)), "")
+    kind = _kind(layer)
+    if keras_own and (reason or kind):
+        yield Unfollowed(path, kind, type(layer).__name__, inside or reason)
+        return
+    parts = _parts(layer)
+    if not keras_own and _has_kernel(layer, parts):
+        own = f"{type(layer).__name__} is not one of Keras' layers"
+        yield Unfollowed(path, kind, type(layer).__name__, inside or own)
+    for part in parts:
+        yield from _within(f"{path}/{part.name}", part, holder or describe(layer))
+
+
+def _kind(layer: Any) -> str:
+    if isinstance(layer, kl.Dense):
+        return "dense"
+    makes_filters = isinstance(layer, (*CONVOLUTIONS, *SEPARABLE))
+    return "conv" if makes_filters and not isinstance(layer, DEPTHWISE) else ""
+
+
+def _parts(layer: Any) -> list[Any]:
+    """The layers inside a layer, once each."""
+    if isinstance(layer, keras.Model):
+        return list(layer.layers)
+    if not isinstance(layer, keras.Layer):
+        return []  # An operation.
+    # No public attribute has the layers that a custom layer holds.
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def _has_kernel(layer: Any, parts: list[Any]) -> bool:
+    """Whether it multiplies with weights of its own."""
+    if isinstance(layer, keras.Model):
+        return False
+    others = {id(weight) for part in parts for weight in part.weights}
+    weights = getattr(layer, "trainable_weights", [])
+    return any(len(weight.shape) > 1 and id(weight) not in others for weight in weights)

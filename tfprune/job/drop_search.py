@@ -1,0 +1,116 @@
+"""The smallest model within a drop in accuracy, found on held-out data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from tfprune.data.scoring import Yardstick
+from tfprune.errors import TfpruneError
+from tfprune.graph.inputs import check_inputs
+from tfprune.job.variants import Made, Workshop
+from tfprune.options import Target, Wish
+from tfprune.results import Tried
+from tfprune.tflite.converter import outputs_of
+from tfprune.tflite.interpreter import LiteModel
+
+# Models that a search makes.
+TRIES = 8
+
+
+def within_drop(workshop: Workshop, wish: Wish, points: float) -> tuple[Made, list[Tried]]:
+    """Makes the smallest model whose file is at most so many points worse than the whole model.
+
+    Halves, on a scale of ratios, what is between the parameters of the smallest model that did and
+    of the largest that did not. Measured on the validation data, on the file of the first scheme.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    wish : Wish
+        What else was asked for; its budget is set here.
+    points : float
+        Percent points of accuracy.
+
+    Returns
+    -------
+    made : Made
+        With the file that was measured.
+    tried : list of Tried
+
+    Raises
+    ------
+    TfpruneError
+        If no model was found; says the least drop there was.
+    """
+    scheme = workshop.request.schemes[0]
+    model, part = workshop.model, workshop.data.validation
+    x = check_inputs(model, part.x)
+    measure = workshop.measure.like(outputs_of(model, x), part)
+    before = measure.scores(measure.reference)["accuracy"]
+    best: Made | None = None
+
+    def attempt(limit: int) -> Tried:
+        nonlocal best
+        made = workshop.make(replace(wish, target=Target("params", limit)))
+        made, content = workshop.with_file(made, scheme, "--max-drop")
+        received = LiteModel(content, workshop.names).predict(x)
+        drop = 100 * (before - measure.scores(received)["accuracy"])
+        fits = drop <= points + 1e-9
+        if fits:
+            best = made
+        tried = Tried(made.models["pruned"].count_params(), len(content), round(drop, 4), fits)
+        workshop.say(
+            f"max-drop: {tried.parameters:,} parameters, {scheme} {tried.bytes:,} bytes, "
+            f"{tried.drop:+.2f} points down on {len(part):,} validation samples: "
+            + ("fits" if fits else "too much")
+        )
+        return tried
+
+    tried = halving(attempt, *workshop.pruner.parameters)
+    if best is None:
+        least = min(tried, key=lambda one: one.drop)
+        raise TfpruneError(
+            f"max_drop: {points:g} points cannot be held with a smaller {scheme} file; the least "
+            f"drop of {len(tried)} tries is {least.drop:.2f} at {least.parameters:,} parameters "
+            "(--heal EPOCHS may win it back)"
+        )
+    most = max((one.parameters for one in tried if not one.fits), default=None)
+    workshop.say(
+        f"max-drop: stopped after {len(tried)} tries; the smallest that fits has "
+        f"{best.models['pruned'].count_params():,} parameters"
+        + ("" if most is None else f", the largest that does not {most:,}")
+    )
+    return best, tried
+
+
+def check_classes(measure: Yardstick) -> None:
+    """Raises :class:`TfpruneError` if there are no classes, whose accuracy could drop."""
+    if measure.metric != "accuracy":
+        raise TfpruneError(
+            "--max-drop: expected data with labels of classes, to count points of accuracy; "
+            "use another budget"
+        )
+
+
+def halving(attempt: Callable[[int], Tried], whole: int, least: int) -> list[Tried]:
+    """Tries limits between two numbers of parameters, each in the middle of what is left to know.
+
+    Parameters
+    ----------
+    attempt : callable
+        Limit -> what was measured; expected to fit where a smaller one does.
+    whole, least : int
+        Of the whole model, and of the smallest there can be.
+    """
+    tried: list[Tried] = []
+    large, small = float(whole), float(least)
+    while len(tried) < TRIES and large - small >= 1:
+        one = attempt(int(math.sqrt(large * small)))
+        tried.append(one)
+        if one.fits:
+            large = min(one.parameters, math.sqrt(large * small))
+        else:
+            small = math.sqrt(large * small)
+    return tried

@@ -1,0 +1,103 @@
+"""The files of all variants of a model, and those that could not be made."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+
+from tfprune.errors import TfpruneError
+from tfprune.graph.inputs import Array
+from tfprune.job.config import Request
+from tfprune.job.variants import Made, Workshop, made_by
+from tfprune.results import Artifact, FailedFile
+from tfprune.tflite.converter import signature_names
+from tfprune.tflite.interpreter import LiteModel
+from tfprune.tflite.reader import weight_bytes
+from tfprune.tfmot.qat import EPOCHS
+from tfprune.utils.digests import file_digest
+from tfprune.utils.progress import meter
+
+
+def export_variants(
+    variants: Sequence[tuple[str, str, keras.Model]],
+    workshop: Workshop,
+    calibration: Sequence[Array],
+    folder: Path,
+    ready: Made,
+) -> tuple[list[tuple[Artifact, LiteModel]], list[FailedFile]]:
+    """Converts and writes the files of all variants; nothing is measured on them yet.
+
+    Parameters
+    ----------
+    variants : sequence of (variant, name, model)
+        The name is that of its files.
+    workshop : Workshop
+    calibration : sequence of arrays of shape (samples, ...)
+        For each input.
+    folder : Path
+    ready : Made
+        With files of the pruned model that are there already, or why there is none.
+
+    Returns
+    -------
+    files : list of (Artifact, LiteModel)
+    failed : list of FailedFile
+
+    Raises
+    ------
+    TfpruneError
+        If no file at all can be made, or one of the only scheme cannot.
+    """
+    request = workshop.request
+    files: list[tuple[Artifact, LiteModel]] = []
+    failed: list[FailedFile] = []
+    with meter("converting", len(variants) * len(request.schemes), unit="file") as drawn:
+        for variant, name, model in variants:
+            given = ready.files if variant == "pruned" else {}
+            rest = [scheme for scheme in request.schemes if scheme not in given]
+            converted = workshop.files(model, rest, calibration)
+            for scheme in request.schemes:
+                content = given[scheme] if scheme in given else next(converted)[1]
+                path = folder / f"{name}_{scheme}.tflite"
+                if isinstance(content, TfpruneError):
+                    reason = f"{content}; {_advice(request, variant, scheme)}"
+                    failed.append(FailedFile(path.name, variant, scheme, reason))
+                else:
+                    path.write_bytes(content)
+                    how = made_by(request, variant, scheme, quantised=ready.quantised)
+                    artifact = _artifact(request, variant, scheme, path, model)
+                    artifact = replace(artifact, made_by=how)
+                    files.append((artifact, LiteModel(content, signature_names(model))))
+                drawn.update()
+    if failed and (len(request.schemes) == 1 or not files):
+        more = f" (nor any of the {len(failed) - 1} others)" if len(failed) > 1 else ""
+        raise TfpruneError(f"{failed[0]}{more}")
+    return files, failed
+
+
+def _advice(request: Request, variant: str, scheme: str) -> str:
+    if (variant, scheme) == ("pruned", "int8"):
+        trained = f"--qat {EPOCHS}" if request.qat is None else "more epochs of --qat"
+        return f"choose other --schemes, or try {trained}"
+    return "choose other --schemes"
+
+
+def _artifact(
+    request: Request, variant: str, scheme: str, path: Path, model: keras.Model
+) -> Artifact:
+    zipped = request.sparsity is not None or request.cluster is not None
+    content = path.read_bytes()
+    return Artifact(
+        file=path.name,
+        variant=variant,
+        scheme=scheme,
+        bytes=len(content),
+        sha256=file_digest(path),
+        parameters=model.count_params(),
+        weights_bytes=weight_bytes(path),
+        gzip_bytes=len(gzip.compress(content)) if zipped else None,
+    )

@@ -1,0 +1,268 @@
+"""The unpruned model on its data: how it is scored, and whether the two fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+from tfprune.data.networks import load_model
+from tfprune.data.scoring import Yardstick, yardstick
+from tfprune.data.splits import Dataset, InputScale, Part
+from tfprune.errors import TfpruneError
+from tfprune.job.config import Request
+from tfprune.outputs.decisions import losses_of, rules_of
+from tfprune.results import Finding
+from tfprune.tflite.converter import outputs_of
+
+Array = npt.NDArray[Any]
+
+# Samples that other ways of scaling are tried on.
+TRIED = 300
+# Samples, decisions, and reorderings of the labels that say what chance is.
+HELD, MOST_DECISIONS, SHUFFLES = 2000, 10**6, 20
+# What counts as clearly better than chance: of what is between chance and all right (Cohen's
+# kappa), and in standard deviations of chance.
+LEAST_KAPPA, DEVIATIONS = 0.1, 2.0
+# Fewer samples tell nothing.
+FEWEST = 10
+# Points of accuracy, or of the share of the variance, by which another way has to be better.
+BETTER = 0.05
+
+
+def scorer(
+    request: Request, model: keras.Model, x: Sequence[Array], part: Part, data: Dataset
+) -> Yardstick:
+    """How outputs for some samples are scored.
+
+    Parameters
+    ----------
+    request : Request
+        Names the file that has the compile settings, where they are needed.
+    model : keras.Model
+    x : sequence of arrays of shape (samples, ...)
+        The samples as the model takes them.
+    part : Part
+        The same samples with their labels.
+    data : Dataset
+        All its labels say what labels are.
+    """
+
+    def losses() -> list[Any]:
+        if model.compiled or request.built_in:
+            return losses_of(model)
+        try:
+            return losses_of(load_model(Path(request.model), request.unsafe, compiled=True))
+        except TfpruneError:  # The model itself was read before: it is a loss of the user's own.
+            return []
+
+    outputs = outputs_of(model, x)
+    known = [one.y for one in (data.train, data.validation, data.test) if one.y is not None]
+    labels = np.concatenate(known) if known else None
+    return yardstick(outputs, part, rules_of(model, outputs, losses), labels)
+
+
+def doubts(
+    request: Request, model: keras.Model, x: Sequence[Array], measure: Yardstick, data: Dataset
+) -> list[Finding]:
+    """Says that data and model do not seem to fit, in a line or two; nothing where they do.
+
+    They do not where the model is no better than chance. Then likely other ranges, orders of the
+    channels and orders of the classes are tried on a few hundred samples, else only the other
+    choice of ``--scale``; the way under which the model is best is named if it is clearly better.
+
+    Parameters
+    ----------
+    request : Request
+    model : keras.Model
+    x : sequence of arrays of shape (samples, ...)
+        As the model takes them.
+    measure : Yardstick
+        Of these samples, labels with them.
+    data : Dataset
+        Says how the samples were scaled.
+    """
+    lines = _doubts(request, model, x, measure, data)
+    return [Finding("data", line) for line in lines]
+
+
+def _doubts(
+    request: Request, model: keras.Model, x: Sequence[Array], measure: Yardstick, data: Dataset
+) -> list[str]:
+    if measure.target is None or len(measure.target) < FEWEST:
+        return []
+    order = np.random.default_rng(0).permutation(len(measure.target))
+    each = measure.target[0].size
+    chance = _chance(measure.some(order[: min(HELD, max(MOST_DECISIONS // each, FEWEST))]))
+    lines = []
+    if chance:
+        score = _said(measure, measure.reference)
+        lines.append(f"the original scores {score}, no better than chance ({chance})")
+        if request.built_in:
+            return [f"{lines[0]}; train it longer with --epochs"]
+        lines[0] = (
+            f"data and model do not seem to fit: {lines[0]}; the model got {_ranges(x, data)}; "
+            "check the range that it was trained on (--scale none leaves data as it is), the order "
+            "of the channels and that of the classes"
+        )
+    if request.built_in:
+        return []
+    some = order[:TRIED]
+    now = measure.some(some)
+    skill = _skill(now, now.reference)
+    best: tuple[str, str] | None = None
+    for words, arrays in _others(request, [one[some] for one in x], data.scales, bool(chance)):
+        outputs = outputs_of(model, arrays)
+        then = now.like(outputs, Part(arrays[0])) if now.labels == "input" else now
+        gain = _skill(then, outputs) - skill
+        noise = DEVIATIONS * float(gain.std()) / len(some) ** 0.5
+        # One that comes later has to be clearly better than one that a flag does.
+        if gain.mean() > max(BETTER, noise):
+            best, skill = (words, _said(then, outputs)), _skill(then, outputs)
+    if best:
+        lead = "" if chance else "data and model do not seem to fit: "
+        lines.append(
+            f"{lead}with {best[0]} the original scores {best[1]}, as it is "
+            f"{_said(now, now.reference)} (of {len(some)} samples)"
+        )
+    elif chance:
+        lines += _other_classes(measure)
+    return lines
+
+
+def _chance(measure: Yardstick) -> str:
+    """What chance scores, in words, if the reference is not clearly better; else nothing."""
+    outputs, target = measure.reference, measure.target
+    assert target is not None, "there are labels"
+    if measure.metric == "mse":
+        spread = float(np.mean((target - target.mean(axis=0)) ** 2))
+        poor = spread > 0 and measure.scores(outputs)["mse"] >= spread
+        return f"mse {spread:.4g} for always the mean" if poor else ""
+    decided = measure.rules[measure.output].decisions(outputs[measure.output])
+    counts = np.unique(target, return_counts=True)[1]
+    share = counts.max() / counts.sum()
+    if len(counts) < 2:
+        return ""
+    score = float(np.mean(decided == target))
+    rng = np.random.default_rng(0)
+    luck = [np.mean(decided == target[rng.permutation(len(target))]) for _ in range(SHUFFLES)]
+    # The same decisions for the samples in another order.
+    expected, deviation = float(np.mean(luck)), float(np.std(luck))
+    kappa = (score - expected) / (1 - expected) if expected < 1 else 0.0
+    poor = kappa < LEAST_KAPPA or score - expected < DEVIATIONS * deviation
+    said = f"{100 * expected:.2f} % with the labels in another order"
+    if measure.labels != "yes or no":
+        # Below what takes no model at all.
+        margin = DEVIATIONS * float(np.sqrt(share * (1 - share) / len(target)))
+        poor = poor or score < share - margin
+        said = f"{100 * share:.2f} % for always the most frequent class"
+    return said if poor else ""
+
+
+def _skill(measure: Yardstick, outputs: Sequence[Array]) -> Array:
+    """Each sample's accuracy, or 1 less its squared error relative to the target's variance."""
+    if measure.metric == "accuracy":
+        right = measure.right(outputs)
+        return right.reshape(len(right), -1).mean(axis=1)
+    target = measure.target
+    assert target is not None, "there are labels"
+    spread = float(np.mean((target - target.mean(axis=0)) ** 2)) or 1.0
+    errors = (outputs[measure.output].astype(float) - target) ** 2
+    return 1 - errors.reshape(len(errors), -1).mean(axis=1) / spread
+
+
+def _said(measure: Yardstick, outputs: Sequence[Array]) -> str:
+    scores = measure.scores(outputs)
+    return (
+        f"{100 * scores['accuracy']:.2f} %" if "accuracy" in scores else f"mse {scores['mse']:.4g}"
+    )
+
+
+def _ranges(x: Sequence[Array], data: Dataset) -> str:
+    """From where to where the values lie that the model got, in words."""
+    names = list(data.test.x) if isinstance(data.test.x, dict) else [""]
+    ranges = []
+    for name, array, scale in zip(names, x, data.scales, strict=True):
+        how = "" if scale.factor == 1 else f", {scale.dtype} times {scale.factor:.4g}"
+        what = f" for {name}" if name else ""
+        mean = f"(mean {array.mean():.4g}{how})"
+        ranges.append(f"values from {array.min():.4g} to {array.max():.4g}{what} {mean}")
+    return ", ".join(ranges)
+
+
+def _others(
+    request: Request, x: Sequence[Array], scales: Sequence[InputScale], all_ways: bool
+) -> Iterator[tuple[str, list[Array]]]:
+    """Other ways of bringing samples to the model: what to do, and the samples then."""
+    auto = request.scale == "auto"
+    factors = [(1.0 if auto else scale.auto) / scale.factor for scale in scales]
+    ways = []
+    if any(factor != 1 for factor in factors):
+        flag = f"--scale {'none' if auto else 'auto'}"
+        arrays = [one * np.float32(factor) for one, factor in zip(x, factors, strict=True)]
+        ways.append((flag, arrays))
+    if not all_ways:
+        yield from ways
+        return
+    floats = [one.dtype.kind == "f" for one in x]
+    low = (
+        min(float(one.min()) for one, real in zip(x, floats, strict=True) if real)
+        if any(floats)
+        else 0.0
+    )
+    high = max((float(one.max()) for one, real in zip(x, floats, strict=True) if real), default=0.0)
+    if high > 2:
+        changes = [("divided by 255", 1 / 255, 0.0), ("divided by 127.5, less 1", 1 / 127.5, -1.0)]
+    elif low >= 0:
+        changes = [("times 255", 255.0, 0.0), ("times 2, less 1", 2.0, -1.0)]
+    else:
+        changes = [("times 127.5, plus 127.5", 127.5, 127.5), ("halved, plus 0.5", 0.5, 0.5)]
+    for words, factor, offset in changes if any(floats) else []:
+        if ways and offset == 0 and np.allclose(factors, factor):
+            continue  # The flag does the same.
+        arrays = [
+            one * np.float32(factor) + np.float32(offset) if real else one
+            for one, real in zip(x, floats, strict=True)
+        ]
+        ways.append((f"the values that it got {words} (in your file, and --scale none)", arrays))
+    yield from ways
+    if any(one.shape[-1] == 3 and one.ndim == 4 for one in x):
+        for words, arrays in [("", list(x)), *ways]:
+            turned = [
+                one[..., ::-1] if one.ndim == 4 and one.shape[-1] == 3 else one for one in arrays
+            ]
+            also = f"{words} and " if words else ""
+            yield f"{also}the channels in reverse order (BGR for RGB)", turned
+
+
+def _other_classes(measure: Yardstick) -> list[str]:
+    """Says so if decisions follow the labels, but under other numbers.
+
+    The assignment is made on half of the samples and scored on the other half, as with many
+    classes some assignment fits any samples.
+    """
+    output = measure.reference[measure.output]
+    if measure.metric != "accuracy" or measure.rules[measure.output].alone:
+        return []
+    classes = output.shape[-1]
+    decided = measure.rules[measure.output].decisions(output)
+    target = np.asarray(measure.target).astype(np.intp)
+    half = len(target) // 2
+    table = np.zeros((classes, classes), np.intp)
+    np.add.at(table, (target[:half].ravel(), decided[:half].ravel()), 1)
+    named = linear_sum_assignment(-table)[1]
+    score = float(np.mean(named[target[half:]] == decided[half:]))
+    before = float(np.mean(target[half:] == decided[half:]))
+    if score < max(before + BETTER, 1 / classes + 0.25):
+        return []
+    moved = [f"{label} is its class {name}" for label, name in enumerate(named) if label != name]
+    shown = ", ".join(moved[:4]) + (", ..." if len(moved) > 4 else "")
+    return [
+        f"with the classes in another order (label {shown}) the original scores "
+        f"{100 * score:.2f} %: is it the order in which the model learnt them?"
+    ]

@@ -1,0 +1,306 @@
+"""The main job: data and model in; pruned, exported and measured files out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfprune.calibration import check_enough, check_weights
+from tfprune.data import network_training, sources
+from tfprune.data.networks import BUILT_IN, load_model
+from tfprune.data.preprocessing import wanted
+from tfprune.data.scoring import Yardstick
+from tfprune.data.splits import Dataset, prepare
+from tfprune.data.test_samples import TestSet, check_test_count, drawn
+from tfprune.errors import TfpruneError
+from tfprune.graph.batches import check_stateless
+from tfprune.graph.clone import functional, walk
+from tfprune.graph.inputs import MOST_HELD_BACK, Array, check_inputs, input_shapes
+from tfprune.graph.layers import CONVOLUTIONS, MAKERS, SEPARABLE
+from tfprune.graph.unfollowed import unfollowed
+from tfprune.job import manifest, plots
+from tfprune.job.config import Request
+from tfprune.job.drop_search import check_classes, within_drop
+from tfprune.job.file_export import export_variants
+from tfprune.job.findings import Run, findings
+from tfprune.job.micro_files import check_early, examined
+from tfprune.job.model_card import card, licence
+from tfprune.job.original import doubts, scorer
+from tfprune.job.variants import Workshop, asked
+from tfprune.loading.keras2_folder import digest
+from tfprune.output.run_files import MANIFEST, PLOTS, leftovers, listed
+from tfprune.output.staging import staging
+from tfprune.prune_result import PruneResult
+from tfprune.pruning import Pruner
+from tfprune.results import Artifact, FailedFile, Finding, Tried
+from tfprune.tflite.compat import RUNTIME
+from tfprune.tflite.converter import outputs_of, signature_names
+from tfprune.tflite.interpreter import LiteModel, latencies
+from tfprune.tfmot.bridge import to_tf_keras
+from tfprune.tfmot.qat import check_quantisable
+from tfprune.training.finetuning import check_labels
+from tfprune.utils.git import git_state
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job made."""
+
+    result: PruneResult
+    artifacts: tuple[Artifact, ...]
+    manifest: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
+    failed: tuple[FailedFile, ...] = ()
+
+
+def run(request: Request, command: Sequence[str], say: Callable[[str], None]) -> Outcome:
+    """Does the job and writes its files; see :class:`Request` for what can be asked.
+
+    Parameters
+    ----------
+    request : Request
+    command : sequence of str
+        The command line, for the manifest.
+    say : callable
+        Is told, in a line each, what the user should know while it runs.
+
+    Raises
+    ------
+    TfpruneError
+        If something asked for is not possible; the output folder is then as it was.
+    """
+    git = git_state()
+    folder = Path(request.output)
+
+    def obsolete(written: Sequence[str]) -> list[str]:
+        return leftovers(folder, written, say)
+
+    with staging(folder, MANIFEST, _places(request), obsolete) as stage:
+        keras.utils.set_random_seed(request.seed)
+        model, data, about = model_and_data(request, say)
+        x, measure = _checked(request, model, data)
+        for note in (*data.notes, *measure.notes):
+            say(f"data: {note}")
+        warnings = doubts(request, model, x, measure, data)
+        for warning in warnings:
+            say(str(warning))
+        data = replace(data, notes=(*data.notes, *measure.notes))
+        if measure.metric and len(measure.reference) > 1:
+            say(
+                f"data: labels are held against output {measure.output + 1} of the model's "
+                f"{len(measure.reference)}"
+            )
+        if request.sparsity or request.cluster:
+            say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
+        pruner = Pruner(
+            model,
+            data.calibration.x,
+            layers=request.layers_to_prune,
+            skip=request.skip,
+            centre=request.centre,
+            validation=data.validation.take(slice(MOST_HELD_BACK)).x,
+            progress=True,
+        )
+        workshop = Workshop(request, model, data, measure, pruner, say)
+        tried: list[Tried] = []
+        if request.max_drop is None:
+            ready = workshop.make(request.wish)
+        else:
+            ready, tried = within_drop(workshop, request.wish, request.max_drop)
+        result, models = ready.result, ready.models
+        for note in result.notes:
+            say(f"WARNING: {note}")
+        pruned_name = about["name"] + request.suffix
+        models["pruned"].save(stage / f"{pruned_name}.keras")
+        names = {"finetuned": f"{about['name']}_finetuned", "pruned": pruned_name}
+        files, failed = export_variants(
+            [
+                ("original", about["name"], model),
+                *((variant, names[variant], made) for variant, made in models.items()),
+            ],
+            workshop, check_inputs(model, data.calibration.x), stage, ready,
+        )  # fmt: skip
+        for one in failed:
+            say(f"WARNING: not written: {one}")
+        chosen = drawn(request.test_data or 0, measure, len(data.test), request.seed)
+        files, micro = examined(files, x, stage, request.devices, request.c_array, say=say)
+        artifacts, chosen_scores = _measured(files, x, measure, chosen)
+        test_data: dict[str, Any] | None = None
+        if request.test_data:
+            path = stage / f"{about['name']}_test.npz"
+            test_data = chosen.write(
+                path, x, signature_names(model), {"name": data.name, "sha256": data.sha256}
+            )
+            test_data["scores"] = chosen_scores
+        variants = {"original": model, **models}
+        found = warnings + findings(
+            Run(
+                request, command, result.layers, artifacts, samples=len(data.test),
+                floats=_in_float(variants, artifacts, x, measure), judged_by=measure.judged_by,
+                filters=any(type(layer) in (*CONVOLUTIONS, *SEPARABLE) for _, layer in walk(model)),
+            )
+        )  # fmt: skip
+        _draw(result, artifacts, stage / PLOTS)
+        made = manifest.manifest(
+            command=command,
+            seed=request.seed,
+            git=git,
+            dataset=data,
+            inputs=signature_names(model),
+            scoring=measure.about,
+            model=about,
+            result=result,
+            artifacts=artifacts,
+            failed=failed,
+            compression=asked(request),
+            training=ready.training,
+            max_drop=request.max_drop,
+            tried=tried,
+            compat=RUNTIME if request.compat else None,
+            test_data=test_data,
+            microcontrollers=micro,
+            findings=found,
+            licence=licence(data.name, request.data is not None and request.dataset != "mnist"),
+        )
+        (stage / f"{about['name']}.md").write_text(
+            card(made), encoding="utf-8", errors="backslashreplace"
+        )
+        made["files"] = listed(stage)
+        manifest.write(made, stage / MANIFEST)
+    return Outcome(result, tuple(artifacts), made, tuple(found), tuple(failed))
+
+
+def _places(request: Request) -> list[str]:
+    """Files that the job will write, so that what stands in their way is told at once."""
+    name = request.model if request.model in BUILT_IN else Path(request.model).stem
+    variants = [name, name + request.suffix]
+    return [
+        MANIFEST,
+        f"{name}.md",
+        f"{name}{request.suffix}.keras",
+        f"{PLOTS}/bytes_against_score.png",
+        *(f"{variant}_{scheme}.tflite" for variant in variants for scheme in request.schemes),
+    ]
+
+
+def model_and_data(
+    request: Request, say: Callable[[str], None]
+) -> tuple[keras.Model, Dataset, dict[str, Any]]:
+    """The model to prune, the data as it takes it, and what the manifest says of the model."""
+    if request.model in BUILT_IN:
+        raw = sources.load(request.dataset, request.data, request.seed, say)
+        data = prepare(raw, request.scale, None, request.calibration, request.seed)
+        check_test_count(request.test_data, len(data.test))
+        shape = data.train.arrays[0].shape[1:]
+        _check_names(request, BUILT_IN[request.model](shape, 2, request.units))
+        model, path = network_training.trained(
+            request.model,
+            request.units,
+            data.train,
+            data.validation,
+            data_digest=data.sha256,
+            epochs=request.epochs,
+            seed=request.seed,
+            say=say,
+        )
+        name = request.model
+    else:
+        path = Path(request.model)
+        model = load_model(path, request.unsafe, say=say)
+        name = path.stem
+        functional(model)  # A model without known shapes is told here.
+        _check_names(request, model)
+        raw = sources.load(
+            request.dataset, request.data, request.seed, say, list(input_shapes(model))
+        )
+        data = prepare(raw, request.scale, wanted(model), request.calibration, request.seed)
+        check_test_count(request.test_data, len(data.test))
+    return model, data, {"name": name, "sha256": digest(path) if path else None}
+
+
+def _checked(request: Request, model: keras.Model, data: Dataset) -> tuple[list[Array], Yardstick]:
+    """The test samples as the model takes them, and how files are scored on them.
+
+    Refuses what is not possible, before the long work, so that it is told alone.
+    """
+    check_weights(model)
+    check_stateless(model)
+    x = check_inputs(model, data.test.x)
+    check_enough(len(data.calibration))
+    if request.qat:
+        check_quantisable(model, x)
+    elif request.sparsity or request.cluster:
+        to_tf_keras(model, x)
+    if request.c_array or request.devices:
+        calibration = check_inputs(model, data.calibration.x)
+        check_early(model, x, calibration, batch=request.batch, compat=request.compat)
+    measure = scorer(request, model, x, data.test, data)
+    if request.finetune:
+        check_labels(measure)
+    if request.max_drop is not None:
+        check_classes(measure)
+    return x, measure
+
+
+def _check_names(request: Request, model: keras.Model) -> None:
+    """Tells layers that do not exist before the work, not after."""
+    names = [path for path, layer in walk(model) if type(layer) in MAKERS]
+    closed = [one.name for one in unfollowed(model)]
+    asked = () if isinstance(request.layers_to_prune, str) else request.layers or ()
+    for name in (*asked, *request.skip):
+        if name not in (*names, *closed):
+            raise TfpruneError(
+                f"layer {name!r} is not a Dense or convolution layer of the model; "
+                f"these are: {', '.join(names)}"
+            )
+
+
+def _measured(
+    files: Sequence[tuple[Artifact, LiteModel]],
+    x: Sequence[Array],
+    measure: Yardstick,
+    chosen: TestSet,
+) -> tuple[list[Artifact], dict[str, dict[str, float]]]:
+    """The artifacts with their scores on the test data and their latencies.
+
+    The scores on the samples that travel come apart, by the names of the files.
+    """
+    times = latencies([lite for _, lite in files], [data[0] for data in x], progress=True)
+    made, apart = [], {}
+    for (artifact, lite), latency in zip(files, times, strict=True):
+        outputs = lite.predict(x, f"testing {artifact.variant} {artifact.scheme}", progress=True)
+        scores = {name: round(value, 6) for name, value in measure.scores(outputs).items()}
+        made.append(replace(artifact, scores=scores, latency_us=latency))
+        if len(chosen.index):
+            apart[artifact.file] = chosen.score(outputs)
+    return made, apart
+
+
+def _in_float(
+    variants: dict[str, keras.Model],
+    artifacts: Sequence[Artifact],
+    x: Sequence[Array],
+    measure: Yardstick,
+) -> dict[str, dict[str, float]]:
+    """The scores of every variant in float32: its file's, or where there is none the model's."""
+    scores = {one.variant: one.scores for one in artifacts if one.scheme == "float32"}
+    for variant, model in variants.items():
+        if variant not in scores:
+            whole = variant == "original"
+            scores[variant] = measure.scores(measure.reference if whole else outputs_of(model, x))
+    return scores
+
+
+def _draw(result: PruneResult, artifacts: Sequence[Artifact], folder: Path) -> None:
+    folder.mkdir()
+    # Layers that go together share their angles.
+    first = {layer.group or layer.name: layer for layer in reversed(result.layers)}
+    for layer in reversed(first.values()):
+        stem = layer.name.replace("/", "_")
+        plots.angle_histogram(layer, result.threshold, folder / f"{stem}_angles.png")
+        plots.angle_map(layer, folder / f"{stem}_angle_map.png")
+    plots.bytes_against_score(artifacts, folder / "bytes_against_score.png")

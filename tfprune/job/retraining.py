@@ -1,0 +1,151 @@
+"""What the main job trains after pruning: healing, then fine-tuning beside the original."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from tfprune.data.networks import load_model
+from tfprune.data.scoring import Yardstick
+from tfprune.data.splits import Dataset
+from tfprune.errors import TfpruneError
+from tfprune.graph.inputs import check_inputs
+from tfprune.job.config import Request
+from tfprune.results import Trained, TrainingHistory
+from tfprune.training.distillation import heal_with_record
+from tfprune.training.finetuning import Lesson
+
+# What to type where a training gained nothing.
+ADVICE = "give it more epochs or more data, or leave it out"
+
+
+def retrained(
+    request: Request,
+    model: keras.Model,
+    pruned: keras.Model,
+    data: Dataset,
+    measure: Yardstick,
+    *,
+    say: Callable[[str], None],
+) -> tuple[dict[str, keras.Model], list[Trained]]:
+    """Trains as far as it is asked for.
+
+    Returns
+    -------
+    models : dict
+        ``pruned``, trained or as it was, and in front of it, where there was fine-tuning, the
+        original after the same: ``finetuned``.
+    trained : list of Trained
+
+    Raises
+    ------
+    TfpruneError
+        If the data has no labels for fine-tuning, or the outputs of a model are not finite.
+    """
+    trained: list[Trained] = []
+
+    if request.heal:
+        pruned, entry = healed(request, model, pruned, data, measure)
+        trained.append(entry)
+    models = {"finetuned": model, "pruned": pruned} if request.finetune else {"pruned": pruned}
+    if request.finetune:
+        settings = _settings(request, say)
+        lesson = Lesson(model, data.train, settings, measure)
+        held_out = Lesson(model, data.validation, settings, measure)
+        for variant, before in list(models.items()):
+            start = time.perf_counter()
+            after, history = lesson.fine_tuned(
+                before, request.finetune, held_out, seed=request.seed, progress=True
+            )
+            seconds = time.perf_counter() - start
+            trained.append(
+                record("finetune", variant, request.finetune, history, seconds=seconds, data=data)
+            )
+            models[variant] = after
+    return models, trained
+
+
+def healed(
+    request: Request,
+    model: keras.Model,
+    pruned: keras.Model,
+    data: Dataset,
+    measure: Yardstick,
+    *,
+    bits: int | None = None,
+) -> tuple[keras.Model, Trained]:
+    """Lets a pruned model learn the original's outputs, at so many bits if given.
+
+    The loss is watched on the validation data, so none of the training data is held out.
+    """
+    x, validation = (check_inputs(pruned, part.x) for part in (data.train, data.validation))
+    start = time.perf_counter()
+    result = heal_with_record(
+        pruned,
+        model,
+        x if len(x) > 1 else x[0],
+        request.heal or 0,
+        logits=measure.classifies,
+        bits=bits,
+        validation=validation if len(x) > 1 else validation[0],
+        seed=request.seed,
+        progress=True,
+    )
+    seconds = time.perf_counter() - start
+    how = "heal" if bits is None else f"heal at {bits} bits"
+    return result.model, record(
+        how, "pruned", request.heal or 0, result.history, seconds=seconds, data=data
+    )
+
+
+def record(
+    how: str,
+    variant: str,
+    epochs: int,
+    history: TrainingHistory,
+    *,
+    seconds: float,
+    data: Dataset,
+) -> Trained:
+    """What is kept of a training on the training data, watched on the validation data.
+
+    Parameters
+    ----------
+    how, variant : str
+        See :class:`Trained`.
+    epochs : int
+    history : TrainingHistory
+    seconds : float
+    data : Dataset
+    """
+    note = history.problem
+    return Trained(
+        how=how,
+        variant=variant,
+        epochs=epochs,
+        samples=len(data.train),
+        seconds=round(seconds, 2),
+        before=history.before,
+        after=history.after,
+        held_out=len(data.validation),
+        best_epoch=history.best_epoch,
+        learning_rate=history.learning_rate,
+        note=f"{note}; {ADVICE}" if note else "",
+    )
+
+
+def _settings(request: Request, say: Callable[[str], None]) -> keras.Model | None:
+    """A user's own model with the compile settings of its file, where they can be had."""
+    if request.built_in:
+        return None
+    try:
+        model = load_model(Path(request.model), request.unsafe, compiled=True)
+    except TfpruneError:  # The model itself was read before: it is a loss of the user's own.
+        model = None
+    if model is None or not model.compiled:
+        say("fine-tuning: no compile settings that can be read; Adam, and a loss by the labels")
+        return None
+    return model

@@ -1,0 +1,191 @@
+"""Records to text tables; computes nothing but totals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from tfprune.options import COUNTED
+from tfprune.results import Artifact, FailedFile, LayerResult, Other, Reached, Skipped
+from tfprune.utils.escapes import plain
+
+# Names of layers that a line shows of each class, at most.
+NAMED = 3
+# What a word for --layers asks for, where there is none and where all were skipped.
+_ASKED = {
+    "dense": ("Dense layer", "the model has no Dense layer"),
+    "conv": ("convolution", "the model has no convolution"),
+    "all": ("layer with units", "the model has no layer with units"),
+}
+
+
+def layer_table(
+    layers: Sequence[LayerResult],
+    skipped: Sequence[Skipped],
+    others: Sequence[Other] = (),
+    asked: str = "dense",
+) -> str:
+    """What became of each layer, with a total row.
+
+    Parameters
+    ----------
+    layers, skipped, others
+        As of :class:`tfprune.PruneResult`.
+    asked : str
+        ``dense``, ``conv``, ``all``, or anything else for layers that were named.
+    """
+    head = ["layer", "units", "kept", "similar", "complementary", "constant", "skipped"]
+    rows: list[list[Any]] = [
+        [
+            layer.name, layer.units_before, layer.units_after,
+            layer.similar, layer.complementary, layer.constant, layer.note,
+        ]
+        for layer in layers
+    ]  # fmt: skip
+    totals = [sum(row[column] for row in rows) for column in range(1, 6)]
+    rows += [[skip.name, *[None] * 5, skip.reason] for skip in skipped]
+    if layers:
+        share = 100 * (totals[0] - totals[1]) / totals[0]
+        rows.append(["total", *totals, f"{share:.1f} % of units removed"])
+    lines = [tabulate(_shown(rows), head, disable_numparse=False, missingval="-")]
+    if not layers:
+        what, none = _ASKED.get(asked, ("layer asked for", "no layer was asked for"))
+        lines.append(f"nothing to prune: {f'every {what} was skipped' if skipped else none}")
+    for prunable, why in ((True, "not asked for"), (False, "never pruned")):
+        there = [other for other in others if other.prunable == prunable]
+        if there:
+            lines.append(f"also there, {why}: {_by_class(there)}")
+    return "\n".join(lines)
+
+
+def _by_class(others: Sequence[Other]) -> str:
+    """How many layers of which class, and the first of their names."""
+    classes: dict[str, list[str]] = {}
+    for other in others:
+        classes.setdefault(plain(other.layer), []).append(plain(other.name))
+    return ", ".join(
+        f"{len(names)} {kind} ({', '.join([*names[:NAMED], *['...'] * (len(names) > NAMED)])})"
+        for kind, names in classes.items()
+    )
+
+
+def file_table(artifacts: Sequence[Artifact]) -> str:
+    """What each file weighs and scores; the unpruned float32 file is the measure of size."""
+    base = next(
+        (a.bytes for a in artifacts if (a.variant, a.scheme) == ("original", "float32")), None
+    )
+    metrics = [
+        name for name in ("accuracy", "mse", "agreement", "output_error")
+        if any(artifact.scores.get(name) is not None for artifact in artifacts)
+    ]  # fmt: skip
+    if "accuracy" in metrics:
+        metrics = [name for name in metrics if name != "output_error"]
+    zipped = any(artifact.gzip_bytes is not None for artifact in artifacts)
+    head = ["file", "variant", "scheme", "bytes", "= weights", "+ overhead", *["gzip"] * zipped]
+    head += ["times smaller"]
+    head += [_HEADINGS[name] for name in metrics] + ["p10 us"]
+    measured = any(artifact.arena_bytes is not None for artifact in artifacts)
+    head += ["arena bytes"] * measured
+    rows: list[list[Any]] = []
+    for artifact in artifacts:
+        smaller = f"{base / artifact.bytes:.2f}" if base else None
+        scores = [_FORMATS[name](artifact.scores.get(name)) for name in metrics]
+        p10 = artifact.latency_us.get("p10")
+        rows.append(
+            [artifact.file, artifact.variant, artifact.scheme, f"{artifact.bytes:,}",
+             f"{artifact.weights_bytes:,}", f"{artifact.bytes - artifact.weights_bytes:,}",
+             *([f"{artifact.gzip_bytes:,}"] if zipped else []), smaller, *scores,
+             None if p10 is None else f"{p10:.1f}",
+             *([_count(artifact.arena_bytes)] if measured else [])]
+        )  # fmt: skip
+    for variant in ("original", "finetuned", "pruned"):
+        mine = [artifact for artifact in artifacts if artifact.variant == variant]
+        if mine:
+            total = sum(artifact.bytes for artifact in mine)
+            weights = sum(artifact.weights_bytes for artifact in mine)
+            sums = [f"{size:,}" for size in (total, weights, total - weights)]
+            rows.append([f"total, {len(mine)} files", variant, None, *sums])
+    align = ["left"] * 3 + ["right"] * (len(head) - 3)
+    return tabulate(_shown(rows), head, colalign=align, disable_numparse=True, missingval="")
+
+
+def _shown(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Cells whose names, which come from files, stay in their line."""
+    return [[plain(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+
+
+def job_report(
+    layers: Sequence[LayerResult],
+    skipped: Sequence[Skipped],
+    artifacts: Sequence[Artifact],
+    dataset: dict[str, Any],
+    training: Sequence[dict[str, Any]] = (),
+    *,
+    failed: Sequence[FailedFile] = (),
+    others: Sequence[Other] = (),
+    asked: str = "dense",
+    reached: Reached | None = None,
+    microcontrollers: dict[str, Any] | None = None,
+) -> str:
+    """Both tables and the lines that say what they were measured on."""
+    name = dataset["name"]
+    if dataset["fallback_from"]:
+        name += f" (FALLBACK: {dataset['fallback_from']} could not be had)"
+    counts = ", ".join(
+        f"{dataset[part]:,} {part}" for part in ("train", "calibration", "validation", "test")
+    )
+    lines = [f"data: {name}; {counts}", *(f"data: {note}" for note in dataset["notes"])]
+    lines += [
+        f"{entry['how']}: {entry['variant']} model, {entry['epochs']} epochs of "
+        f"{entry['samples']:,} samples in {entry['seconds']:.1f} s, loss on {entry['held_out']:,} "
+        f"held-out samples {entry['before']:.4g} -> {entry['after']:.4g}"
+        + (f"; {entry['note']}" if entry["note"] else f" (epoch {entry['best_epoch']})")
+        for entry in training
+    ]
+    if reached is not None:
+        lines.append(
+            f"budget: at most {reached.limit:,} {COUNTED[reached.what]}; reached "
+            f"{reached.reached:,} of {reached.whole:,} ({reached.reached / reached.whole:.1%}), "
+            f"{reached.why}"
+        )
+    tables = [layer_table(layers, skipped, others, asked), file_table(artifacts)]
+    missing = "\n".join(
+        ["not written:", *(plain(f"  {one.file}, {one}") for one in failed)] if failed else []
+    )
+    boards = _boards(microcontrollers["devices"]) if microcontrollers else ""
+    return "\n\n".join(part for part in ("\n".join(lines), *tables, missing, boards) if part)
+
+
+def _boards(devices: Sequence[dict[str, Any]]) -> str:
+    """Whether files fit: of a board all memory, less what its own file says is taken."""
+    lines = []
+    for device in devices:
+        taken = device["ram_taken_bytes"], device["flash_taken_bytes"]
+        less = f" ({taken[0]:,} and {taken[1]:,} taken)" if any(taken) else ""
+        lines.append(
+            f"{device['name']}, {device['ram_bytes']:,} B of RAM and {device['flash_bytes']:,} B "
+            f"of flash{less}; counted are arena and file, the program's own code and data are not:"
+        )
+        lines += [f"  {file['file']} {file['verdict']}" for file in device["files"]]
+    return "\n".join(lines)
+
+
+def _count(value: int | None) -> str | None:
+    return None if value is None else f"{value:,}"
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.2f}"
+
+
+def _plain(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"
+
+
+_HEADINGS = {
+    "accuracy": "accuracy %", "agreement": "agreement %", "mse": "mse",
+    "output_error": "output error %",
+}  # fmt: skip
+_FORMATS = {"accuracy": _percent, "agreement": _percent, "mse": _plain, "output_error": _percent}

@@ -1,0 +1,1 @@
+"""Output folders: many files written in one step, or none."""

@@ -1,0 +1,217 @@
+"""How far a model's outputs are from another's: what healing lessens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers as kl
+
+from tfprune.errors import TfpruneError
+from tfprune.graph.clone import functional, is_nested
+from tfprune.graph.compile_settings import only_loss
+from tfprune.graph.inputs import Array
+from tfprune.graph.layers import IDENTITY, MAKERS, MOVING, activation_name, is_operation
+from tfprune.tflite.converter import outputs_of
+
+# Of an output's mean square: the least that counts as its variance.
+LEAST_SHARE = 1e-6
+# What logits are divided by before they are compared as probabilities.
+TEMPERATURE = 2.0
+
+
+@dataclass(frozen=True)
+class Match:
+    """How one output is held against the teacher's.
+
+    Attributes
+    ----------
+    kind : {"softmax", "sigmoid", "logits", "values"}
+    weight : float
+        Of its loss.
+    """
+
+    kind: str
+    weight: float = 1.0
+
+    def loss(self, wanted: Any, made: Any) -> Any:
+        """The loss of each sample: 0 where outputs are the same.
+
+        Of probabilities the Kullback-Leibler divergence, which is the cross entropy less the
+        teacher's own entropy; of logits the same at a temperature of 2; of values the squared
+        difference.
+
+        References
+        ----------
+        Hinton, Vinyals, Dean (2015), "Distilling the knowledge in a neural network".
+        """
+        if self.kind == "logits":
+            soft, ours = wanted / TEMPERATURE, made / TEMPERATURE
+            soft = keras.ops.softmax(soft)
+            entropy = keras.losses.categorical_crossentropy
+            return TEMPERATURE**2 * (entropy(soft, ours, from_logits=True) - entropy(soft, soft))
+        if self.kind == "values":
+            return keras.losses.mean_squared_error(wanted, made)
+        entropy = (
+            keras.losses.categorical_crossentropy
+            if self.kind == "softmax"
+            else keras.losses.binary_crossentropy
+        )
+        return entropy(wanted, made) - entropy(wanted, wanted)
+
+
+def difference(
+    model: keras.Model, teacher: keras.Model, x: Sequence[Array], logits: bool | None = None
+) -> float:
+    """The loss that :func:`heal` lessens, on given samples.
+
+    Parameters
+    ----------
+    model, teacher : keras.Model
+    x : sequence of arrays of shape (samples, ...)
+        One for each of the model's inputs.
+    logits : bool, optional
+        See :func:`tfprune.heal`.
+    """
+    ours, theirs = ([np.asarray(out) for out in outputs_of(one, x)] for one in (model, teacher))
+    spreads = [Spread() for _ in theirs]
+    for spread, out in zip(spreads, theirs, strict=True):
+        spread.add(out)
+    found = matches(model, teacher, [spread.variance for spread in spreads], logits)
+    return sum(
+        match.weight * float(np.mean(keras.ops.convert_to_numpy(match.loss(wanted, made))))
+        for match, made, wanted in zip(found, ours, theirs, strict=True)
+    )
+
+
+def matches(
+    model: keras.Model,
+    teacher: keras.Model,
+    variances: Sequence[float],
+    logits: bool | None = None,
+) -> list[Match]:
+    """How each output is held against the teacher's, by the activations that make both.
+
+    Parameters
+    ----------
+    model, teacher : keras.Model
+    variances : sequence of float
+        Of the teacher's outputs.
+    logits : bool, optional
+        See :func:`tfprune.heal`.
+    """
+    classes = _from_logits(teacher) if logits is None else logits
+    several = [tensor.shape[-1] != 1 for tensor in teacher.outputs]
+    made = []
+    kinds = zip(kinds_of(model), kinds_of(teacher), several, variances, strict=True)
+    for ours, theirs, units, variance in kinds:
+        if ours == theirs and ours in ("softmax", "sigmoid"):
+            made.append(Match(ours))
+        elif ours == theirs == "linear" and classes and units:
+            made.append(Match("logits"))
+        else:
+            made.append(Match("values", 1 / variance if variance > 0 else 1.0))
+    return made
+
+
+class Spread:
+    """An output's variance over samples, from batches."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum: Any = 0.0
+        self._square = 0.0
+
+    def add(self, output: Array) -> None:
+        """Takes in a batch.
+
+        Raises
+        ------
+        TfpruneError
+            If it is not finite.
+        """
+        values = output.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise TfpruneError("teacher: expected finite outputs, received NaN or infinity")
+        self._count += len(values)
+        self._sum = self._sum + values.sum(axis=0)
+        self._square += float((values**2).mean(axis=tuple(range(1, values.ndim))).sum())
+
+    @property
+    def variance(self) -> float:
+        """At least a little of the mean square, for outputs that hardly vary."""
+        square = self._square / self._count
+        return max(square - float(((self._sum / self._count) ** 2).mean()), LEAST_SHARE * square)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer in a graph: what it read and what it made, tensors alone.
+
+    ``args`` and ``kwargs`` are the whole call, constants and all.
+    """
+
+    layer: Any
+    read: list[Any]
+    made: list[Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def graph_of(model: keras.Model) -> tuple[keras.Model, list[Call]]:
+    """The model's layers in a graph of their own, and their calls in order; weights are shared."""
+    calls: list[Call] = []
+
+    def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        made = layer(*args, **kwargs)
+        calls.append(Call(layer, _tensors((args, kwargs)), _tensors(made), args, kwargs))
+        return made
+
+    graph = keras.models.clone_model(
+        functional(model), clone_function=lambda layer: layer, call_function=called
+    )
+    return graph, calls
+
+
+def _tensors(structure: Any) -> list[Any]:
+    return [t for t in keras.tree.flatten(structure) if isinstance(t, keras.KerasTensor)]
+
+
+def kinds_of(model: keras.Model) -> list[str]:
+    """Which function makes each output: softmax, sigmoid, linear, or another ("values")."""
+    graph, calls = graph_of(model)
+    return [_kind(tensor, calls) for tensor in graph.outputs]
+
+
+def _kind(tensor: Any, calls: Sequence[Call]) -> str:
+    call = next((c for c in calls if any(made is tensor for made in c.made)), None)
+    if call is None:
+        return "values"
+    layer = call.layer
+    if is_nested(layer):
+        position = next(n for n, made in enumerate(call.made) if made is tensor)
+        return kinds_of(layer)[position]
+    if type(layer) in (*IDENTITY, *MOVING):
+        kinds = {_kind(read, calls) for read in call.read}
+        # Moved values may lie along another axis than the one that softmax sums to 1.
+        kept = kinds <= ({"softmax", "sigmoid"} if type(layer) in IDENTITY else {"sigmoid"})
+        return kinds.pop() if kept and len(kinds) == 1 else "values"
+    if getattr(layer, "axis", -1) not in (-1, len(tensor.shape) - 1):
+        return "values"
+    if is_operation(layer):
+        name = type(layer).__name__.lower()
+    elif type(layer) in (*MAKERS, kl.Activation):
+        name = activation_name(layer.activation)
+    else:
+        name = activation_name(layer)
+    return name if name in ("softmax", "sigmoid", "linear") else "values"
+
+
+def _from_logits(model: keras.Model) -> bool:
+    """Whether a model of one output was compiled with a loss that takes logits of classes."""
+    loss = only_loss(model) if model.compiled else None
+    kinds = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)
+    return isinstance(loss, kinds) and bool(loss.get_config().get("from_logits"))

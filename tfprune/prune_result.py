@@ -1,0 +1,137 @@
+"""What pruning gave: the result, and what became of the layers of each group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tfprune.calibration import Seen
+from tfprune.core.moments import Array
+from tfprune.core.selection import Selection
+from tfprune.job.tables import layer_table
+from tfprune.outputs.change import Change
+from tfprune.results import LayerResult, Other, Reached, Skipped
+
+_WHY = {
+    "effect": "of least effect",
+    "span": "in the span of the others",
+    "angle": "of the closest pairs",
+    "magnitude": "of least magnitude",
+    "random": "at random",
+}
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A smaller model and what was done to get it; ``str(result)`` is a table.
+
+    Attributes
+    ----------
+    model : keras.Model
+        The smaller model; a copy if nothing was removed.
+    layers : tuple of LayerResult
+        The layers that were looked at, in the model's order.
+    skipped : tuple of Skipped
+        The layers of the kinds asked for that were left alone, and why; with ``layers="all"`` every
+        layer that makes units and is not pruned.
+    threshold : float or None
+        Degrees, where a threshold chose the units.
+    centre : str
+        The point about which angles were measured; ``auto`` as what it meant for the fold.
+    fold : str
+    remove : float or None
+        The share of units that was asked for, in place of the threshold.
+    refit : int
+        Steps of least squares that survivors were given, at most.
+    select : str
+        By what units were chosen.
+    reached : Reached or None
+        How far a budget was met, where there was one.
+    change : Change or None
+        What pruning changed in the outputs, on samples held back: ``change.output_error``,
+        ``change.agreement``. Beyond 2 % of the classes, or an output error of 5 % where outputs are
+        values, it is in ``notes`` and a :class:`PruningWarning`, with what to call instead.
+    notes : tuple of str
+        What is to be known of the smaller model, such as what it lacks of the original's compile
+        settings, and what to do, a line each; told as :class:`tfprune.PruningWarning` as well.
+    others : tuple of Other
+        Layers with units of kinds that were not asked for, or that are never pruned.
+    asked : str
+        ``dense``, ``conv``, ``all``, or ``named``.
+    """
+
+    model: keras.Model
+    layers: tuple[LayerResult, ...]
+    skipped: tuple[Skipped, ...]
+    threshold: float | None
+    centre: str
+    fold: str
+    remove: float | None = None
+    refit: int = 0
+    select: str = "angle"
+    reached: Reached | None = None
+    change: Change | None = None
+    notes: tuple[str, ...] = ()
+    others: tuple[Other, ...] = ()
+    asked: str = "dense"
+
+    def __str__(self) -> str:
+        table = layer_table(self.layers, self.skipped, self.others, self.asked)
+        return f"{table}\noutputs: {self.change}" if self.change else table
+
+    @property
+    def by_degrees(self) -> bool:
+        """Whether a threshold chose the units."""
+        return self.threshold is not None
+
+
+def layer_results(seen: Seen, selection: Selection, by: str) -> list[LayerResult]:
+    """What becomes of each of a group's layers.
+
+    Parameters
+    ----------
+    seen : Seen
+        The group as it was measured.
+    selection : Selection
+        Which of its units stay.
+    by : str
+        By what they were chosen, as in :attr:`PruneResult.select`.
+    """
+    results = []
+    group, between, samples = seen.group, seen.angles, seen.samples
+    shown = between.astype(np.float32)
+    together = len(group.makers) > 1
+    for name, units in group.makers.items():
+        note = ""
+        if set(selection.rescued) & set(units.tolist()):
+            note = "one unit kept: a layer needs one"
+        elif samples <= selection.units:
+            note = f"WARNING: only {samples} samples for {selection.units} units"
+        elif selection.least:
+            note = f"{len(selection.least)} {_WHY[by]}"
+        elif len(selection.kept) == selection.units > 1:
+            note = f"closest pair at {_closest(between):.1f} degrees"
+        results.append(
+            LayerResult(
+                name=name,
+                units_before=len(units),
+                units_after=int(np.isin(units, selection.kept).sum()),
+                similar=int(np.isin(units, list(selection.similar)).sum()),
+                complementary=int(np.isin(units, list(selection.complementary)).sum()),
+                constant=int(np.isin(units, selection.constant).sum()),
+                kept=np.flatnonzero(np.isin(units, selection.kept)),
+                angles=shown,
+                group=group.name if together else "",
+                note=note,
+            )
+        )
+    return results
+
+
+def _closest(between: Array) -> float:
+    """Degrees between the pair of units that is nearest to similar or complementary."""
+    pairs = np.minimum(between, 180 - between)
+    np.fill_diagonal(pairs, np.nan)
+    return float(np.nanmin(pairs))

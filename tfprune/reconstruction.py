@@ -1,0 +1,327 @@
+"""Both sides of the layers that lost units, refitted by least squares.
+
+A fold changes what reads the survivors. Here the survivors change as well: their incoming weights
+and the weights that read them are fitted together, so that the readers compute what they
+computed in the whole model. It is a block-wise reconstruction (Li et al. 2021) without labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from keras import layers as kl
+from scipy import optimize
+
+from tfprune.core.blas import threads_for
+from tfprune.graph.batches import fixed_batch, from_zero_state, padded, states_of
+from tfprune.graph.clone import copied, copy_weights, walk
+from tfprune.graph.groups import Group
+from tfprune.graph.inputs import Samples, packed, predicted
+from tfprune.graph.layers import CONVOLUTIONS, SEPARABLE
+from tfprune.graph.precision import in_float32
+from tfprune.graph.safe_gradients import safe_gradients
+from tfprune.graph.trace import Trace
+from tfprune.graph.tracer import trace
+from tfprune.utils.progress import meter
+
+Array = npt.NDArray[Any]
+
+# Samples that a block is fitted on, at most; fewer where they hold more numbers than this.
+SAMPLES = 4096
+NUMBERS = 2**24
+# Samples in a batch, which bounds the memory of the gradients, and batches that are read at most.
+BATCH, BATCHES = 512, 512
+# One sample in so many is held back to see where fitting stops to help.
+HELD_BACK = 5
+# Steps of L-BFGS that are remembered.
+MEMORY = 20
+# Steps without a smaller error on the samples held back after which fitting ends.
+PATIENCE = 10
+# Relative squared error that is rounding already.
+NOTHING = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """The layers between a group's makers and its readers, in the small model and the whole."""
+
+    before: keras.Model
+    ours: keras.Model
+    theirs: keras.Model
+    makers: dict[str, Any]
+    readers: dict[str, Any]
+    kept: list[npt.NDArray[np.intp] | None]
+
+    @property
+    def variables(self) -> list[Any]:
+        """What is fitted."""
+        layers = (*self.makers.values(), *self.readers.values())
+        return [weight for layer in layers for weight in layer.weights]
+
+
+def refit(
+    smaller: keras.Model,
+    model: keras.Model,
+    groups: Sequence[Group],
+    kept: Mapping[str, npt.NDArray[np.intp]],
+    *,
+    samples: Samples,
+    iterations: int,
+    progress: bool = False,
+) -> None:
+    """Fits makers and readers of every group, from the input on; changes the small model.
+
+    Groups with a shared layer, or one that is neither Dense nor a convolution, or one that
+    reads its own group and has an activation, stay as they are.
+
+    Parameters
+    ----------
+    smaller, model : keras.Model
+        The small model, and the whole one that it was made of.
+    groups : sequence of Group
+        What lost units.
+    kept : mapping of str to array
+        Which units of a layer stayed, for layers that lost any.
+    samples : Samples
+        At most 4,096 of them are used, fewer where layers are large. A fifth is held back: what
+        is kept is the step that does best there, or the start.
+    iterations : int
+        Of L-BFGS for each group, at most.
+    progress : bool
+        Whether to draw a progress bar on stderr.
+
+    References
+    ----------
+    Li et al. (2021), "BRECQ: pushing the limit of post-training quantization by block
+    reconstruction", for the blocks; Liu, Nocedal (1989), "On the limited memory BFGS method
+    for large scale optimization".
+    """
+    ours, theirs = trace(in_float32(smaller)), trace(in_float32(model))
+    layers = dict(walk(smaller))
+    x = _first(samples)
+    check = [data[HELD_BACK - 1 :: HELD_BACK] for data in x]
+    goals = _computed(theirs.model, check)
+    start, before = _distance(ours.model, check, goals), smaller.get_weights()
+    places = {path: place for place, path in enumerate(theirs.given)}
+    # What a group's readers make is final only when it does not go on into an earlier group's sum.
+    order = sorted(groups, key=lambda group: max(places[read.layer] for read in group.reads))
+    with meter("refitting", len(groups), progress, "group") as drawn:
+        for group in order:
+            block = _block(ours, theirs, group, kept)
+            if block is not None:
+                with safe_gradients(block.ours):
+                    _fit(block, x, iterations)
+                for path, layer in (block.makers | block.readers).items():
+                    values = layer.get_weights()
+                    ours.copies[path].set_weights(values)
+                    copy_weights(layer, layers[path], values)
+            drawn.update()
+    # What helps every group may still not help the whole.
+    if not _distance(ours.model, check, goals) <= start:
+        copy_weights(smaller, smaller, before)
+
+
+def _distance(model: keras.Model, x: Sequence[Array], goals: Sequence[Array]) -> float:
+    pairs = zip(_computed(model, x), goals, strict=True)
+    return float(sum(np.mean(np.square(ours - goal)) for ours, goal in pairs))
+
+
+def _first(samples: Samples) -> list[Array]:
+    batches = []
+    for batch in samples.batches(BATCH):
+        batches.append(batch)
+        # Each batch is a call, and those of a fixed size may be small.
+        if sum(len(part[0]) for part in batches) >= SAMPLES or len(batches) == BATCHES:
+            break
+    return [np.concatenate(parts)[:SAMPLES] for parts in zip(*batches, strict=True)]
+
+
+def _block(
+    ours: Trace, theirs: Trace, group: Group, kept: Mapping[str, npt.NDArray[np.intp]]
+) -> _Block | None:
+    readers = list(dict.fromkeys(read.layer for read in group.reads))
+    plain = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
+    if any(
+        type(ours.copies[path]) not in plain or len(ours.given[path]) > 1
+        for path in (*group.makers, *readers)
+    ):
+        return None
+    linear = {path: _linear(ours, path) for path in readers}
+    if any(linear.get(path) not in (None, ours.copies[path]) for path in group.makers):
+        return None  # It reads its own group's units, so that a copy of it would not do.
+    outputs = [layer.output for layer in linear.values()]
+    start = ours.given[next(iter(group.makers))][0]
+    try:
+        between = keras.Model(start, outputs)
+    except ValueError:  # What is read comes from elsewhere as well.
+        start = ours.model.inputs
+        between = keras.Model(start, outputs)
+    if states_of(between):
+        return None  # What it computes depends on what came before, which is left out here.
+    return _Block(
+        keras.Model(ours.model.inputs, start),
+        between,
+        keras.Model(theirs.model.inputs, [_linear(theirs, path).output for path in readers]),
+        {path: ours.copies[path] for path in group.makers if path not in linear},
+        linear,
+        [kept.get(path) for path in readers],
+    )
+
+
+def _linear(trace: Trace, path: str) -> Any:
+    """A reader without its activation: a copy on the same input, where it has one."""
+    layer = trace.copies[path]
+    if layer.activation is keras.activations.linear:
+        return layer
+    twin = copied(layer, activation="linear", name=f"{layer.name}_linear")
+    twin(trace.given[path][0][0])
+    twin.set_weights(layer.get_weights())
+    return twin
+
+
+def _fit(block: _Block, x: Sequence[Array], iterations: int) -> None:
+    tensors = [*block.ours.inputs, *block.theirs.outputs]
+    numbers = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tensors)
+    x = [data[: max(NUMBERS // numbers, 2 * HELD_BACK)] for data in x]
+    inputs, goals = _computed(block.before, x), _computed(block.theirs, x)
+    goals = [g if k is None else g[..., k] for g, k in zip(goals, block.kept, strict=True)]
+    held = np.arange(len(goals[0])) % HELD_BACK == HELD_BACK - 1
+    sizes = [float(np.mean((g - g.mean(axis=0)) ** 2)) or 1.0 for g in goals]
+    fit, check = (
+        _Error(block, [data[part] for data in inputs], [g[part] for g in goals], sizes)
+        for part in (~held, held)
+    )
+    start = _vector(block.variables)
+    best, waited = (check.value(start), start), 0
+    if best[0] <= NOTHING:
+        return
+
+    def look(xk: Array) -> None:
+        nonlocal best, waited
+        error = check.value(xk)
+        if error < best[0]:
+            best, waited = (error, xk.copy()), 0
+            return
+        waited += 1
+        if waited == PATIENCE:
+            raise StopIteration
+
+    # Products of some long vectors: threads would wait for each other longer than they compute.
+    with threads_for(1):
+        optimize.minimize(
+            fit,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            callback=look,
+            options={"maxiter": iterations, "maxcor": MEMORY},
+        )
+    _assign(block.variables, best[1])
+
+
+def _computed(model: keras.Model, x: Sequence[Array]) -> list[Array]:
+    size = fixed_batch(model)
+
+    def outputs(batch: list[Array]) -> list[Any]:
+        if size is not None:  # There may be many batches.
+            return predicted(model, batch)
+        # Called, not predict: models that live for one pass are not worth compiling.
+        return keras.tree.flatten(model(packed(model, batch), training=False))
+
+    step = size or BATCH
+    with from_zero_state(model):
+        made = [outputs([data[at : at + step] for data in x]) for at in range(0, len(x[0]), step)]
+    return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+
+
+def _step(model: keras.Model, inputs: Sequence[Array]) -> int | None:
+    """The batch size that a block without state insists on, if it does."""
+    size = fixed_batch(model)
+    if size is None or len(inputs[0]) < 2 * size:
+        return size
+    # Most layers take any size, whatever the model was built with.
+    try:
+        both, first, second = (
+            keras.tree.flatten(model([data[start:stop] for data in inputs], training=False))
+            for start, stop in ((0, 2 * size), (0, size), (size, 2 * size))
+        )
+        parts = [np.concatenate(pair) for pair in zip(first, second, strict=True)]
+        same = all(map(partial(np.allclose, rtol=1e-3, atol=1e-4), both, parts))
+    except Exception:  # Each layer has an error of its own.
+        return size
+    return None if same else size
+
+
+class _Error:
+    """How far a block is from its goals, and the gradient; relative to the goals' variance."""
+
+    def __init__(
+        self, block: _Block, inputs: Sequence[Array], goals: Sequence[Array], sizes: Sequence[float]
+    ) -> None:
+        self._variables = block.variables
+        count = len(goals[0])
+        fixed = _step(block.ours, inputs)
+        step = fixed or BATCH
+        self._batches = [
+            (
+                list(map(tf.constant, padded([data[at : at + step] for data in inputs], fixed))),
+                [tf.constant(goal[at : at + step]) for goal in goals],
+            )
+            for at in range(0, count, step)
+        ]
+        weights = [
+            1 / (size * math.prod(goal.shape)) for size, goal in zip(sizes, goals, strict=True)
+        ]
+        values = [variable.value for variable in block.variables]
+
+        def error(inputs: list[Any], goals: list[Any]) -> Any:
+            outputs = block.ours(inputs, training=False)
+            parts = zip(weights, keras.tree.flatten(outputs), goals, strict=True)
+            return sum(
+                w * tf.reduce_sum(tf.square(out[: tf.shape(goal)[0]] - goal))
+                for w, out, goal in parts
+            )
+
+        def slope(inputs: list[Any], goals: list[Any]) -> Any:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(values)
+                made = error(inputs, goals)
+            return made, tape.gradient(made, values)
+
+        self._error: Callable[..., Any] = tf.function(error, reduce_retracing=True)
+        self._slope: Callable[..., Any] = tf.function(slope, reduce_retracing=True)
+
+    def value(self, at: Array) -> float:
+        """The error alone."""
+        _assign(self._variables, at)
+        return sum(float(self._error(*batch)) for batch in self._batches)
+
+    def __call__(self, at: Array) -> tuple[float, Array]:
+        _assign(self._variables, at)
+        total, gradient = 0.0, np.zeros_like(at)
+        for batch in self._batches:
+            made, slopes = self._slope(*batch)
+            total += float(made)
+            gradient += np.concatenate([np.asarray(s, np.float64).ravel() for s in slopes])
+        return total, gradient
+
+
+def _vector(variables: Sequence[Any]) -> Array:
+    parts = [keras.ops.convert_to_numpy(variable).ravel() for variable in variables]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _assign(variables: Sequence[Any], vector: Array) -> None:
+    at = 0
+    for variable in variables:
+        size = math.prod(variable.shape)
+        variable.assign(vector[at : at + size].reshape(variable.shape))
+        at += size

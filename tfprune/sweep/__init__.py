@@ -1,0 +1,1 @@
+"""Accuracy against bytes, over many settings."""

@@ -1,0 +1,211 @@
+"""The points of a sweep, from text that a user typed; needs no TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tfprune.errors import TfpruneError
+from tfprune.job.config import Request
+from tfprune.utils.checks import (
+    FOLD_NAMES,
+    REFIT,
+    SELECTIONS,
+    SHARE_FOLDS,
+    SHARE_SELECTIONS,
+    check_choice,
+    check_share,
+    check_threshold,
+)
+from tfprune.utils.digests import text_digest
+
+UNPRUNED = "unpruned"
+# What a sweep tries if nothing is said, and what --quick tries.
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    "selections": SHARE_SELECTIONS,
+    "folds": FOLD_NAMES,
+    "shares": ("25%", "50%", "75%", "87.5%"),
+    "degrees": ("10", "20", "30", "40", "50", "60"),
+    "refit": ("0", str(REFIT)),
+}
+QUICK: dict[str, tuple[str, ...]] = {
+    "selections": ("effect", "angle"),
+    "folds": SHARE_FOLDS,
+    "shares": ("50%", "75%"),
+    "degrees": ("30", "50"),
+    "refit": ("0", str(REFIT)),
+}
+# In place of a list, for no amounts of that kind.
+NONE = "none"
+MOST_REFIT = 2**20
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to prune; the unpruned model is one too.
+
+    Attributes
+    ----------
+    select : str
+        By what units are chosen, or ``unpruned``.
+    amount : float or None
+        Degrees, or the share of units in (0, 1) that goes.
+    unit : {"degrees", "share", ""}
+    fold : str
+        What readers get for a unit that goes.
+    refit : int
+        Steps of least squares for the survivors.
+    heal : int
+        Epochs of learning the original's outputs.
+    """
+
+    select: str = UNPRUNED
+    amount: float | None = None
+    unit: str = ""
+    fold: str = ""
+    refit: int = 0
+    heal: int = 0
+
+    @property
+    def name(self) -> str:
+        """The point in words."""
+        if self.amount is None:
+            return self.select
+        much = f"{self.amount:g}°" if self.unit == "degrees" else f"{100 * self.amount:g} %"
+        steps = [f"refit {self.refit}"] if self.refit else []
+        steps += [f"healed {self.heal}"] if self.heal else []
+        return " ".join([self.select, much, self.fold, *steps])
+
+    @property
+    def flags(self) -> str:
+        """What makes ``tools.export`` prune like this."""
+        if self.amount is None:
+            return ""
+        much = f"--prune {self.amount:g}"
+        if self.unit == "share":
+            much = f"--remove {100 * self.amount:g}%"
+        flags = f"{much} --select {self.select} --fold {self.fold} --refit {self.refit}"
+        return flags + (f" --heal {self.heal}" if self.heal else "")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep is asked for.
+
+    Attributes
+    ----------
+    request : Request
+        The model, the data, and what is the same for all points; its schemes are those of every
+        point.
+    points : tuple of Point
+        The unpruned model first; a healed point right behind the same one unhealed.
+    """
+
+    request: Request
+    points: tuple[Point, ...]
+
+
+def grid(
+    request: Request,
+    *,
+    quick: bool = False,
+    selections: Sequence[str] | None = None,
+    folds: Sequence[str] | None = None,
+    shares: Sequence[str] | None = None,
+    degrees: Sequence[str] | None = None,
+    refit: Sequence[str] | None = None,
+) -> Grid:
+    """All points that the lists allow.
+
+    Degrees go with ``angle`` and every fold, and with ``span`` and the folds that need no pairs;
+    shares with every selection and the latter folds. Survivors are refitted at shares, on top of
+    least squares. With ``request.heal`` every point is there unhealed and healed.
+
+    Parameters
+    ----------
+    request : Request
+        Checked.
+    quick : bool
+        A coarse grid where a list is not given.
+    selections, folds, shares, degrees, refit : sequences of str, optional
+        As a user types them; ``none`` for no shares, or no degrees.
+
+    Raises
+    ------
+    TfpruneError
+        If a word is not known, a number out of its range, or no point is left.
+    """
+    default = QUICK if quick else DEFAULTS
+    chosen = _words("selections", selections or default["selections"], SHARE_SELECTIONS)
+    schemes = _words("folds", folds or default["folds"], FOLD_NAMES)
+    parts = _shares(shares or default["shares"])
+    angles = _degrees(degrees or default["degrees"])
+    steps = _steps(refit or default["refit"])
+    cuts = [*_at_shares(parts, chosen, schemes, steps), *_at_degrees(angles, chosen, schemes)]
+    if not cuts:
+        raise TfpruneError(
+            f"no point to try: shares take the folds {', '.join(SHARE_FOLDS)}; degrees take the "
+            f"selections {', '.join(SELECTIONS)}, and with span the same folds"
+        )
+    epochs = (0, request.heal) if request.heal else (0,)
+    points = [Point(**{**asdict(cut), "heal": heal}) for cut in cuts for heal in epochs]
+    return Grid(request, (Point(), *points))
+
+
+def key(point: Point, scheme: str, common: dict[str, Any]) -> str:
+    """What stands for a point in a scheme, with all that its figures depend on."""
+    whole = {**common, **asdict(point), "scheme": scheme}
+    return text_digest(json.dumps(whole, sort_keys=True))[:32]
+
+
+def _at_shares(
+    shares: Iterable[float], selections: Sequence[str], folds: Sequence[str], steps: Sequence[int]
+) -> Iterator[Point]:
+    for share in shares:
+        for select in selections:
+            for fold in (fold for fold in folds if fold in SHARE_FOLDS):
+                # Refitting lessens the error of a fold; dropping is there to see it whole.
+                tried = steps if fold == "least-squares" else [0]
+                for step in tried:
+                    yield Point(select, share, "share", fold, step)
+
+
+def _at_degrees(
+    degrees: Iterable[float], selections: Sequence[str], folds: Sequence[str]
+) -> Iterator[Point]:
+    for angle in degrees:
+        for select in (select for select in selections if select in SELECTIONS):
+            for fold in folds:
+                if select == "angle" or fold in SHARE_FOLDS:
+                    yield Point(select, angle, "degrees", fold)
+
+
+def _words(flag: str, words: Sequence[str], known: Sequence[str]) -> list[str]:
+    return [check_choice(f"--{flag}", word, known) for word in dict.fromkeys(words)]
+
+
+def _shares(words: Sequence[str]) -> list[float]:
+    if list(words) == [NONE]:
+        return []
+    return list(dict.fromkeys(check_share(word, "--shares") for word in words))
+
+
+def _degrees(words: Sequence[str]) -> list[float]:
+    if list(words) == [NONE]:
+        return []
+    try:
+        return list(dict.fromkeys(check_threshold(word) for word in words))
+    except TfpruneError as error:
+        raise TfpruneError(f"--degrees: {error}") from None
+
+
+def _steps(words: Sequence[str]) -> list[int]:
+    for word in words:
+        if not (word.isascii() and word.isdigit() and int(word) < MOST_REFIT):
+            raise TfpruneError(
+                f"--refit: expected whole numbers from 0 to {MOST_REFIT - 1}, such as "
+                f"0,{REFIT}, received {word!r}"
+            )
+    return list(dict.fromkeys(map(int, words)))

@@ -1,0 +1,326 @@
+"""The sweep: every point of a grid pruned, exported and measured once, whatever interrupts it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.calibration import check_enough
+from tfprune.data.splits import Dataset, Part
+from tfprune.errors import TfpruneError
+from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
+from tfprune.job.config import Request
+from tfprune.job.original import doubts, scorer
+from tfprune.job.pipeline import model_and_data
+from tfprune.options import wish
+from tfprune.output.staging import OutputFolder, writing
+from tfprune.pruning import Pruner
+from tfprune.sweep import plot, tables
+from tfprune.sweep.grid import UNPRUNED, Grid, Point, key
+from tfprune.sweep.results_log import Journal, Row
+from tfprune.sweep.tables import Sweep
+from tfprune.tflite.converter import convert_each, signature_names
+from tfprune.tflite.interpreter import LiteModel
+from tfprune.tflite.reader import weight_bytes
+from tfprune.training.distillation import heal_with_record
+from tfprune.utils.checks import DEGREES
+from tfprune.utils.progress import meter
+from tfprune.utils.versions import versions
+
+JOURNAL, PICTURE = "sweep.jsonl", "sweep.png"
+# Raised when the same settings come to mean other angles or folds, so that old rows are left.
+ANGLES = 3
+# The same of healed points: 2 is the best state on validation data.
+HEALING = {"healing": 2}
+# Seconds between two pictures while it runs; tables are written after every point.
+BETWEEN_PICTURES = 60.0
+
+
+def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep:
+    """Measures every point of the grid that was not measured before.
+
+    Each finished file is a line of ``sweep.jsonl``; ``sweep.csv``, ``sweep.md`` and ``sweep.png``
+    show those of this grid, and are kept up to date. A scheme that is refused is a row with the
+    reason.
+
+    Parameters
+    ----------
+    grid : Grid
+    command : sequence of str
+        The command line, for the table.
+    say : callable
+        Is told, in a line each, what the user should know while it runs.
+
+    Raises
+    ------
+    TfpruneError
+        If what is asked for is not possible, nothing can be pruned, or the unpruned model can be
+        exported in no scheme.
+    """
+    places = [JOURNAL, PICTURE, "sweep.csv", "sweep.md"]
+    with writing(Path(grid.request.output), places=places) as output:
+        return _run(grid, output, command, say)
+
+
+def _run(
+    grid: Grid, output: OutputFolder, command: Sequence[str], say: Callable[[str], None]
+) -> Sweep:
+    request = grid.request
+    journal = Journal(output.path / JOURNAL)
+    keras.utils.set_random_seed(request.seed)
+    model, data, about = model_and_data(request, say)
+    check_enough(len(data.calibration))
+    bench = _Bench(request, model, data, say)
+    for note in (*data.notes, *bench.notes):
+        say(f"data: {note}")
+    for doubt in bench.doubts:
+        say(str(doubt))
+    common = _common(request, about["sha256"] or digest(model), data)
+    wanted = {
+        (point, scheme): key(point, scheme, common | (HEALING if point.heal else {}))
+        for point in grid.points
+        for scheme in request.schemes
+    }
+    done = [made for made in wanted.values() if made in journal.rows]
+    say(
+        f"{len(grid.points)} points in {', '.join(request.schemes)}: {len(wanted)} files"
+        + (f", {len(done)} of them measured before" if done else "")
+    )
+    drawn_at = -BETWEEN_PICTURES
+
+    def so_far() -> Sweep:
+        rows = [journal.rows[made] for made in wanted.values() if made in journal.rows]
+        return Sweep(rows, len(wanted), _about(about["name"], data), list(command))
+
+    with meter("sweep", len(wanted), unit="file") as drawn:
+        # The mean of all files, not of the last few: points differ a lot.
+        drawn.smoothing = 0
+        drawn.initial = len(done)
+        drawn.update(len(done))
+        for point in grid.points:
+            _check_any(so_far())
+            schemes = [s for s in request.schemes if wanted[point, s] not in journal.rows]
+            if not schemes:
+                continue
+            drawn.set_postfix_str(point.name)
+            keys = {s: wanted[point, s] for s in schemes}
+            for row in bench.rows(point, keys, so_far().rows):
+                journal.append(row)
+                drawn.update()
+            draw = time.monotonic() - drawn_at > BETWEEN_PICTURES
+            output.replace(_files(so_far(), draw))
+            if draw:
+                drawn_at = time.monotonic()
+    made = so_far()
+    output.replace(_files(made, True))
+    return made
+
+
+class _Bench:
+    """Makes the model of a point and measures its files; keeps what points have in common."""
+
+    def __init__(
+        self, request: Request, model: keras.Model, data: Dataset, say: Callable[[str], None]
+    ) -> None:
+        self._request, self._model, self._data, self._say = request, model, data, say
+        self._last: tuple[Point, _Made] | None = None
+        self._pruner = Pruner(
+            model,
+            data.calibration.x,
+            layers=request.layers_to_prune,
+            skip=request.skip,
+            centre=request.centre,
+            validation=data.validation.take(slice(MOST_HELD_BACK)).x,
+            progress=True,
+        )
+        if not self._pruner.units:
+            why = "; ".join(f"{skip.name}: {skip.reason}" for skip in self._pruner.skipped)
+            raise TfpruneError(f"nothing to prune: {why or 'no layer of the kinds asked for'}")
+        self._representative = check_inputs(model, data.calibration.x)
+        held, shown = (check_inputs(model, part.x) for part in (data.validation, data.test))
+        # Run as one, so that labels mean the same in both.
+        self._x = [np.concatenate(pair) for pair in zip(held, shown, strict=True)]
+        y = None
+        if data.validation.y is not None and data.test.y is not None:
+            y = np.concatenate([data.validation.y, data.test.y])
+        part = Part(data.test.given(self._x).x, y)
+        whole = scorer(request, model, self._x, part, data)
+        self._held = len(held[0])
+        self._validation, self._test = (
+            whole.some(index) for index in (slice(self._held), slice(self._held, None))
+        )
+        self.metric = whole.metric or "agreement"
+        self.notes = whole.notes
+        self.doubts = doubts(request, model, self._x, whole, data)
+
+    def rows(self, point: Point, keys: dict[str, str], known: Sequence[Row]) -> Iterator[Row]:
+        """A row for each of the schemes, which come with their keys; and rows that are there."""
+        try:
+            made = self._made(point)
+        except TfpruneError as error:
+            for scheme in keys:
+                yield self._row(point, scheme, keys, reason=str(error))
+            return
+        about: dict[str, Any] = {"units": made.units, "units_before": made.units_before}
+        # The same weights make the same file.
+        weights = digest(made.model)
+        equal = {row.scheme: row for row in known if row.weights == weights}
+        for scheme, name in keys.items():
+            if scheme in equal:
+                yield Row(**{**asdict(equal[scheme]), **asdict(point), **about, "key": name})
+        rest = [scheme for scheme in keys if scheme not in equal]
+        for scheme, content in self._files(made.model, rest, point):
+            if isinstance(content, TfpruneError):
+                yield self._row(point, scheme, keys, reason=str(content), **about)
+                continue
+            yield self._row(
+                point, scheme, keys,
+                bytes=len(content),
+                weights_bytes=_weight_bytes(content),
+                parameters=made.model.count_params(),
+                weights=weights,
+                sha256=sha256(content).hexdigest(),
+                **about,
+                **self._scores(content),
+            )  # fmt: skip
+
+    def _row(self, point: Point, scheme: str, keys: dict[str, str], **figures: Any) -> Row:
+        named = {**asdict(point), "key": keys[scheme], "scheme": scheme, "metric": self.metric}
+        return Row(**named, **figures)
+
+    def _made(self, point: Point) -> _Made:
+        """The model of a point; a healed one is made of the unhealed one that came before."""
+        if point.select == UNPRUNED:
+            return _Made(self._model, self._pruner.units, self._pruner.units)
+        bare = replace(point, heal=0)
+        if self._last is None or self._last[0] != bare:
+            self._last = bare, self._pruned(bare)
+        made = self._last[1]
+        if not point.heal:
+            return made
+        return replace(made, model=self._healed(made.model, point))
+
+    def _pruned(self, point: Point) -> _Made:
+        share = point.unit == "share"
+        asked = wish(
+            DEGREES if share else point.amount,
+            remove=point.amount if share else None,
+            select=point.select,
+            fold=point.fold,
+            refit=point.refit,
+            seed=self._request.seed,
+        )
+        result = self._pruner.prune_as(asked)
+        before, after = (
+            sum(getattr(layer, f"units_{when}") for layer in result.layers)
+            for when in ("before", "after")
+        )
+        return _Made(result.model, before, after)
+
+    def _healed(self, pruned: keras.Model, point: Point, bits: int | None = None) -> keras.Model:
+        x, validation = (
+            check_inputs(self._model, part.x) for part in (self._data.train, self._data.validation)
+        )
+        result = heal_with_record(
+            pruned,
+            self._model,
+            x if len(x) > 1 else x[0],
+            point.heal,
+            logits=self._test.classifies,
+            bits=bits,
+            validation=validation if len(x) > 1 else validation[0],
+            seed=self._request.seed,
+        )
+        if result.problem:
+            at = f" at {bits} bits" if bits else ""
+            self._say(f"{point.name}: healed{at}: {result.problem}")
+        return result.model
+
+    def _files(
+        self, model: keras.Model, schemes: Sequence[str], point: Point
+    ) -> Iterator[tuple[str, bytes | TfpruneError]]:
+        """The files, or why there is none; int4 ones of healed models healed at 4 bits as well."""
+        if point.heal and "int4" in schemes:
+            schemes = [scheme for scheme in schemes if scheme != "int4"]
+            try:
+                rounded = self._healed(model, point, bits=4)
+            except TfpruneError as error:
+                yield "int4", error
+            else:
+                yield from convert_each(rounded, ["int4"], self._representative)
+        if schemes:
+            yield from convert_each(model, schemes, self._representative)
+
+    def _scores(self, content: bytes) -> dict[str, float]:
+        outputs = LiteModel(content, signature_names(self._model)).predict(self._x)
+        held = self._validation.scores([out[: self._held] for out in outputs])
+        shown = self._test.scores([out[self._held :] for out in outputs])
+        made = {"validation": held[self.metric], "test": shown[self.metric]}
+        made |= {name: shown[name] for name in ("agreement", "output_error")}
+        return {name: round(value, 6) for name, value in made.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A model of a point, and the hidden units of the layers asked for before and after."""
+
+    model: keras.Model
+    units_before: int
+    units: int
+
+
+def digest(model: keras.Model) -> str:
+    """SHA-256 of a model's weights and their shapes."""
+    made = sha256()
+    for weight in model.get_weights():
+        made.update(f"{weight.shape}{weight.dtype}".encode())
+        made.update(np.ascontiguousarray(weight).tobytes())
+    return made.hexdigest()
+
+
+def _weight_bytes(content: bytes) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(content)
+        return weight_bytes(path)
+
+
+def _common(request: Request, model: str, data: Dataset) -> dict[str, Any]:
+    """What the figures of all points depend on, beside the point."""
+    return {
+        "model": model,
+        "data": data.sha256,
+        "scale": request.scale,
+        "factors": [scale.factor for scale in data.scales],
+        "seed": request.seed,
+        "calibration": request.calibration,
+        "centre": request.centre,
+        "angles": ANGLES,
+        "layers": request.layers,
+        "skip": request.skip,
+        "versions": versions(),
+    }
+
+
+def _about(name: str, data: Dataset) -> dict[str, Any]:
+    parts = ("train", "calibration", "validation", "test")
+    return {"model": name, "data": data.name, **{part: len(getattr(data, part)) for part in parts}}
+
+
+def _check_any(made: Sweep) -> None:
+    """Raises :class:`TfpruneError` if the unpruned model can be exported in no scheme."""
+    if made.rows and all(row.reason for row in made.rows):
+        raise TfpruneError(made.rows[0].reason)
+
+
+def _files(made: Sweep, draw: bool) -> dict[str, bytes]:
+    """The tables, and the picture."""
+    return tables.files(made) | ({PICTURE: plot.picture(made)} if draw else {})

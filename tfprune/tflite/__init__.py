@@ -1,0 +1,1 @@
+"""TFLite files: made, read, made smaller, run."""

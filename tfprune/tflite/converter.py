@@ -1,0 +1,378 @@
+"""A Keras model to TFLite bytes, one function a scheme.
+
+Schemes: ``float32``; ``float16`` (weights of 16 bits); ``dynamic`` (weights of 8 bits, computed
+from float inputs); ``int8`` (weights, activations, input and output of 8 bits); ``int16x8``
+(activations of 16 bits, weights of 8); ``int4`` (as int8, Dense weights of 4 bits).
+"""
+
+from __future__ import annotations
+
+import keyword
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.errors import TfpruneError
+from tfprune.graph.batches import check_stateless, fixed_batch, from_zero_state, padded
+from tfprune.graph.inputs import check_inputs, input_shapes, packed
+from tfprune.graph.precision import HALF, in_float32
+from tfprune.output.staging import writing
+from tfprune.tflite.compat import check_compat
+from tfprune.tflite.conversion_process import MODEL, convert_folder, run_file, start, work_folder
+from tfprune.tflite.minify import compact
+from tfprune.tflite.saved_model import collecting_loops, recurrent_layers, write_saved_model
+from tfprune.utils.checks import DEFAULT_SCHEMES, check_batch, check_schemes
+from tfprune.utils.child_process import ChildError
+from tfprune.utils.progress import meter
+
+Array = npt.NDArray[Any]
+
+# Samples whose ranges set the scales of quantised activations.
+REPRESENTATIVE = 500
+# TensorFlow's calibration for these crashes on loops that collect what each step makes.
+NO_LOOPS = ("int8", "int16x8", "int4")
+# How far a file's outputs may be from Keras', as a share of their spread over the samples.
+# Far above what the scheme costs, far below a file that computes something else.
+TOLERANCE = {"float32": 1e-3, "float16": 0.05}
+TOLERANCE |= dict.fromkeys(("dynamic", "int8", "int16x8", "int4"), 0.5)
+# And how far LiteRT's own kernels may be from XNNPACK's, beside a step of the output.
+BETWEEN_KERNELS = 0.05
+
+
+# Share of their size that outputs count as varying at least.
+LEAST_SPREAD = 0.05
+
+
+def convert(
+    model: keras.Model,
+    schemes: Sequence[str],
+    representative: Sequence[Array],
+    batch: int | None = 1,
+    compat: bool = False,
+) -> Iterator[tuple[str, bytes]]:
+    """Converts a model, scheme by scheme.
+
+    Parameters
+    ----------
+    model : keras.Model
+        One of half precision is converted, and compared, as its float32 twin.
+    schemes : sequence of str
+    representative : sequence of arrays of shape (samples, ...)
+        One for each of ``model.inputs``. Sets the scales of quantised activations (at most 500
+        samples are used), and is what every file is compared on with Keras; an axis that the
+        model leaves open has its size in the file.
+    batch : int or None
+        Fixed batch size; None leaves it open, at the cost of a few operators.
+    compat : bool
+        Whether tflite-runtime 2.14 is to run the files: weights of Dense layers then have one
+        scale in place of one for each unit.
+
+    Yields
+    ------
+    (scheme, bytes)
+
+    Raises
+    ------
+    TfpruneError
+        If the converter refuses the model, a file disagrees with Keras, or with ``compat`` has
+        operators that the runtime has not.
+    """
+    for scheme, result in convert_each(model, schemes, representative, batch, compat):
+        if isinstance(result, TfpruneError):
+            raise result
+        yield scheme, result
+
+
+def convert_each(
+    model: keras.Model,
+    schemes: Sequence[str],
+    representative: Sequence[Array],
+    batch: int | None = 1,
+    compat: bool = False,
+) -> Iterator[tuple[str, bytes | TfpruneError]]:
+    """Converts a model as :func:`convert` does; a scheme that fails does not end the others.
+
+    Yields
+    ------
+    (scheme, bytes or TfpruneError)
+        In the order of the schemes; the error in place of a file that cannot be made or is wrong.
+    """
+    check_batch(batch)
+    check_stateless(model)
+    start()
+    left = list(schemes)
+    try:
+        for scheme, result in _each(model, schemes, representative, batch, compat):
+            left.remove(scheme)
+            yield scheme, result
+    except TfpruneError as error:  # What all schemes need: the SavedModel, finite outputs.
+        for scheme in left:
+            yield scheme, error
+
+
+def _each(
+    model: keras.Model,
+    schemes: Sequence[str],
+    representative: Sequence[Array],
+    batch: int | None,
+    compat: bool,
+) -> Iterator[tuple[str, bytes | TfpruneError]]:
+    model = in_float32(model)
+    samples = [
+        data[:REPRESENTATIVE].astype(tensor.dtype)
+        for data, tensor in zip(representative, model.inputs, strict=True)
+    ]
+    names = signature_names(model)
+    with work_folder(samples) as folder:
+        specs = [
+            # An axis that the model leaves open takes the size that it has in the samples.
+            keras.InputSpec(shape=(batch, *data.shape[1:]), dtype=tensor.dtype, name=name)
+            for name, tensor, data in zip(names, model.inputs, samples, strict=True)
+        ]
+        function = write_saved_model(model, specs, folder / MODEL)
+        expected = outputs_of(model, samples)
+        for scheme in schemes:
+            result: bytes | TfpruneError
+            try:
+                if scheme in NO_LOOPS:
+                    _check_loops(model, function, scheme)
+                raw = convert_folder(folder, scheme, names, batch=batch, compat=compat)
+                result = compact(raw)
+                if compat:
+                    check_compat(result, f"the {scheme} file of {model.name}")
+                _compare(folder, result, scheme, expected, names)
+            except ChildError as error:
+                whole = any(data.dtype.kind in "iu" for data in samples)
+                # TensorFlow wants a range for them, and measures none.
+                fails = "TensorFlow fails on inputs of whole numbers"
+                reason = fails if scheme == "int16x8" and whole else error
+                result = TfpruneError(
+                    f"model {model.name}: no {scheme} file can be made of it: {reason}"
+                )
+            except TfpruneError as error:
+                result = error
+            yield scheme, result
+
+
+def signature_names(model: keras.Model) -> list[str]:
+    """What the inputs are called in the model's files, in the order of ``model.inputs``.
+
+    Their own names; ``input_0`` and so on if TensorFlow cannot take one of them for an argument.
+    """
+    names = list(input_shapes(model))
+    plain = all(
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name)
+        and not keyword.iskeyword(name)
+        and name != "self"
+        for name in names
+    )
+    if plain and len({name.lower() for name in names}) == len(names):
+        return names
+    return [f"input_{number}" for number in range(len(names))]
+
+
+def _check_loops(model: keras.Model, function: Any, scheme: str) -> None:
+    loops = collecting_loops(function)
+    if not loops:
+        return
+    layers = recurrent_layers(model)
+    kind = "recurrent layers" if layers else "loops that collect values"
+    mend = "; build it with unroll=True" if layers else ""
+    raise TfpruneError(
+        f"model {model.name}: no {scheme} file can be made of {kind} "
+        f"({', '.join(layers or loops)}), as TensorFlow crashes on them{mend}"
+    )
+
+
+def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -> list[Array]:
+    """What Keras computes: a list of outputs, each of shape (samples, ...), no half floats.
+
+    Parameters
+    ----------
+    model : keras.Model
+    x : sequence of arrays of shape (samples, ...)
+        One for each of ``model.inputs``.
+    finite : bool
+        Whether outputs have to be.
+
+    Raises
+    ------
+    TfpruneError
+        If it cannot, or the outputs are not finite.
+    """
+    size = fixed_batch(model)
+    try:
+        with from_zero_state(model):
+            outputs = keras.tree.flatten(
+                model.predict(packed(model, padded(x, size)), batch_size=size, verbose=0)
+            )
+    except Exception as error:  # An index outside an Embedding, say: TensorFlow's own kinds.
+        lines = [text.strip() for text in str(error).splitlines() if text.strip()]
+        line = " ".join(lines[:2])
+        raise TfpruneError(f"model {model.name}: it cannot compute the data: {line}") from None
+    made = [np.asarray(out)[: len(x[0])] for out in outputs]
+    made = [out.astype(np.float32) if out.dtype.name in HALF else out for out in made]
+    if finite and not all(np.isfinite(out).all() for out in made):
+        raise TfpruneError(f"model {model.name}: expected finite outputs, received NaN or infinity")
+    return made
+
+
+def verify(
+    data: bytes,
+    scheme: str,
+    x: Sequence[Array],
+    expected: Sequence[Array],
+    names: Sequence[str] = (),
+) -> None:
+    """Runs a file and compares it with what Keras computes.
+
+    Some converter routes make files without weights and report no error. A file of 4 bits has to
+    compute the same without XNNPACK too: kernels of 4 bits are new, and some were wrong.
+
+    Parameters
+    ----------
+    data : bytes
+    scheme : str
+    x : sequence of arrays of shape (samples, ...)
+        One for each input.
+    expected : sequence of arrays
+        Keras' outputs for ``x``.
+    names : sequence of str
+        See :class:`LiteModel`.
+
+    Raises
+    ------
+    TfpruneError
+        If it cannot run, or its outputs are not Keras'.
+    """
+    with work_folder(x) as folder:
+        _compare(folder, data, scheme, expected, names)
+
+
+def _compare(
+    folder: Path, data: bytes, scheme: str, expected: Sequence[Array], names: Sequence[str]
+) -> None:
+    def run(delegate: bool) -> tuple[list[Array], list[float]]:
+        try:
+            return run_file(folder, data, names, delegate)
+        except ChildError as error:
+            raise TfpruneError(f"the {scheme} file {error}") from None
+
+    received, steps = run(delegate=True)
+    if [ours.shape for ours in received] != [theirs.shape for theirs in expected]:
+        raise TfpruneError(f"the {scheme} file disagrees with Keras: its outputs have other shapes")
+    for out, (ours, keras_out) in enumerate(zip(received, expected, strict=True)):
+        off = disagreement(ours, keras_out, steps[out])
+        if not off <= TOLERANCE[scheme]:
+            raise TfpruneError(
+                f"the {scheme} file disagrees with Keras: output {out} is off by {off:.1%} of "
+                f"its spread, at most {TOLERANCE[scheme]:.1%} is accepted"
+            )
+    if scheme == "int4":
+        _verify_kernels(received, *run(delegate=False))
+
+
+def _verify_kernels(
+    expected: Sequence[Array], received: Sequence[Array], steps: Sequence[float]
+) -> None:
+    for out, (ours, theirs, step) in enumerate(zip(received, expected, steps, strict=True)):
+        off = disagreement(ours, theirs, step)
+        if not off <= BETWEEN_KERNELS:
+            raise TfpruneError(
+                f"the int4 file computes something else without XNNPACK: output {out} is off by "
+                f"{off:.1%} of its spread, at most {BETWEEN_KERNELS:.1%} is accepted"
+            )
+
+
+def disagreement(received: Array, expected: Array, step: float = 0.0) -> float:
+    """Root mean square difference as a share of the expected values' spread over samples.
+
+    Parameters
+    ----------
+    received, expected : arrays of one shape (samples, ...)
+    step : float
+        The output's quantisation step, within which a difference does not count.
+    """
+    difference = np.abs(received.astype(float) - expected)
+    difference = np.maximum(difference - step, 0)
+    spread = np.sqrt(np.mean((expected - expected.mean(axis=0)) ** 2))
+    # Outputs that hardly vary with the sample are measured by their size.
+    size = np.sqrt(np.mean(expected.astype(float) ** 2))
+    measure = float(max(spread, LEAST_SPREAD * size))
+    rms = float(np.sqrt(np.mean(difference**2)))
+    return rms / measure if measure > 0 else rms
+
+
+def export(
+    model: keras.Model,
+    directory: str | os.PathLike[str],
+    schemes: Sequence[str] = DEFAULT_SCHEMES,
+    representative: Any = None,
+    *,
+    name: str | None = None,
+    batch: int | None = 1,
+    compat: bool = False,
+    progress: bool = False,
+) -> dict[str, Path]:
+    """Writes ``NAME_SCHEME.tflite`` files, each run in LiteRT and compared with Keras first.
+
+    Parameters
+    ----------
+    model : keras.Model
+    directory : path
+        Made if it is not there. Files in it are replaced only once all are right.
+    schemes : sequence of str
+        Some of float32, float16, dynamic, int8, int16x8, int4 (which needs ai-edge-quantizer).
+    representative : array of shape (samples, ...), or list or dict of arrays
+        A few hundred samples as the model takes them, several inputs in the order of
+        ``model.inputs`` or by their names: the files are compared on them, and they set the
+        scales of quantised activations.
+    name : str, optional
+        The model's own by default.
+    batch : int or None
+        Fixed batch size; None leaves it open.
+    compat : bool
+        Whether tflite-runtime 2.14 is to run the files.
+    progress : bool
+        Whether to draw a progress bar on stderr.
+
+    Returns
+    -------
+    dict of str to Path
+        Scheme -> file.
+
+    Raises
+    ------
+    TfpruneError
+        If an argument is not as above, the converter refuses the model, or a file disagrees
+        with Keras or, with ``compat``, the runtime.
+    """
+    wanted = check_schemes(schemes)
+    if representative is None:
+        raise TfpruneError(
+            "representative: expected samples to compare the files on, received none"
+        )
+    samples = check_inputs(model, representative)
+    folder = Path(directory)
+    files = {scheme: f"{name or model.name}_{scheme}.tflite" for scheme in wanted}
+    with writing(folder, "output", list(files.values())) as output:
+        made = {}
+        with meter("converting", len(wanted), progress, "file") as drawn:
+            for scheme, data in convert_each(model, wanted, samples, batch, compat):
+                if isinstance(data, TfpruneError):
+                    raise TfpruneError(
+                        f"{data}; nothing was written, schemes without {scheme} may do"
+                    ) from data
+                made[files[scheme]] = data
+                drawn.update()
+        try:
+            output.replace(made)
+        except OSError as error:
+            raise TfpruneError(f"output {folder}: cannot be written ({error.strerror})") from None
+    return {scheme: folder / file for scheme, file in files.items()}

@@ -1,0 +1,128 @@
+"""A Keras model as a TensorFlow SavedModel of what it computes in inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfprune.errors import TfpruneError
+from tfprune.graph.clone import walk
+from tfprune.graph.inputs import packed
+from tfprune.utils.console import quiet
+
+
+def write_saved_model(
+    model: keras.Model, specs: Sequence[keras.InputSpec], folder: str | Path
+) -> Any:
+    """Writes a SavedModel with one signature, ``serving_default``.
+
+    The model is called with ``training=False``: without it, layers whose default is training, such
+    as RandomFlip, would put their random changes into the graph.
+
+    Parameters
+    ----------
+    model : keras.Model
+    specs : sequence of keras.InputSpec
+        One for each of ``model.inputs``, with the batch size, and the name in the signature.
+    folder : path
+
+    Returns
+    -------
+    tf.types.experimental.ConcreteFunction
+        What was saved.
+
+    Raises
+    ------
+    TfpruneError
+        If TensorFlow cannot trace or save the model.
+    """
+
+    try:
+        with quiet():
+            try:
+                return _write(model, specs, folder, track=False)
+            except AssertionError:
+                # TensorFlow's word for an untracked resource: a table of a layer of the user's.
+                return _write(model, specs, folder, track=True)
+    except Exception as error:
+        raise TfpruneError(f"model {model.name}: TensorFlow cannot export it: {error}") from error
+
+
+def _write(
+    model: keras.Model, specs: Sequence[keras.InputSpec], folder: str | Path, track: bool
+) -> Any:
+    def infer(inputs: Any) -> Any:
+        return model(inputs, training=False)
+
+    archive = keras.export.ExportArchive()
+    if track:
+        # Traces every layer once more on its own: as long as all the rest, where it is not needed.
+        archive.track(model)
+    function = archive.add_endpoint("serve", infer, input_signature=[packed(model, specs)])
+    archive.write_out(str(folder), verbose=False)
+    return function.get_concrete_function()
+
+
+def collecting_loops(function: Any) -> list[str]:
+    """The loops of a graph that write what each step makes into a list, as recurrent layers do.
+
+    Parameters
+    ----------
+    function : tf.types.experimental.ConcreteFunction
+
+    Returns
+    -------
+    list of str
+        The names of their nodes, which start with those of the layers.
+    """
+    graph = function.graph.as_graph_def()
+    bodies = {inner.signature.name: inner.node_def for inner in graph.library.function}
+
+    def collects(name: str) -> bool:
+        return any(
+            node.op.startswith("TensorList") or any(map(collects, _called(node)))
+            for node in bodies[name]
+        )
+
+    loops = []
+    for nodes in (graph.node, *bodies.values()):
+        for node in nodes:
+            if node.op in ("While", "StatelessWhile") and any(map(collects, _called(node))):
+                loops.append(node.name)
+    return sorted(set(loops))
+
+
+def _called(node: Any) -> list[str]:
+    """The functions that a node calls."""
+    return [value.func.name for value in node.attr.values() if value.HasField("func")]
+
+
+def recurrent_layers(model: keras.Model) -> list[str]:
+    """The paths of the recurrent layers that loop over time, those inside other layers too."""
+    paths = []
+    for path, layer in walk(model):
+        for inside in _with_inner_layers(layer, set()):
+            if isinstance(inside, keras.layers.RNN) and not inside.unroll:
+                paths.append(path if inside is layer else f"{path}/{inside.name}")
+    return list(dict.fromkeys(paths))
+
+
+def _with_inner_layers(value: Any, seen: set[int]) -> Iterator[keras.Layer]:
+    """A layer and those that it holds, in whatever attribute; of a container those in it."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, keras.Layer):
+        yield value
+        values: Iterable[Any] = vars(value).values()
+    elif isinstance(value, (list, tuple, set)):
+        values = value
+    elif isinstance(value, dict):
+        values = value.values()
+    else:
+        return
+    for inner in list(values):
+        yield from _with_inner_layers(inner, seen)

@@ -1,0 +1,1 @@
+"""tensorflow-model-optimization, by way of tf_keras."""

@@ -1,0 +1,325 @@
+"""Healing: a pruned model learns, without labels, what the original answers."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+from tqdm import tqdm
+
+from tfprune.errors import PruningWarning, TfpruneError
+from tfprune.graph.batches import fixed_batch, from_zero_state, padded, states_of
+from tfprune.graph.clone import functional, lost, twin
+from tfprune.graph.inputs import Samples
+from tfprune.graph.subclasses import check_call
+from tfprune.outputs.distance import matches
+from tfprune.results import TrainingHistory
+from tfprune.training.learning_rates import WarmCosine
+from tfprune.training.loop import Trainer, trial_generator
+from tfprune.training.soft_targets import SoftTargets, soft_targets
+from tfprune.training.student import Student, parted
+from tfprune.utils.checks import check_count, check_rate
+
+# Batches by which the statistics of BatchNormalization are measured at the end.
+AVERAGED = 50
+
+
+@dataclass(frozen=True, eq=False)
+class HealResult:
+    """A healed model, and what the training did on held-out samples.
+
+    The loss is the divergence from the teacher's probabilities, or the squared difference in parts
+    of the teacher's variance, summed over outputs; 0 where outputs are the same.
+
+    Attributes
+    ----------
+    model : keras.Model
+    history : TrainingHistory
+        The loss on the held-out samples at the start and after each epoch, and the learning rate.
+    trained_on, held_out : int
+        Numbers of samples; where none could be held out, the loss is that of the others. 0 where
+        the model computes what the teacher does, so that there is nothing to train.
+    notes : tuple of str
+        What the new model lacks that the given one has, a line each.
+    """
+
+    model: keras.Model = field(repr=False)
+    history: TrainingHistory
+    trained_on: int
+    held_out: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def before(self) -> float:
+        """The loss of the model that was given."""
+        return self.history.before
+
+    @property
+    def after(self) -> float:
+        """The loss of the model that is returned; never above ``before``."""
+        return self.history.after
+
+    def __str__(self) -> str:
+        samples = f"{self.held_out or self.trained_on:,}" + " held-out" * bool(self.held_out)
+        history = self.history
+        if not history.learning_rate:
+            return "nothing was trained"
+        return (
+            f"loss on {samples} samples {self.before:.4g} -> {self.after:.4g} (epoch "
+            f"{history.best_epoch} of {len(history.losses) - 1}, learning rate "
+            f"{history.learning_rate:g})"
+        )
+
+    @property
+    def problem(self) -> str:
+        """What went wrong or is not known, or empty."""
+        if self.history.problem:
+            return self.history.problem
+        if len(self.history.losses) == 1 and self.before > 0:
+            return (
+                "nothing was trained, as no layer behind the first one that pruning changed has "
+                "trainable weights"
+            )
+        if len(self.history.losses) > 1 and not self.held_out:
+            return "one sample is too little to hold any out, so nothing is known of others"
+        return ""
+
+
+def heal(
+    model: keras.Model,
+    teacher: keras.Model,
+    x: Any,
+    epochs: int,
+    *,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    logits: bool | None = None,
+    bits: int | None = None,
+    validation: Any = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> keras.Model:
+    """Trains a pruned model to answer as the original does; no labels are needed.
+
+    Outputs of a softmax or a sigmoid, and logits, learn by cross entropy, others by squared error
+    in parts of the teacher's variance; several outputs count alike; regularizers of layers have no
+    part in it. The layers in front of the first one that pruning changed stay as they are, and
+    what they compute is computed once where that is not more than the samples themselves. Adam,
+    its rate rising in the first tenth of the steps and then along a cosine to 0. Dropout is off.
+    BatchNormalization that has at least 1,000 values of each channel in a batch, as behind
+    convolutions, takes the statistics of its batches, and its moving statistics follow; others,
+    and those that are not trainable or are called with ``training=False``, keep theirs.
+
+    A part of the samples is held out: a tenth, at most 5,000; of 100 samples or fewer a quarter,
+    of 2 to 7 one, of a single one none. The loss on them is measured before the training and after
+    each epoch, and the best state comes back, the start among them: the model is never worse there
+    than it was. See :func:`heal_with_record` for the figures.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The pruned model; it stays as it is.
+    teacher : keras.Model
+        The original, of the same inputs and outputs.
+    x : array, list or dict of arrays, path of a .npy, tf.data.Dataset or keras.utils.PyDataset
+        Samples as the model takes them; labels that come with a data set are left out. Arrays are
+        shuffled. A data set comes in its own order, in batches of the size of its largest; it is
+        read once before the training, in part for each learning rate that is tried, and once in
+        each epoch; its held-out samples, at most 1,000 and 128 MiB, are kept in memory and told
+        from the others by their values.
+    epochs : int
+        At least 1.
+    batch_size : int, optional
+        Of arrays; 128 by default, less where an epoch would be fewer than 64 steps, at least 16. A
+        model of a fixed batch size takes that, and what is left over in an epoch is left out.
+        Where a recurrent layer keeps its state from batch to batch, samples come in their own
+        order, every pass over them starts with a state of zero, and the last ones are held out.
+    learning_rate : float, optional
+        In (0, 1], the highest. By default it is found: short trainings, of a twelfth of the steps
+        each and at most 96, try 0.003 and then smaller or larger ones as long as the loss on the
+        held-out samples falls; the largest that does about as well as the best is taken. If no
+        epoch is better than the start, there is a second training at a tenth of that rate.
+    logits : bool, optional
+        Whether linear outputs of several units are the logits of classes, and so are compared as
+        probabilities, of temperature 2. By default if the teacher's compiled loss says so.
+    bits : int, optional
+        From 2 to 8: the model answers with the weights of the Dense layers that are trained
+        rounded to so many bits, a scale for each unit, and rounded they come back. 4 for files of
+        the scheme ``int4``. The start is then the model with its weights rounded.
+    validation : as ``x``, optional
+        Samples to measure the loss on; then none of ``x`` are held out.
+    seed : int
+        Of the order of the samples, and of which are held out.
+    progress : bool
+        Whether to draw progress bars on stderr, and a line with the loss before and after.
+
+    Returns
+    -------
+    keras.Model
+        A new model with the names, trainable flags and compile settings of the pruned one.
+
+    Raises
+    ------
+    TfpruneError
+        If an argument is not as above, the data or the teacher does not fit the model, or the
+        model's outputs are not finite.
+
+    Warns
+    -----
+    PruningWarning
+        If no epoch was better than the start, the loss of the training was not finite (the best
+        state before that comes back), nothing is trainable, nothing could be held out, or the new
+        model lacks something that the pruned one has.
+    """
+    result = heal_with_record(
+        model,
+        teacher,
+        x,
+        epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        logits=logits,
+        bits=bits,
+        validation=validation,
+        seed=seed,
+        progress=progress,
+    )
+    if progress:
+        tqdm.write(f"healing: {result}", file=sys.stderr)
+    if result.problem:
+        advice = "take a smaller learning_rate, or more samples"
+        if not result.history.problem and result.trained_on > 1:
+            advice = "set layer.trainable = True"
+        warnings.warn(f"healing: {result.problem}; {advice}", PruningWarning, stacklevel=2)
+    for note in result.notes:
+        warnings.warn(note, PruningWarning, stacklevel=2)
+    return result.model
+
+
+def heal_with_record(
+    model: keras.Model,
+    teacher: keras.Model,
+    x: Any,
+    epochs: int,
+    *,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    logits: bool | None = None,
+    bits: int | None = None,
+    validation: Any = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> HealResult:
+    """The same as :func:`heal`, with the figures beside the model; it prints and warns nothing."""
+    epochs = check_count("epochs", epochs)
+    size = None if batch_size is None else check_count("batch_size", batch_size)
+    rate = None if learning_rate is None else check_rate(learning_rate)
+    if bits is not None and (type(bits) is not int or not 2 <= bits <= 8):
+        raise TfpruneError(f"bits: expected a whole number from 2 to 8 or None, received {bits!r}")
+    _check_pair(model, teacher)
+    samples = Samples(model, x)
+    fixed = fixed_batch(model)
+    if fixed is not None and size not in (None, fixed):
+        raise TfpruneError(
+            f"batch_size: expected {fixed}, which is all that model {model.name} takes, or None, "
+            f"received {size}"
+        )
+    check_call(model, samples.head)
+    watched = None if validation is None else Samples(model, validation)
+    student = twin(model)
+    head, tail = parted(student, teacher)
+    if tail is None:
+        return HealResult(student, TrainingHistory((0.0,), 0.0), 0, 0, lost(model, student))
+    with from_zero_state(teacher):
+        targets = soft_targets(
+            head, tail, teacher, samples, batch_size=size, seed=seed, hold_out=watched is None
+        )
+        held_out = targets
+        if watched is not None:
+            held_out = soft_targets(head, tail, teacher, watched, hold_out=False)
+        found = matches(model, teacher, targets.variances, logits)
+        network = Student(tail, found, bits=bits, batch_size=targets.batch_size)
+        if tail.trainable_weights:
+            history = _train(
+                network, targets, held_out, epochs=epochs, rate=rate, seed=seed, progress=progress
+            )
+            network.round()
+        else:
+            history = TrainingHistory((_loss(network, held_out),), 0.0)
+    # A new one, as the student's layers stand in several graphs by now.
+    healed = twin(model)
+    healed.set_weights(student.get_weights())
+    for state, own in zip(states_of(healed), states_of(model), strict=True):
+        state.assign(own)
+    count = targets.held_out if watched is None else held_out.trained_on
+    return HealResult(healed, history, targets.trained_on, count, lost(model, healed))
+
+
+def _train(
+    network: Student,
+    targets: SoftTargets,
+    held_out: SoftTargets,
+    *,
+    epochs: int,
+    rate: float | None,
+    seed: int,
+    progress: bool,
+) -> TrainingHistory:
+    """Trains in place."""
+    schedule = WarmCosine()
+    network.compile(keras.optimizers.Adam(schedule))
+    with Trainer(
+        network,
+        schedule,
+        lambda: _loss(network, held_out),
+        what="healing",
+        restarted=network.set_momentum,
+        progress=progress,
+    ) as trainer:
+        history = trainer.fit(
+            targets.batches,
+            epochs,
+            rate=rate,
+            samples=targets.trained_on,
+            steps=targets.steps,
+            seed=seed,
+        )
+        if network.has_statistics:
+            best = network.get_weights()
+            batches = itertools.islice(targets.batches(trial_generator(seed)), AVERAGED)
+            finite = trainer.pass_through(batches, network.average)
+            loss = _loss(network, held_out)
+            if finite and loss < history.after:
+                return replace(history, remeasured=loss)
+            network.set_weights(best)
+    return history
+
+
+def _loss(network: Student, targets: SoftTargets) -> float:
+    """The loss on held-out samples, layers working as in inference."""
+    total, count = 0.0, 0
+    size = fixed_batch(network.inner)
+    for inputs, wanted in targets.held_out_batches():
+        samples = len(inputs[0])
+        outputs = network.predict_on_batch(padded(inputs, size))
+        outputs = [output[:samples] for output in outputs]
+        total += samples * float(network.compute_loss(y=wanted, y_pred=outputs))
+        count += samples
+    return total / count
+
+
+def _check_pair(model: keras.Model, teacher: keras.Model) -> None:
+    """Raises :class:`TfpruneError` if the models do not take and make the same."""
+    for one in (model, teacher):
+        functional(one)
+    for what in ("inputs", "outputs"):
+        ours, theirs = ([tuple(t.shape[1:]) for t in getattr(m, what)] for m in (model, teacher))
+        if ours != theirs:
+            raise TfpruneError(
+                f"teacher {teacher.name}: expected {what} of shapes {ours} as those of model "
+                f"{model.name}, received {theirs}"
+            )

@@ -1,0 +1,1 @@
+"""What any package may need: files, text of strangers, processes, the console."""
