@@ -26,9 +26,10 @@ with quiet():
     from tfprune.data.preprocessing import wanted
     from tfprune.data.scoring import yardstick
     from tfprune.data.splits import Dataset, prepare
+    from tfprune.graph.predictions import outputs_of
     from tfprune.outputs.decisions import rules_of
     from tfprune.pruning import prune
-    from tfprune.tflite.converter import convert, outputs_of
+    from tfprune.tflite.converter import convert
     from tfprune.tflite.interpreter import LiteModel
     from tfprune.tfmot.bridge import to_tf_keras, weights_from
     from tfprune.tfmot.compression import compress

@@ -13,8 +13,8 @@ from tests.graphs import fill, plant
 from tfprune import TfpruneError
 from tfprune.data.splits import Part
 from tfprune.graph.batches import fixed_batch, padded, rebatched, states_of
+from tfprune.graph.predictions import outputs_of
 from tfprune.outputs.distance import difference
-from tfprune.tflite.converter import outputs_of
 from tfprune.training.finetuning import Lesson
 
 ops = keras.ops

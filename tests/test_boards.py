@@ -6,7 +6,7 @@ import pytest
 
 from tfprune import TfpruneError
 from tfprune.micro.boards import BOARDS, Board, boards
-from tfprune.utils.checks import check_micro
+from tfprune.tflite.schemes import check_micro
 
 TOML = """
 name = "my board"

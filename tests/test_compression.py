@@ -12,7 +12,8 @@ from sklearn.datasets import load_digits
 
 from tests.graphs import fill
 from tfprune.errors import TfpruneError
-from tfprune.tflite.converter import convert, outputs_of
+from tfprune.graph.predictions import outputs_of
+from tfprune.tflite.converter import convert
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tfmot.compression import compress
 from tfprune.tfmot.qat import check_quantisable, quantisation_aware

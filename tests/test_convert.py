@@ -11,6 +11,7 @@ from keras import layers as kl
 import tfprune
 from tests.graphs import fill, outputs
 from tfprune import TfpruneError
+from tfprune.core.metrics import disagreement
 from tfprune.graph.inputs import check_inputs
 from tfprune.graph.precision import in_float32
 from tfprune.tflite import converter
@@ -125,12 +126,12 @@ def test_a_file_of_another_model_is_refused(model, x, tmp_path):
 
 def test_disagreement_by_hand():
     expected = np.array([[0.0], [2.0]])  # Their spread is 1.
-    assert converter.disagreement(expected + 0.5, expected) == 0.5
-    assert converter.disagreement(expected + 0.5, expected, step=0.25) == 0.25
-    assert converter.disagreement(expected + 0.5, expected, step=0.5) == 0
+    assert disagreement(expected + 0.5, expected) == 0.5
+    assert disagreement(expected + 0.5, expected, step=0.25) == 0.25
+    assert disagreement(expected + 0.5, expected, step=0.5) == 0
     # Nothing varies: a twentieth of the values' size, 2, is the measure.
-    assert converter.disagreement(np.full((3, 1), 2.5), np.full((3, 1), 2.0)) == pytest.approx(5)
-    assert converter.disagreement(np.full((3, 1), 0.5), np.zeros((3, 1))) == 0.5
+    assert disagreement(np.full((3, 1), 2.5), np.full((3, 1), 2.0)) == pytest.approx(5)
+    assert disagreement(np.full((3, 1), 0.5), np.zeros((3, 1))) == 0.5
 
 
 def test_what_cannot_be_exported_leaves_the_folder_alone(model, x, tmp_path):

@@ -16,7 +16,7 @@ from tests.graphs import fill
 from tests.test_export_own import run
 from tfprune.data import sources, splits
 from tfprune.job.drop_search import TRIES, halving
-from tfprune.results import Tried
+from tfprune.job.records import Tried
 from tfprune.tflite.interpreter import LiteModel
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tfprune.job.config import Request, checked
 from tfprune.job.findings import Run, closest, findings, lost
 from tfprune.job.model_card import card
-from tfprune.results import Artifact, LayerResult
+from tfprune.job.records import Artifact
+from tfprune.results import LayerResult
 from tools.export import export
 from tools.flags import collect
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tfprune.core.fold import FOLDS, absorb, drop, intake, least_squares, outgoing, scaled
 from tfprune.core.moments import Moments
 from tfprune.core.selection import Selection
-from tfprune.utils.checks import FOLD_NAMES
+from tfprune.options import FOLD_NAMES
 
 NOWHERE = np.zeros(4)
 

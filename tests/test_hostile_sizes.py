@@ -314,8 +314,7 @@ def obeyed(text):
 def test_layer_names_stay_names():
     import numpy as np
 
-    from tfprune.job.tables import layer_table
-    from tfprune.results import LayerResult, Skipped
+    from tfprune.results import LayerResult, Skipped, layer_table
 
     kept = np.arange(3)
     layer = LayerResult(HOSTILE_NAME, 4, 3, 1, 0, 0, kept, np.zeros((4, 4)), note=HOSTILE_NAME)

@@ -17,6 +17,7 @@ from keras import layers as kl
 import tfprune
 from tests.graphs import fill, outputs
 from tfprune import TfpruneError
+from tfprune.core.metrics import disagreement
 from tfprune.tflite import converter
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tflite.minify import compact
@@ -108,7 +109,7 @@ def test_dense_weights_are_those_of_keras_as_near_as_4_bits_can_be(rng, sizes):
     for delegate in (True, False):
         (received,) = LiteModel(data, delegate=delegate).predict([x])
         assert np.sqrt(np.mean((received - expected) ** 2)) < 0.02 * expected.std()
-        assert converter.disagreement(received, outputs(model, x)[0]) > 0.02
+        assert disagreement(received, outputs(model, x)[0]) > 0.02
 
 
 @needs_package
@@ -207,7 +208,7 @@ def test_several_inputs_and_outputs(rng):
     x = samples(rng, model)
     received = LiteModel(made(model, x), ["zeta", "alpha"]).predict(x)
     for ours, theirs in zip(received, outputs(model, x), strict=True):
-        assert converter.disagreement(ours, theirs) < 0.3
+        assert disagreement(ours, theirs) < 0.3
 
 
 @needs_package

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tfprune.core.selection import by_pairs, by_survivors
 from tfprune.errors import TfpruneError
-from tfprune.utils.checks import check_threshold
+from tfprune.options import check_threshold
 
 
 @st.composite

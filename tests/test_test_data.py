@@ -15,8 +15,9 @@ from tests.test_export import command, environment  # noqa: F401  (a fixture)
 from tfprune.data.scoring import yardstick
 from tfprune.data.splits import Part
 from tfprune.data.test_samples import drawn
+from tfprune.graph.predictions import outputs_of
 from tfprune.outputs.decisions import rules_of
-from tfprune.tflite.converter import convert, outputs_of
+from tfprune.tflite.converter import convert
 from tfprune.tflite.interpreter import LiteModel
 from tools import run
 

@@ -16,7 +16,7 @@ from tfprune.graph.width_search import TRIES, first_that_fits, predicted, rankin
 from tfprune.options import COUNTED, Target
 from tfprune.results import Reached
 from tfprune.tflite.converter import convert
-from tfprune.utils.progress import meter
+from tfprune.utils.console import meter
 
 # Samples that a file is made with to count its bytes, which do not depend on them.
 SAMPLES = 64

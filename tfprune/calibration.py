@@ -22,8 +22,9 @@ from tfprune.graph.subclasses import check_call
 from tfprune.graph.trace import Trace
 from tfprune.graph.tracer import trace
 from tfprune.graph.unfollowed import Unfollowed, unfollowed
+from tfprune.options import KINDS
 from tfprune.results import Other, Skipped
-from tfprune.utils.checks import KINDS, check_choice
+from tfprune.utils.checks import check_choice
 
 # Fewer make every two vectors look alike.
 LEAST_SAMPLES = 8

@@ -6,20 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tfprune.errors import TfpruneError
-from tfprune.utils.checks import (
-    DEGREES,
-    FOLD_NAMES,
-    SHARE_FOLDS,
-    check_batch,
-    check_choice,
-    check_refit,
-    check_schemes,
-    check_select,
-    check_share,
-    check_target,
-    check_threshold,
-)
+from tfprune.tflite.schemes import check_batch, check_schemes
+from tfprune.utils.checks import as_number, check_choice, check_share, check_target
 
+# What kinds of layers a word for --layers means.
+KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv"}}
+FARTHEST_CENTRE = 1e6
+# The keys of fold.FOLDS, whose room needs numpy.
+FOLD_NAMES = ("least-squares", "scaled", "outgoing", "incoming", "drop")
+# By which units are chosen, the default first: with a threshold, and with a share.
+SELECTIONS = ("angle", "span")
+SHARE_SELECTIONS = ("effect", "span", "angle", "magnitude", "random")
+CENTRES = ("auto", "mean", "activation", "none")
+DEGREES = 30.0
+# What readers can get where units are not chosen in pairs.
+SHARE_FOLDS = ("least-squares", "drop")
+# Steps of least squares where survivors are refitted: for each group, and for all together.
+REFIT = 100
+REFIT_IN_ALL = 1000
 # What a budget is counted in, by its name.
 COUNTED = {"params": "parameters", "macs": "multiply-accumulates", "bytes": "bytes"}
 
@@ -133,3 +137,66 @@ def wish(
         )
     check_refit(refit, wanted=False, groups=0)
     return Wish(degrees, share, target, by, fold, refit, seed)
+
+
+def check_threshold(threshold: object) -> float:
+    """Returns a threshold as a float.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not a number of degrees in the open interval (0, 90).
+    """
+    degrees = as_number(threshold)
+    if not 0 < degrees < 90:
+        raise TfpruneError(
+            f"threshold: expected a number of degrees between 0 and 90, received {threshold!r}"
+        )
+    return degrees
+
+
+def check_select(select: str | None, with_share: bool) -> str:
+    """Returns a way to choose units, the default where nothing was said.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not known, or needs a share in place of a threshold.
+    """
+    known = SHARE_SELECTIONS if with_share else SELECTIONS
+    if select in set(SHARE_SELECTIONS) - set(known):
+        raise TfpruneError(f"select {select}: needs a share to remove, in place of degrees")
+    return known[0] if select is None else check_choice("select", select, known)
+
+
+def check_refit(steps: object, wanted: bool, groups: int) -> int:
+    """Returns how many steps to refit each group, the default if wanted where nothing was said.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not a whole number from 0.
+    """
+    if steps is None:
+        return min(REFIT, REFIT_IN_ALL // max(groups, 1)) if wanted else 0
+    if type(steps) is not int or steps < 0:
+        raise TfpruneError(f"refit: expected a whole number from 0, received {steps!r}")
+    return steps
+
+
+def check_centre(centre: object) -> str | float:
+    """Returns a centre as its name or a float.
+
+    Raises
+    ------
+    TfpruneError
+        If it is none of ``auto``, ``mean``, ``activation``, ``none``, nor a finite number.
+    """
+    if isinstance(centre, str) and centre in CENTRES:
+        return centre
+    value = as_number(centre)
+    if not abs(value) <= FARTHEST_CENTRE:
+        raise TfpruneError(
+            f"centre: expected {', '.join(CENTRES)} or a number, received {centre!r}"
+        )
+    return value

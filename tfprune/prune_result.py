@@ -10,9 +10,8 @@ import numpy as np
 from tfprune.calibration import Seen
 from tfprune.core.moments import Array
 from tfprune.core.selection import Selection
-from tfprune.job.tables import layer_table
 from tfprune.outputs.change import Change
-from tfprune.results import LayerResult, Other, Reached, Skipped
+from tfprune.results import LayerResult, Other, Reached, Skipped, layer_table
 
 _WHY = {
     "effect": "of least effect",

@@ -19,12 +19,11 @@ from tfprune.graph.clone import lost
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples
 from tfprune.graph.safe_gradients import newly_unsafe
 from tfprune.graph.shrink import shrink
-from tfprune.options import Wish, wish
+from tfprune.options import DEGREES, Wish, check_centre, check_refit, wish
 from tfprune.outputs.change import Change, change_of
 from tfprune.prune_result import PruneResult, layer_results
 from tfprune.reconstruction import refit as refit_survivors
 from tfprune.results import Skipped
-from tfprune.utils.checks import DEGREES, check_centre, check_refit
 
 
 def prune(

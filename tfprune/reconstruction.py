@@ -30,7 +30,7 @@ from tfprune.graph.precision import in_float32
 from tfprune.graph.safe_gradients import safe_gradients
 from tfprune.graph.trace import Trace
 from tfprune.graph.tracer import trace
-from tfprune.utils.progress import meter
+from tfprune.utils.console import meter
 
 Array = npt.NDArray[Any]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tabulate import tabulate
+
+from tfprune.utils.escapes import plain
 
 
 @dataclass(frozen=True)
@@ -93,202 +97,68 @@ class Reached:
     tries: int
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that a user should know and would not see in a table of figures.
+# Names of layers that a line shows of each class, at most.
+NAMED = 3
 
-    Attributes
+
+# What a word for --layers asks for, where there is none and where all were skipped.
+_ASKED = {
+    "dense": ("Dense layer", "the model has no Dense layer"),
+    "conv": ("convolution", "the model has no convolution"),
+    "all": ("layer with units", "the model has no layer with units"),
+}
+
+
+def layer_table(
+    layers: Sequence[LayerResult],
+    skipped: Sequence[Skipped],
+    others: Sequence[Other] = (),
+    asked: str = "dense",
+) -> str:
+    """What became of each layer, with a total row.
+
+    Parameters
     ----------
-    about : {"data", "pruning", "quantisation", "size"}
-    message : str
-        With figures; what a file lost names the file.
-    advice : tuple of str
-        What to type instead.
+    layers, skipped, others
+        As of :class:`tfprune.PruneResult`.
+    asked : str
+        ``dense``, ``conv``, ``all``, or anything else for layers that were named.
     """
-
-    about: str
-    message: str
-    advice: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        instead = f"; instead: {'; or '.join(self.advice)}" if self.advice else ""
-        return f"WARNING: {self.message}{instead}"
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A model that a search made and measured.
-
-    Attributes
-    ----------
-    parameters, bytes : int
-        Of the model, and of its file of the first scheme.
-    drop : float
-        How many points of accuracy that file is below the whole model, on validation data.
-    fits : bool
-        Whether that is within what was asked for.
-    """
-
-    parameters: int
-    bytes: int
-    drop: float
-    fits: bool
+    head = ["layer", "units", "kept", "similar", "complementary", "constant", "skipped"]
+    rows: list[list[Any]] = [
+        [
+            layer.name, layer.units_before, layer.units_after,
+            layer.similar, layer.complementary, layer.constant, layer.note,
+        ]
+        for layer in layers
+    ]  # fmt: skip
+    totals = [sum(row[column] for row in rows) for column in range(1, 6)]
+    rows += [[skip.name, *[None] * 5, skip.reason] for skip in skipped]
+    if layers:
+        share = 100 * (totals[0] - totals[1]) / totals[0]
+        rows.append(["total", *totals, f"{share:.1f} % of units removed"])
+    lines = [tabulate(_shown(rows), head, disable_numparse=False, missingval="-")]
+    if not layers:
+        what, none = _ASKED.get(asked, ("layer asked for", "no layer was asked for"))
+        lines.append(f"nothing to prune: {f'every {what} was skipped' if skipped else none}")
+    for prunable, why in ((True, "not asked for"), (False, "never pruned")):
+        there = [other for other in others if other.prunable == prunable]
+        if there:
+            lines.append(f"also there, {why}: {_by_class(there)}")
+    return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class TrainingHistory:
-    """What the loss on held-out samples was, and which state was kept.
-
-    Attributes
-    ----------
-    losses : tuple of float
-        At the start, and after each epoch.
-    learning_rate : float
-        The highest.
-    diverged : int or None
-        The epoch, from 1, in which the training loss was no longer finite; none came after it.
-    remeasured : float or None
-        The loss of the best state with its moving statistics measured anew, where that is lower.
-    """
-
-    losses: tuple[float, ...]
-    learning_rate: float
-    diverged: int | None = None
-    remeasured: float | None = None
-
-    @property
-    def best_epoch(self) -> int:
-        """After which epoch the kept state was reached; 0 is the start."""
-        return int(np.argmin(self.losses))
-
-    @property
-    def before(self) -> float:
-        """The loss at the start."""
-        return self.losses[0]
-
-    @property
-    def after(self) -> float:
-        """The loss of the kept state, never above the one at the start."""
-        return self.losses[self.best_epoch] if self.remeasured is None else self.remeasured
-
-    @property
-    def problem(self) -> str:
-        """Why nothing was gained, or not all that was asked for; empty where all went well."""
-        epoch = self.best_epoch
-        kept = f"the model of epoch {epoch} is kept" if epoch else "the model stays as it was"
-        if self.diverged is not None:
-            return f"the loss was not finite in epoch {self.diverged}, and {kept}"
-        if len(self.losses) > 1 and self.after >= self.before:
-            least = min(self.losses[1:])
-            return (
-                f"training did not lower the loss on held-out samples ({self.before:.4g} before, "
-                f"{least:.4g} at best after), and {kept}"
-            )
-        return ""
+def _by_class(others: Sequence[Other]) -> str:
+    """How many layers of which class, and the first of their names."""
+    classes: dict[str, list[str]] = {}
+    for other in others:
+        classes.setdefault(plain(other.layer), []).append(plain(other.name))
+    return ", ".join(
+        f"{len(names)} {kind} ({', '.join([*names[:NAMED], *['...'] * (len(names) > NAMED)])})"
+        for kind, names in classes.items()
+    )
 
 
-@dataclass(frozen=True)
-class Trained:
-    """One training of one model.
-
-    Attributes
-    ----------
-    how : str
-        ``heal``, ``heal at 4 bits``, ``finetune``, ``sparsity``, ``cluster`` or ``qat``.
-    variant : str
-        ``pruned`` or ``finetuned``.
-    epochs, samples : int
-        What the model was trained for and on.
-    seconds : float
-    before, after : float
-        What the training lessens, on held-out samples: the distance to the original's outputs, or
-        the loss of the labels. Before, that is of the model as it came; of ``qat``, of its int8
-        file that is converted without training.
-    held_out : int
-        Number of these samples.
-    best_epoch : int
-        The epoch whose state was kept, from 1; 0 is the start.
-    learning_rate : float
-        The highest.
-    note : str
-        What the user should know, that nothing was gained say, or empty.
-    """
-
-    how: str
-    variant: str
-    epochs: int
-    samples: int
-    seconds: float
-    before: float
-    after: float
-    held_out: int
-    best_epoch: int
-    learning_rate: float
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class FailedFile:
-    """A file that was asked for and is not there.
-
-    Attributes
-    ----------
-    file : str
-        The name that it would have.
-    variant, scheme : str
-        See :class:`Artifact`.
-    reason : str
-        Why it could not be made, or is wrong, and what to do.
-    """
-
-    file: str
-    variant: str
-    scheme: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.variant} {self.scheme} file: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """One exported file and what was measured on it.
-
-    Attributes
-    ----------
-    file : str
-        Name within the output folder.
-    variant : str
-        ``original``, ``finetuned`` (the original, trained as the pruned one was) or ``pruned``.
-    scheme : str
-    bytes : int
-    sha256 : str
-    parameters : int
-        Of the Keras model that it was made from.
-    weights_bytes : int
-        How many of the bytes are weights; the others are what the format adds.
-    scores : dict
-        ``accuracy`` or ``mse`` where the data has labels (else neither), ``agreement`` with the
-        unpruned float model where outputs are classes, ``output_error`` relative to its outputs.
-    latency_us : dict
-        ``p10`` and ``median`` microseconds of one invocation, one thread.
-    made_by : str
-        How, in words.
-    gzip_bytes : int, optional
-        Where zeros or shared weights were asked for: they show in compressed files alone.
-    arena_bytes : int, optional
-        Memory that TensorFlow Lite Micro worked in, where it was tried.
-    """
-
-    file: str
-    variant: str
-    scheme: str
-    bytes: int
-    sha256: str
-    parameters: int
-    weights_bytes: int
-    scores: dict[str, Any] = field(default_factory=dict)
-    latency_us: dict[str, float] = field(default_factory=dict)
-    made_by: str = "conversion after training"
-    gzip_bytes: int | None = None
-    arena_bytes: int | None = None
+def _shown(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Cells whose names, which come from files, stay in their line."""
+    return [[plain(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tfprune.utils.checks import DEFAULT_SCHEMES
+from tfprune.tflite.schemes import DEFAULT_SCHEMES
 from tfprune.utils.escapes import plain
 from tools.command import PARTIAL, command_line, main
 

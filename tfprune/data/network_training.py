@@ -15,9 +15,9 @@ from tfprune.data import network_cache
 from tfprune.data.networks import BUILT_IN
 from tfprune.data.splits import Part
 from tfprune.errors import TfpruneError
+from tfprune.utils.console import interval
 from tfprune.utils.digests import text_digest
 from tfprune.utils.environment import cache_folder
-from tfprune.utils.progress import interval
 from tfprune.utils.versions import versions
 
 BATCH_SIZE = 100

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfprune.core.metrics import disagreement
 from tfprune.data.splits import Part
 from tfprune.errors import TfpruneError
 from tfprune.outputs.decisions import Rule, rule_of
-from tfprune.tflite.converter import disagreement
 
 Array = npt.NDArray[Any]
 

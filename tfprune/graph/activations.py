@@ -17,7 +17,7 @@ from tfprune.graph.batches import from_zero_state
 from tfprune.graph.groups import Read
 from tfprune.graph.inputs import Samples, predicted
 from tfprune.graph.trace import Trace
-from tfprune.utils.progress import meter
+from tfprune.utils.console import meter
 
 
 @dataclass(frozen=True, eq=False)

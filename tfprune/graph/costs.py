@@ -13,8 +13,8 @@ import numpy.typing as npt
 from keras import layers as kl
 
 from tfprune.errors import TfpruneError
+from tfprune.graph.features import Index
 from tfprune.graph.groups import Group
-from tfprune.graph.labels import Index
 from tfprune.graph.layers import (
     ATTENDED,
     CONVOLUTIONS,

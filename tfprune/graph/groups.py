@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.graph.labels import Index
+from tfprune.graph.features import Index
 from tfprune.graph.trace import Trace
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.graph.labels import Index, Labels
+from tfprune.graph.features import Features, Index, Labels, row_of, shape_of
 
 
 @dataclass(frozen=True)
@@ -99,3 +99,155 @@ class Trace:
     blocked: list[tuple[Index, str]] = field(default_factory=list)
     copies: dict[str, Any] = field(default_factory=dict)
     given: dict[str, list[list[Any]]] = field(default_factory=dict)
+
+
+class Ledger:
+    """The books of one trace.
+
+    Layers are those of the copy that is traced; they go by the path of the original (``name``,
+    or ``outer/inner`` inside a nested model).
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.result = Trace(model)
+        self.features: dict[int, Features] = {}
+        self.alive: list[Any] = []  # Tensors and layers are known by id: none may be collected.
+        self.views = 0
+        self.refused: dict[str, str] = {}
+        self.paths: dict[int, str] = {}
+
+    def path(self, layer: Any) -> str:
+        """The original's path."""
+        return self.paths[id(layer)]
+
+    def original(self, layer: Any) -> Any:
+        """The layer that this is a copy of."""
+        return self.result.layers[self.path(layer)]
+
+    def describe(self, layer: Any) -> str:
+        """A layer's path and class, for messages."""
+        return f"{self.path(layer)} ({type(layer).__name__})"
+
+    def features_of(self, tensor: Any) -> Features:
+        """What a tensor's features hold; nobody's units if nothing was noted."""
+        if id(tensor) not in self.features:
+            nobody = np.broadcast_to(np.intp(0), shape_of(tensor))
+            self.features[id(tensor)] = Features(nobody, nobody, nobody.astype(float))
+        return self.features[id(tensor)]
+
+    def next_views(self, *views: Index) -> Index:
+        """New views, different where one of the old ones was."""
+        rows = [row_of(array) for array in views]
+        arrays = views if any(row is None for row in rows) else tuple(rows)
+        stacked = np.stack([array.ravel() for array in arrays])  # type: ignore[union-attr]
+        kinds, position = np.unique(stacked, axis=1, return_inverse=True)
+        made = self.views + 1 + position.reshape(arrays[0].shape)  # type: ignore[union-attr]
+        self.views += kinds.shape[1]
+        return made
+
+    def after(
+        self,
+        features: Features,
+        centre: float | npt.NDArray[Any] = 0.0,
+        shape: tuple[int, ...] | None = None,
+    ) -> Features:
+        """Features after a function that treats every unit alone."""
+        views = self.next_views(features.views)
+        labels = features.labels
+        if shape is not None and shape != labels.shape:
+            labels = features.rows()[0]
+        return Features.spread(labels, views, centre, shape or labels.shape)
+
+    def block(self, labels: Index, reason: str) -> None:
+        """Notes that these units cannot go."""
+        self.result.blocked.append((np.unique(labels), reason))
+
+    def refuse(self, layer: Any, labels: Index, reason: str) -> None:
+        """Blocks units at a layer, and those that reach it in its other places if it is shared."""
+        self.block(labels, f"{self.describe(layer)} {reason}")
+        self.refused[self.path(layer)] = f"{self.describe(layer)} {reason}"
+
+    def row(self, layer: Any, given: Features, part: str = "") -> Index | None:
+        """Labels on the last axis of what a layer takes, if there are any and it can be cut."""
+        if not given.labels.any():
+            if layer.weights:
+                # Where it is shared, what reaches it elsewhere has to stay for this.
+                self.cut(slot(self.path(layer), part), given.rows()[0])
+            return None
+        row = given.row
+        if row is None:
+            self.refuse(layer, given.labels, "reads its units across several axes")
+        elif getattr(layer, "data_format", "channels_last") != "channels_last":
+            self.refuse(layer, row, "has its channels first")
+            return None
+        return row
+
+    def cut(self, name: str, row: Index) -> None:
+        """Notes that a layer has to change with its units; a shared one in all its places."""
+        self.lay_over(name, [self.result.slices.setdefault(name, row), row])
+
+    def lay_over(self, name: str, rows: list[Index]) -> Index:
+        """Joins labels that lie over each other; a unit over something unlabelled has to stay."""
+        together = rows[0]
+        for row in rows[1:]:
+            both = (together > 0) & (row > 0)
+            self.result.labels.join(together[both], row[both])
+            alone = (together > 0) != (row > 0)
+            if alone.any():
+                reason = f"{name} lays it over something that cannot be pruned"
+                self.block(np.maximum(together, row)[alone], reason)
+            together = np.maximum(together, row)
+        return together
+
+    def produce(self, layer: Any, kind: str, units: int, out: Any) -> Features:
+        """Notes a layer that makes units; returns what its output holds before the activation."""
+        path, original = self.path(layer), self.original(layer)
+        # A layer that is called again makes the same units again.
+        producer = self.result.producers.get(path) or Producer(
+            path, kind, self.result.labels.new(units)
+        )
+        self.result.producers[path] = producer
+        for unfit in ("quantization_mode", "lora_enabled"):
+            if getattr(original, unfit, None):
+                self.block(producer.labels, f"its weights are not plain ({unfit})")
+        if getattr(layer, "data_format", "channels_last") != "channels_last":
+            self.block(producer.labels, "its channels come first")
+        nothing = np.zeros(units, np.intp)
+        shape = (*shape_of(out)[:-1], units)
+        return self.after(Features.spread(producer.labels, nothing, 0.0, shape))
+
+    def read(
+        self,
+        layer: Any,
+        tensor: Any,
+        given: Features,
+        *,
+        shiftless: bool = False,
+        part: str = "",
+        cuts: bool = True,
+    ) -> None:
+        """Notes that a layer multiplies a tensor's features with its weights.
+
+        Parameters
+        ----------
+        part : str
+            Which of the layer's inputs, where it has a kernel for each.
+        cuts : bool
+            Whether these features are what the layer is given, and cut with its units.
+        """
+        row = self.row(layer, given, part)
+        if row is None:
+            return
+        path = self.path(layer)
+        if getattr(self.original(layer), "lora_enabled", False):
+            self.refuse(layer, row, "reads with weights that are not plain (lora)")
+            return
+        places = [id(other) for other in self.result.tensors]
+        if id(tensor) not in places:
+            self.result.tensors.append(tensor)
+            places.append(id(tensor))
+        if cuts:
+            self.cut(slot(path, part), row)
+        _, views, centre = given.rows()
+        place = places.index(id(tensor))
+        self.result.readings.append(Reading(path, place, row, views, centre, shiftless, part))

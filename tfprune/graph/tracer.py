@@ -21,8 +21,7 @@ from tfprune.graph import layers as known
 from tfprune.graph.clone import copied, copy_weights, functional, is_nested
 from tfprune.graph.configs import config_of
 from tfprune.graph.features import Features, compact, row_of, shape_of
-from tfprune.graph.ledger import Ledger
-from tfprune.graph.trace import Trace, slot
+from tfprune.graph.trace import Ledger, Trace, slot
 
 
 def trace(model: keras.Model) -> Trace:

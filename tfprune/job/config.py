@@ -8,22 +8,19 @@ from pathlib import Path
 
 from tfprune.errors import TfpruneError
 from tfprune.micro.boards import Board, boards
-from tfprune.options import Target, Wish, wish
-from tfprune.tflite.compat import RUNTIME
-from tfprune.utils.checks import (
-    DEFAULT_SCHEMES,
+from tfprune.options import (
     DEGREES,
     FOLD_NAMES,
     KINDS,
-    MOST_BATCH,
+    Target,
+    Wish,
     check_centre,
-    check_choice,
-    check_micro,
-    check_points,
-    check_schemes,
     check_select,
-    check_share,
+    wish,
 )
+from tfprune.tflite.compat import RUNTIME
+from tfprune.tflite.schemes import DEFAULT_SCHEMES, MOST_BATCH, check_micro, check_schemes
+from tfprune.utils.checks import check_choice, check_points, check_share
 
 BUILT_IN = ("cnn", "mlp", "autoencoder")
 MODEL_FILES = (".keras", ".h5", ".hdf5")

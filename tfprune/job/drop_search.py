@@ -9,10 +9,10 @@ from dataclasses import replace
 from tfprune.data.scoring import Yardstick
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import check_inputs
+from tfprune.graph.predictions import outputs_of
+from tfprune.job.records import Tried
 from tfprune.job.variants import Made, Workshop
 from tfprune.options import Target, Wish
-from tfprune.results import Tried
-from tfprune.tflite.converter import outputs_of
 from tfprune.tflite.interpreter import LiteModel
 
 # Models that a search makes.

@@ -12,14 +12,14 @@ import keras
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import Array
 from tfprune.job.config import Request
+from tfprune.job.records import Artifact, FailedFile
 from tfprune.job.variants import Made, Workshop, made_by
-from tfprune.results import Artifact, FailedFile
 from tfprune.tflite.converter import signature_names
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tflite.reader import weight_bytes
 from tfprune.tfmot.qat import EPOCHS
+from tfprune.utils.console import meter
 from tfprune.utils.digests import file_digest
-from tfprune.utils.progress import meter
 
 
 def export_variants(

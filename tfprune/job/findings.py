@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfprune.core.metrics import LIMITS
 from tfprune.job.config import Request
-from tfprune.results import Artifact, Finding, LayerResult
-from tfprune.utils.checks import SHARE_FOLDS
+from tfprune.job.records import Artifact, Finding
+from tfprune.options import SHARE_FOLDS
+from tfprune.results import LayerResult
 
-# How much may be lost before it is said: accuracy and agreement as shares, and the error of
-# outputs as a share of their spread.
-LIMITS = {"accuracy": 0.005, "agreement": 0.02, "output_error": 0.05}
 BUDGETS = ("prune", "remove", "target-params", "target-macs", "target-bytes", "max-drop")
 HEAL, QAT, FINETUNE = 10, 3, 5
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tfprune.data.splits import Dataset
+from tfprune.job.records import Artifact, FailedFile, Finding, Tried
 from tfprune.prune_result import PruneResult
-from tfprune.results import Artifact, FailedFile, Finding, Trained, Tried
+from tfprune.training.records import Trained
 from tfprune.utils.versions import versions
 
 SCHEMA = 1

@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
+from tfprune.job.records import Artifact
 from tfprune.micro.boards import Board
 from tfprune.micro.c_source import c_array, identifier
 from tfprune.micro.tflm import Trial, check_runs, tflm_version, tried
-from tfprune.results import Artifact
 from tfprune.tflite.converter import convert, signature_names
 from tfprune.tflite.interpreter import LiteModel
 

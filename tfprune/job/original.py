@@ -15,10 +15,10 @@ from tfprune.data.networks import load_model
 from tfprune.data.scoring import Yardstick, yardstick
 from tfprune.data.splits import Dataset, InputScale, Part
 from tfprune.errors import TfpruneError
+from tfprune.graph.predictions import outputs_of
 from tfprune.job.config import Request
+from tfprune.job.records import Finding
 from tfprune.outputs.decisions import losses_of, rules_of
-from tfprune.results import Finding
-from tfprune.tflite.converter import outputs_of
 
 Array = npt.NDArray[Any]
 

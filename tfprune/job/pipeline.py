@@ -21,6 +21,7 @@ from tfprune.graph.batches import check_stateless
 from tfprune.graph.clone import functional, walk
 from tfprune.graph.inputs import MOST_HELD_BACK, Array, check_inputs, input_shapes
 from tfprune.graph.layers import CONVOLUTIONS, MAKERS, SEPARABLE
+from tfprune.graph.predictions import outputs_of
 from tfprune.graph.unfollowed import unfollowed
 from tfprune.job import manifest, plots
 from tfprune.job.config import Request
@@ -30,15 +31,15 @@ from tfprune.job.findings import Run, findings
 from tfprune.job.micro_files import check_early, examined
 from tfprune.job.model_card import card, licence
 from tfprune.job.original import doubts, scorer
+from tfprune.job.records import Artifact, FailedFile, Finding, Tried
 from tfprune.job.variants import Workshop, asked
 from tfprune.loading.keras2_folder import digest
 from tfprune.output.run_files import MANIFEST, PLOTS, leftovers, listed
 from tfprune.output.staging import staging
 from tfprune.prune_result import PruneResult
 from tfprune.pruning import Pruner
-from tfprune.results import Artifact, FailedFile, Finding, Tried
 from tfprune.tflite.compat import RUNTIME
-from tfprune.tflite.converter import outputs_of, signature_names
+from tfprune.tflite.converter import signature_names
 from tfprune.tflite.interpreter import LiteModel, latencies
 from tfprune.tfmot.bridge import to_tf_keras
 from tfprune.tfmot.qat import check_quantisable

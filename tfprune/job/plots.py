@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from tfprune.results import Artifact, LayerResult
+from tfprune.job.records import Artifact
+from tfprune.results import LayerResult
 
 # Above this many units a plain dendrogram order is drawn: the best one takes too long.
 OPTIMAL_ORDER_UNITS = 400

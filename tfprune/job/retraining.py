@@ -14,9 +14,9 @@ from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import check_inputs
 from tfprune.job.config import Request
-from tfprune.results import Trained, TrainingHistory
 from tfprune.training.distillation import heal_with_record
 from tfprune.training.finetuning import Lesson
+from tfprune.training.records import Trained, TrainingHistory
 
 # What to type where a training gained nothing.
 ADVICE = "give it more epochs or more data, or leave it out"

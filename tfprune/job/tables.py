@@ -7,68 +7,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from tfprune.job.records import Artifact, FailedFile
 from tfprune.options import COUNTED
-from tfprune.results import Artifact, FailedFile, LayerResult, Other, Reached, Skipped
+from tfprune.results import LayerResult, Other, Reached, Skipped, _shown, layer_table
 from tfprune.utils.escapes import plain
-
-# Names of layers that a line shows of each class, at most.
-NAMED = 3
-# What a word for --layers asks for, where there is none and where all were skipped.
-_ASKED = {
-    "dense": ("Dense layer", "the model has no Dense layer"),
-    "conv": ("convolution", "the model has no convolution"),
-    "all": ("layer with units", "the model has no layer with units"),
-}
-
-
-def layer_table(
-    layers: Sequence[LayerResult],
-    skipped: Sequence[Skipped],
-    others: Sequence[Other] = (),
-    asked: str = "dense",
-) -> str:
-    """What became of each layer, with a total row.
-
-    Parameters
-    ----------
-    layers, skipped, others
-        As of :class:`tfprune.PruneResult`.
-    asked : str
-        ``dense``, ``conv``, ``all``, or anything else for layers that were named.
-    """
-    head = ["layer", "units", "kept", "similar", "complementary", "constant", "skipped"]
-    rows: list[list[Any]] = [
-        [
-            layer.name, layer.units_before, layer.units_after,
-            layer.similar, layer.complementary, layer.constant, layer.note,
-        ]
-        for layer in layers
-    ]  # fmt: skip
-    totals = [sum(row[column] for row in rows) for column in range(1, 6)]
-    rows += [[skip.name, *[None] * 5, skip.reason] for skip in skipped]
-    if layers:
-        share = 100 * (totals[0] - totals[1]) / totals[0]
-        rows.append(["total", *totals, f"{share:.1f} % of units removed"])
-    lines = [tabulate(_shown(rows), head, disable_numparse=False, missingval="-")]
-    if not layers:
-        what, none = _ASKED.get(asked, ("layer asked for", "no layer was asked for"))
-        lines.append(f"nothing to prune: {f'every {what} was skipped' if skipped else none}")
-    for prunable, why in ((True, "not asked for"), (False, "never pruned")):
-        there = [other for other in others if other.prunable == prunable]
-        if there:
-            lines.append(f"also there, {why}: {_by_class(there)}")
-    return "\n".join(lines)
-
-
-def _by_class(others: Sequence[Other]) -> str:
-    """How many layers of which class, and the first of their names."""
-    classes: dict[str, list[str]] = {}
-    for other in others:
-        classes.setdefault(plain(other.layer), []).append(plain(other.name))
-    return ", ".join(
-        f"{len(names)} {kind} ({', '.join([*names[:NAMED], *['...'] * (len(names) > NAMED)])})"
-        for kind, names in classes.items()
-    )
 
 
 def file_table(artifacts: Sequence[Artifact]) -> str:
@@ -109,11 +51,6 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
             rows.append([f"total, {len(mine)} files", variant, None, *sums])
     align = ["left"] * 3 + ["right"] * (len(head) - 3)
     return tabulate(_shown(rows), head, colalign=align, disable_numparse=True, missingval="")
-
-
-def _shown(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """Cells whose names, which come from files, stay in their line."""
-    return [[plain(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
 
 
 def job_report(

@@ -14,18 +14,19 @@ from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
 from tfprune.graph.compile_settings import compile_as
 from tfprune.graph.inputs import Array, check_inputs
+from tfprune.graph.predictions import outputs_of
 from tfprune.job.config import Request
 from tfprune.job.retraining import ADVICE, healed, record, retrained
 from tfprune.options import Wish
 from tfprune.prune_result import PruneResult
 from tfprune.pruning import Pruner
-from tfprune.results import Trained
 from tfprune.tflite.compat import check_compat
-from tfprune.tflite.converter import convert_each, outputs_of, signature_names
+from tfprune.tflite.converter import convert_each, signature_names
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tfmot.compression import compress
 from tfprune.tfmot.distillation import distance
 from tfprune.tfmot.qat import quantisation_aware
+from tfprune.training.records import Trained
 
 # How often a file that training left over its budget is made again, smaller.
 ATTEMPTS = 3

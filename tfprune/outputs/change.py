@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
+from tfprune.core.metrics import LIMITS, disagreement
 from tfprune.graph.inputs import Array
-from tfprune.job.findings import LIMITS
+from tfprune.graph.predictions import outputs_of
 from tfprune.outputs.decisions import Rule, rules_of
-from tfprune.tflite.converter import disagreement, outputs_of
 
 
 @dataclass(frozen=True)

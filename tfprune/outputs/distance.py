@@ -15,7 +15,7 @@ from tfprune.graph.clone import functional, is_nested
 from tfprune.graph.compile_settings import only_loss
 from tfprune.graph.inputs import Array
 from tfprune.graph.layers import IDENTITY, MAKERS, MOVING, activation_name, is_operation
-from tfprune.tflite.converter import outputs_of
+from tfprune.graph.predictions import outputs_of
 
 # Of an output's mean square: the least that counts as its variance.
 LEAST_SHARE = 1e-6

@@ -24,9 +24,9 @@ from tfprune.studies.record import Record, key_of, pack
 from tfprune.studies.study import Experiment, Study
 from tfprune.studies.summary import Results
 from tfprune.sweep.results_log import Lines
+from tfprune.utils.console import meter
 from tfprune.utils.digests import text_digest
 from tfprune.utils.git import git_state
-from tfprune.utils.progress import meter
 from tfprune.utils.versions import versions
 
 JOURNAL = "results.jsonl"

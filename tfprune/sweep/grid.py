@@ -9,16 +9,15 @@ from typing import Any
 
 from tfprune.errors import TfpruneError
 from tfprune.job.config import Request
-from tfprune.utils.checks import (
+from tfprune.options import (
     FOLD_NAMES,
     REFIT,
     SELECTIONS,
     SHARE_FOLDS,
     SHARE_SELECTIONS,
-    check_choice,
-    check_share,
     check_threshold,
 )
+from tfprune.utils.checks import check_choice, check_share
 from tfprune.utils.digests import text_digest
 
 UNPRUNED = "unpruned"

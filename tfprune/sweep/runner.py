@@ -20,7 +20,7 @@ from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
 from tfprune.job.config import Request
 from tfprune.job.original import doubts, scorer
 from tfprune.job.pipeline import model_and_data
-from tfprune.options import wish
+from tfprune.options import DEGREES, wish
 from tfprune.output.staging import OutputFolder, writing
 from tfprune.pruning import Pruner
 from tfprune.sweep import plot, tables
@@ -31,8 +31,7 @@ from tfprune.tflite.converter import convert_each, signature_names
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tflite.reader import weight_bytes
 from tfprune.training.distillation import heal_with_record
-from tfprune.utils.checks import DEGREES
-from tfprune.utils.progress import meter
+from tfprune.utils.console import meter
 from tfprune.utils.versions import versions
 
 JOURNAL, PICTURE = "sweep.jsonl", "sweep.png"

@@ -15,21 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import numpy.typing as npt
 
+from tfprune.core.metrics import disagreement
 from tfprune.errors import TfpruneError
-from tfprune.graph.batches import check_stateless, fixed_batch, from_zero_state, padded
-from tfprune.graph.inputs import check_inputs, input_shapes, packed
-from tfprune.graph.precision import HALF, in_float32
+from tfprune.graph.batches import check_stateless
+from tfprune.graph.inputs import check_inputs, input_shapes
+from tfprune.graph.precision import in_float32
+from tfprune.graph.predictions import outputs_of
 from tfprune.output.staging import writing
 from tfprune.tflite.compat import check_compat
 from tfprune.tflite.conversion_process import MODEL, convert_folder, run_file, start, work_folder
 from tfprune.tflite.minify import compact
 from tfprune.tflite.saved_model import collecting_loops, recurrent_layers, write_saved_model
-from tfprune.utils.checks import DEFAULT_SCHEMES, check_batch, check_schemes
+from tfprune.tflite.schemes import DEFAULT_SCHEMES, check_batch, check_schemes
 from tfprune.utils.child_process import ChildError
-from tfprune.utils.progress import meter
+from tfprune.utils.console import meter
 
 Array = npt.NDArray[Any]
 
@@ -43,10 +44,6 @@ TOLERANCE = {"float32": 1e-3, "float16": 0.05}
 TOLERANCE |= dict.fromkeys(("dynamic", "int8", "int16x8", "int4"), 0.5)
 # And how far LiteRT's own kernels may be from XNNPACK's, beside a step of the output.
 BETWEEN_KERNELS = 0.05
-
-
-# Share of their size that outputs count as varying at least.
-LEAST_SPREAD = 0.05
 
 
 def convert(
@@ -190,39 +187,6 @@ def _check_loops(model: keras.Model, function: Any, scheme: str) -> None:
     )
 
 
-def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -> list[Array]:
-    """What Keras computes: a list of outputs, each of shape (samples, ...), no half floats.
-
-    Parameters
-    ----------
-    model : keras.Model
-    x : sequence of arrays of shape (samples, ...)
-        One for each of ``model.inputs``.
-    finite : bool
-        Whether outputs have to be.
-
-    Raises
-    ------
-    TfpruneError
-        If it cannot, or the outputs are not finite.
-    """
-    size = fixed_batch(model)
-    try:
-        with from_zero_state(model):
-            outputs = keras.tree.flatten(
-                model.predict(packed(model, padded(x, size)), batch_size=size, verbose=0)
-            )
-    except Exception as error:  # An index outside an Embedding, say: TensorFlow's own kinds.
-        lines = [text.strip() for text in str(error).splitlines() if text.strip()]
-        line = " ".join(lines[:2])
-        raise TfpruneError(f"model {model.name}: it cannot compute the data: {line}") from None
-    made = [np.asarray(out)[: len(x[0])] for out in outputs]
-    made = [out.astype(np.float32) if out.dtype.name in HALF else out for out in made]
-    if finite and not all(np.isfinite(out).all() for out in made):
-        raise TfpruneError(f"model {model.name}: expected finite outputs, received NaN or infinity")
-    return made
-
-
 def verify(
     data: bytes,
     scheme: str,
@@ -288,25 +252,6 @@ def _verify_kernels(
                 f"the int4 file computes something else without XNNPACK: output {out} is off by "
                 f"{off:.1%} of its spread, at most {BETWEEN_KERNELS:.1%} is accepted"
             )
-
-
-def disagreement(received: Array, expected: Array, step: float = 0.0) -> float:
-    """Root mean square difference as a share of the expected values' spread over samples.
-
-    Parameters
-    ----------
-    received, expected : arrays of one shape (samples, ...)
-    step : float
-        The output's quantisation step, within which a difference does not count.
-    """
-    difference = np.abs(received.astype(float) - expected)
-    difference = np.maximum(difference - step, 0)
-    spread = np.sqrt(np.mean((expected - expected.mean(axis=0)) ** 2))
-    # Outputs that hardly vary with the sample are measured by their size.
-    size = np.sqrt(np.mean(expected.astype(float) ** 2))
-    measure = float(max(spread, LEAST_SPREAD * size))
-    rms = float(np.sqrt(np.mean(difference**2)))
-    return rms / measure if measure > 0 else rms
 
 
 def export(

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
-from tfprune.utils.console import quiet
-from tfprune.utils.progress import meter
+from tfprune.utils.console import meter, quiet
 
 Array = npt.NDArray[Any]
 

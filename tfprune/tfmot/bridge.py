@@ -9,12 +9,13 @@ import keras
 import numpy as np
 from keras import layers as kl
 
+from tfprune.core.metrics import disagreement
 from tfprune.errors import TfpruneError
 from tfprune.graph.clone import copied, copy_weights, functional, is_nested, rebuild, walk
 from tfprune.graph.inputs import Array, input_shapes
 from tfprune.graph.layers import IDENTITY
 from tfprune.graph.precision import in_float32
-from tfprune.tflite.converter import disagreement, outputs_of
+from tfprune.graph.predictions import outputs_of
 from tfprune.tfmot.layer_configs import AS_LAYERS, refused, translated
 from tfprune.utils.console import quiet
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from tfprune.graph.inputs import Array
 from tfprune.graph.precision import in_float32
-from tfprune.results import TrainingHistory
-from tfprune.tflite.converter import outputs_of
+from tfprune.graph.predictions import outputs_of
 from tfprune.tfmot.bridge import to_tf_keras, weights_from
 from tfprune.tfmot.distillation import BATCH_SIZE, Distillation, Sides, as_inputs, tools
+from tfprune.training.records import TrainingHistory
 
 # Epochs of training, unless the data is so small that they would be fewer steps than this.
 EPOCHS = 3
@@ -76,15 +76,16 @@ def compress(
 
     The shapes stay; what shrinks is the file when it is compressed, with gzip say. Trained without
     labels: see :class:`tfprune.tfmot.distillation.Distillation`. Zeros or shared weights cost
-    something, so the result may be worse than the model that came; but of the states that have what was asked
-    for, the untrained one among them, the one is returned that does best on held-out samples.
+    something, so the result may be worse than the model that came; but of the states that have what
+    was asked for, the untrained one among them, the one is returned that does best on held-out
+    samples.
 
     Parameters
     ----------
     model : keras.Model
         A Sequential or Functional model.
     targets : sequence of arrays of shape (samples, ...)
-        What the original model makes of ``x``: see :func:`tfprune.tflite.converter.outputs_of`.
+        What the original model makes of ``x``: see :func:`tfprune.graph.predictions.outputs_of`.
     x : sequence of arrays of shape (samples, ...)
         One for each of ``model.inputs``.
     sparsity : float, optional

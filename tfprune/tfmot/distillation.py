@@ -16,9 +16,8 @@ from tfprune.data.held_out import held_out_split
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import Array
 from tfprune.graph.safe_gradients import safe_gradients
-from tfprune.results import TrainingHistory
-from tfprune.utils.console import quiet
-from tfprune.utils.progress import meter
+from tfprune.training.records import TrainingHistory
+from tfprune.utils.console import meter, quiet
 
 BATCH_SIZE = 100
 # Variance below which an output counts as constant.

@@ -14,12 +14,12 @@ import tensorflow as tf
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import Array
 from tfprune.graph.precision import in_float32
-from tfprune.results import TrainingHistory
 from tfprune.tflite.conversion_process import MODEL, convert_folder, start, work_folder
 from tfprune.tflite.converter import REPRESENTATIVE, signature_names, verify
 from tfprune.tflite.minify import compact
 from tfprune.tfmot.bridge import to_tf_keras
 from tfprune.tfmot.distillation import Distillation, Sides, as_inputs, tools
+from tfprune.training.records import TrainingHistory
 from tfprune.utils.child_process import ChildError
 from tfprune.utils.console import quiet
 
@@ -56,7 +56,7 @@ def quantisation_aware(
     model : keras.Model
         A Sequential or Functional model.
     targets : sequence of arrays of shape (samples, ...)
-        What the original model makes of ``x``: see :func:`tfprune.tflite.converter.outputs_of`.
+        What the original model makes of ``x``: see :func:`tfprune.graph.predictions.outputs_of`.
     x : sequence of arrays of shape (samples, ...)
         One for each of ``model.inputs``.
     epochs : int

@@ -17,9 +17,9 @@ from tfprune.graph.clone import functional, lost, twin
 from tfprune.graph.inputs import Samples
 from tfprune.graph.subclasses import check_call
 from tfprune.outputs.distance import matches
-from tfprune.results import TrainingHistory
 from tfprune.training.learning_rates import WarmCosine
 from tfprune.training.loop import Trainer, trial_generator
+from tfprune.training.records import TrainingHistory
 from tfprune.training.soft_targets import SoftTargets, soft_targets
 from tfprune.training.student import Student, parted
 from tfprune.utils.checks import check_count, check_rate

@@ -15,12 +15,12 @@ from tfprune.graph.batches import fixed_batch
 from tfprune.graph.clone import functional, twin
 from tfprune.graph.compile_settings import fresh_optimizer, only_loss, starting_rate
 from tfprune.graph.inputs import check_inputs
+from tfprune.graph.predictions import outputs_of
 from tfprune.outputs.decisions import rules_of
 from tfprune.outputs.distance import Spread, kinds_of, matches
-from tfprune.results import TrainingHistory
-from tfprune.tflite.converter import outputs_of
 from tfprune.training.learning_rates import WarmCosine
 from tfprune.training.loop import Batch, Trainer, batch_size_for, check_whole, epoch_of
+from tfprune.training.records import TrainingHistory
 from tfprune.utils.checks import check_count
 
 

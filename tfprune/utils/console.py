@@ -6,6 +6,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
 
 
 @contextlib.contextmanager
@@ -52,3 +55,15 @@ def _copy(number: int) -> int | None:
         return os.dup(number)
     except OSError:
         return None
+
+
+def meter(what: str, total: int | None, shown: bool = True, unit: str = "sample") -> tqdm[Any]:
+    """A progress bar that its owner moves."""
+    return tqdm(
+        total=total, desc=what, unit=unit, disable=not shown, mininterval=interval(), leave=True
+    )
+
+
+def interval() -> float:
+    """Seconds between two drawings: a log file gets one now and then, a terminal a moving bar."""
+    return 0.1 if sys.stderr.isatty() else 5.0

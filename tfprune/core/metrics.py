@@ -1,0 +1,37 @@
+"""How far outputs are apart, and what of it is worth a warning; pure numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+# Share of their size that outputs count as varying at least.
+LEAST_SPREAD = 0.05
+
+
+def disagreement(received: Array, expected: Array, step: float = 0.0) -> float:
+    """Root mean square difference as a share of the expected values' spread over samples.
+
+    Parameters
+    ----------
+    received, expected : arrays of one shape (samples, ...)
+    step : float
+        The output's quantisation step, within which a difference does not count.
+    """
+    difference = np.abs(received.astype(float) - expected)
+    difference = np.maximum(difference - step, 0)
+    spread = np.sqrt(np.mean((expected - expected.mean(axis=0)) ** 2))
+    # Outputs that hardly vary with the sample are measured by their size.
+    size = np.sqrt(np.mean(expected.astype(float) ** 2))
+    measure = float(max(spread, LEAST_SPREAD * size))
+    rms = float(np.sqrt(np.mean(difference**2)))
+    return rms / measure if measure > 0 else rms
+
+
+# How much may be lost before it is said: accuracy and agreement as shares, and the error of
+# outputs as a share of their spread.
+LIMITS = {"accuracy": 0.005, "agreement": 0.02, "output_error": 0.05}

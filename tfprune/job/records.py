@@ -1,0 +1,115 @@
+"""What the main job hands to its parts and to the user: frozen records, no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a user should know and would not see in a table of figures.
+
+    Attributes
+    ----------
+    about : {"data", "pruning", "quantisation", "size"}
+    message : str
+        With figures; what a file lost names the file.
+    advice : tuple of str
+        What to type instead.
+    """
+
+    about: str
+    message: str
+    advice: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        instead = f"; instead: {'; or '.join(self.advice)}" if self.advice else ""
+        return f"WARNING: {self.message}{instead}"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A model that a search made and measured.
+
+    Attributes
+    ----------
+    parameters, bytes : int
+        Of the model, and of its file of the first scheme.
+    drop : float
+        How many points of accuracy that file is below the whole model, on validation data.
+    fits : bool
+        Whether that is within what was asked for.
+    """
+
+    parameters: int
+    bytes: int
+    drop: float
+    fits: bool
+
+
+@dataclass(frozen=True)
+class FailedFile:
+    """A file that was asked for and is not there.
+
+    Attributes
+    ----------
+    file : str
+        The name that it would have.
+    variant, scheme : str
+        See :class:`Artifact`.
+    reason : str
+        Why it could not be made, or is wrong, and what to do.
+    """
+
+    file: str
+    variant: str
+    scheme: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.variant} {self.scheme} file: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One exported file and what was measured on it.
+
+    Attributes
+    ----------
+    file : str
+        Name within the output folder.
+    variant : str
+        ``original``, ``finetuned`` (the original, trained as the pruned one was) or ``pruned``.
+    scheme : str
+    bytes : int
+    sha256 : str
+    parameters : int
+        Of the Keras model that it was made from.
+    weights_bytes : int
+        How many of the bytes are weights; the others are what the format adds.
+    scores : dict
+        ``accuracy`` or ``mse`` where the data has labels (else neither), ``agreement`` with the
+        unpruned float model where outputs are classes, ``output_error`` relative to its outputs.
+    latency_us : dict
+        ``p10`` and ``median`` microseconds of one invocation, one thread.
+    made_by : str
+        How, in words.
+    gzip_bytes : int, optional
+        Where zeros or shared weights were asked for: they show in compressed files alone.
+    arena_bytes : int, optional
+        Memory that TensorFlow Lite Micro worked in, where it was tried.
+    """
+
+    file: str
+    variant: str
+    scheme: str
+    bytes: int
+    sha256: str
+    parameters: int
+    weights_bytes: int
+    scores: dict[str, Any] = field(default_factory=dict)
+    latency_us: dict[str, float] = field(default_factory=dict)
+    made_by: str = "conversion after training"
+    gzip_bytes: int | None = None
+    arena_bytes: int | None = None
