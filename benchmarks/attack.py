@@ -260,7 +260,7 @@ def killed(
     broken : callable
         Says what is wrong with the folder, nothing if it is whole.
     """
-    from tfprune.output.staging import finish
+    from tfprune.output_folder.staging import finish
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(

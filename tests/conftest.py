@@ -18,7 +18,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 import tfprune
-from tests.gates import manifest
+from tests.support.gates import manifest
 from tfprune.utils.console import quiet
 from tfprune.utils.environment import start_keras
 from tools.compare import main
@@ -31,7 +31,7 @@ with quiet():
     import keras
     from keras import layers as kl
 
-    from tests.graphs import fill
+    from tests.support.graphs import fill
     from tfprune.data.sources import digits
     from tfprune.data.splits import prepare
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.litert import in_litert
+from tests.support.litert import in_litert
 from tfprune.job.model_card import card
 
 ROOT = Path(__file__).parent.parent

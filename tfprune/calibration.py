@@ -10,13 +10,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.core.moments import Array
-from tfprune.criteria import View, evidence, view
+from tfprune.core.moments import Array, Moments, angles
 from tfprune.errors import TfpruneError
 from tfprune.graph.activations import Measured, measure
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded
 from tfprune.graph.clone import walk
-from tfprune.graph.groups import Group, groups_of
+from tfprune.graph.groups import Group, Read, groups_of
 from tfprune.graph.inputs import Samples, packed
 from tfprune.graph.subclasses import check_call
 from tfprune.graph.trace import Trace
@@ -40,7 +39,7 @@ class Seen:
     views : tuple of View
         One for each of the group's reads.
     angles : array of shape (units, units)
-        Degrees: see :func:`tfprune.criteria.evidence`.
+        Degrees: see :func:`tfprune.calibration.evidence`.
     constant : array of shape (units,)
         Which units never change.
     """
@@ -224,3 +223,123 @@ def _choose(
     ]
     others += [Other(one.name, one.layer, prunable=False) for one in closed if one.name not in told]
     return chosen, tuple(skipped), tuple(others)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One read of a group's units, what was measured there, and how alike units are to it.
+
+    Attributes
+    ----------
+    read : Read
+    moments : Moments
+    centre : array of shape (seen,)
+        The point about which angles are measured.
+    lengths : array of shape (seen,)
+        Against what the error of a unit that goes is held; 0 for units without a direction. The
+        lengths of the vectors about the centre, or less.
+    fitted, held : Moments or None
+        Of the samples that folds are tried on, if there are any: fitted on the one, compared on
+        the other.
+    """
+
+    read: Read
+    moments: Moments
+    centre: Array
+    lengths: Array
+    fitted: Moments | None = None
+    held: Moments | None = None
+
+
+def view(read: Read, measured: Measured, point: str | float) -> View:
+    """A read and what was measured, seen from ``mean``, ``activation``, ``none`` or a number.
+
+    Where a constant has nowhere to go (``read.shiftless``) a unit can only be a multiple of
+    another, so angles are about 0. With ``mean`` an error is held against what varies there as
+    well, since that is what the reader works with.
+    """
+    moments = measured.moments
+    if read.shiftless:
+        centre = np.zeros(moments.units)
+    elif point == "activation":
+        centre = read.centre
+    elif point == "mean":
+        centre = moments.mean
+    else:
+        centre = np.full(moments.units, 0.0 if point == "none" else float(point))
+    lengths = moments.lengths(centre)
+    if read.shiftless and point == "mean":
+        # A constant one is as long as it is.
+        varying = moments.lengths(moments.mean)
+        lengths = np.where(varying > 0, varying, lengths)
+    return View(read, moments, centre, lengths, measured.fitted, measured.held)
+
+
+def evidence(group: Group, views: Sequence[View]) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Angles between a group's units, and which of them never change.
+
+    Every reader gets a fold of its own, so a pair may go where it is similar (or opposite) to
+    each reader, by whatever factor: the angle that counts is that of the reader to whom the two
+    look least alike. Where one reader sees only one of them, or sees one as nothing, they are as
+    different as can be.
+
+    Returns
+    -------
+    degrees : array of shape (units, units)
+        NaN for units without a direction to every reader: about the mean those that never change.
+    constant : array of shape (units,)
+    """
+    size = len(group.roots)
+    between = None
+    constant = np.ones(size, bool)
+    alive = np.zeros(size, bool)
+    for seen in views:
+        read, moments, centre = seen.read, seen.moments, seen.centre
+        still = moments.constant(seen.held)
+        if read.shiftless:
+            # Only nothing can go where a constant has no bias to go into.
+            still &= moments.mean == 0
+        constant[read.units] &= still
+        gram = moments.gram(centre)
+        nowhere = seen.lengths == 0
+        gram[nowhere] = 0
+        gram[:, nowhere] = 0
+        whole = _held_against(angles(gram), moments.lengths(centre), seen.lengths)
+        only = np.zeros(size, bool)
+        only[read.units] = ~np.isnan(whole.diagonal())
+        alive |= only
+        if len(read.units) < size:
+            mine, whole = whole, np.full((size, size), np.nan)
+            whole[np.ix_(read.units, read.units)] = mine
+        if not only.all():
+            whole[only[:, None] != only] = 90.0
+        if between is None:
+            between = whole
+            continue
+        nearer = np.isnan(between) | (np.abs(whole - 90) < np.abs(between - 90))
+        np.copyto(between, whole, where=nearer & ~np.isnan(whole))
+    assert between is not None, "a group that can be pruned has a reader"
+    between[np.diag_indices(size)] = np.where(alive, 0.0, np.nan)
+    return between, constant
+
+
+def _held_against(degrees: Array, lengths: Array, measure: Array) -> Array:
+    """Angles whose sine is the error of a unit as a share of another length than its own.
+
+    The best multiple of unit j misses unit i by ``lengths[i] * sin(angle)``; of the two units of
+    a pair the one counts that is missed by more.
+
+    Parameters
+    ----------
+    degrees : array of shape (units, units)
+    lengths, measure : arrays of shape (units,)
+        The vectors' lengths, and what errors are held against in place of them.
+    """
+    if (lengths == measure).all():
+        return degrees
+    longer = lengths / np.where(measure > 0, measure, np.inf)
+    sines = np.sin(np.radians(degrees)) * np.maximum(longer, longer[:, None])
+    opened = np.degrees(np.arcsin(np.minimum(sines, 1)))
+    opened = np.where(degrees > 90, 180 - opened, opened)
+    opened[np.diag_indices_from(opened)] = degrees.diagonal()
+    return opened

@@ -12,9 +12,9 @@ from tfprune.budget import Ladder, reach
 from tfprune.calibration import Survey, survey
 from tfprune.core.fold import FOLDS
 from tfprune.core.selection import Selection
-from tfprune.criteria import nowhere_empty
-from tfprune.cuts import cuts, selected
+from tfprune.criteria import nowhere_empty, selected
 from tfprune.errors import PruningWarning
+from tfprune.folding import cuts
 from tfprune.graph.clone import lost
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples
 from tfprune.graph.safe_gradients import newly_unsafe

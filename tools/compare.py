@@ -88,7 +88,7 @@ def _run(flags: argparse.Namespace) -> int:
     from tfprune.gate.comparison import compare
     from tfprune.gate.formats import FORMATS, why
     from tfprune.gate.sizes import read_side
-    from tfprune.output.staging import finish
+    from tfprune.output_folder.staging import finish
     from tfprune.utils.escapes import fence, plain
 
     if flags.plot:

@@ -32,8 +32,8 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
 
     from tfprune.errors import TfpruneError
     from tfprune.job.config import Request, checked
-    from tfprune.output.run_files import MANIFEST, leftovers, listed
-    from tfprune.output.staging import staging
+    from tfprune.output_folder.run_files import MANIFEST, leftovers, listed
+    from tfprune.output_folder.staging import staging
     from tfprune.utils.console import quiet
     from tfprune.utils.environment import start_keras
     from tools.export import export

@@ -10,7 +10,7 @@ from typing import Any
 
 from tfprune.errors import TfpruneError
 from tfprune.gate.sizes import Side
-from tfprune.output.staging import WAIT, writing
+from tfprune.output_folder.staging import WAIT, writing
 from tfprune.utils.escapes import plain
 from tfprune.utils.files import write_whole
 from tfprune.utils.git import git_state

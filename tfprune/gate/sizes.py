@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfprune.errors import TfpruneError
-from tfprune.output.transaction import read_settled
+from tfprune.output_folder.transaction import read_settled
 from tfprune.tflite.reader import read, shares
 from tfprune.utils.digests import file_digest, text_digest
 from tfprune.utils.files import PRIVATE

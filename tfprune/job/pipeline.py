@@ -34,8 +34,8 @@ from tfprune.job.original import doubts, scorer
 from tfprune.job.records import Artifact, FailedFile, Finding, Tried
 from tfprune.job.variants import Workshop, asked
 from tfprune.loading.keras2_folder import digest
-from tfprune.output.run_files import MANIFEST, PLOTS, leftovers, listed
-from tfprune.output.staging import staging
+from tfprune.output_folder.run_files import MANIFEST, PLOTS, leftovers, listed
+from tfprune.output_folder.staging import staging
 from tfprune.prune_result import PruneResult
 from tfprune.pruning import Pruner
 from tfprune.tflite.compat import RUNTIME

@@ -15,7 +15,7 @@ import numpy as np
 from tfprune.data.sources import load as load_data
 from tfprune.data.splits import Part, Raw
 from tfprune.errors import TfpruneError
-from tfprune.output.staging import OutputFolder, writing
+from tfprune.output_folder.staging import OutputFolder, writing
 from tfprune.studies import pictures, tables
 from tfprune.studies.bench import Bench, Data
 from tfprune.studies.kinds import KINDS, NEEDS, MissingError, Outcome

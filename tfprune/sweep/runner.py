@@ -21,7 +21,7 @@ from tfprune.job.config import Request
 from tfprune.job.original import doubts, scorer
 from tfprune.job.pipeline import model_and_data
 from tfprune.options import DEGREES, wish
-from tfprune.output.staging import OutputFolder, writing
+from tfprune.output_folder.staging import OutputFolder, writing
 from tfprune.pruning import Pruner
 from tfprune.sweep import plot, tables
 from tfprune.sweep.grid import UNPRUNED, Grid, Point, key

@@ -8,7 +8,7 @@ from tfprune.tflite.reader import operator_types, operator_versions
 RUNTIME = "tflite-runtime 2.14"
 
 # Operators by the highest version that it has. Found by offering it files of one operator, from
-# version 1 on; tests/test_compat.py does so again where it can be installed.
+# version 1 on; tests/tflite/test_compat.py does so again where it can be installed.
 _BY_VERSION = {
     1: """ADD_N ASSIGN_VARIABLE ATAN2 BITCAST BITWISE_XOR BROADCAST_ARGS BUCKETIZE CALL_ONCE CEIL
         COMPLEX_ABS CONV_3D CONV_3D_TRANSPOSE COS CUMSUM DENSIFY DYNAMIC_UPDATE_SLICE ELU

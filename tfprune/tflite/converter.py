@@ -23,7 +23,7 @@ from tfprune.graph.batches import check_stateless
 from tfprune.graph.inputs import check_inputs, input_shapes
 from tfprune.graph.precision import in_float32
 from tfprune.graph.predictions import outputs_of
-from tfprune.output.staging import writing
+from tfprune.output_folder.staging import writing
 from tfprune.tflite.compat import check_compat
 from tfprune.tflite.conversion_process import MODEL, convert_folder, run_file, start, work_folder
 from tfprune.tflite.minify import compact
