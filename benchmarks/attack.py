@@ -39,7 +39,7 @@ from tfprune.gate import history
 from tfprune.gate import limits as budgets
 from tfprune.gate.sizes import read_side
 from tfprune.micro import boards
-from tfprune.sweep.results_log import Journal, Row
+from tfprune.sweep.results_log import ResultsLog, Row
 from tfprune.tflite.reader import operator_types, operator_versions, shares
 from tfprune.utils.digests import file_digest
 from tools import compare, run
@@ -167,7 +167,7 @@ def subjects(folder: Path) -> list[Subject]:
             raise TfpruneError(err.getvalue())
 
     def rows(path: Path) -> None:
-        Journal(path)
+        ResultsLog(path)
 
     row = Row("k", "angle", 30.0, "degrees", "drop", 0, 0, "int8", "accuracy", 0.9, 0.8, 100)
     kept = (json.dumps(asdict(row)) + "\n").encode()
@@ -338,7 +338,7 @@ def killed_sweeps(kills: int, seed: int) -> Tally:
             """A row that is cut off is taken away; others have to be whole."""
             rows = folder / "sweep.jsonl"
             if rows.exists():
-                Journal(rows)
+                ResultsLog(rows)
             left = [path.name for path in folder.glob(".tfprune-*") if path.is_dir()]
             return f"left behind: {left}" if left else ""
 

@@ -23,8 +23,8 @@ with quiet():
 
     from tfprune.data import network_training, sources
     from tfprune.data.networks import load_model
-    from tfprune.data.preprocessing import wanted
-    from tfprune.data.scoring import yardstick
+    from tfprune.data.preprocessing import input_specs
+    from tfprune.data.scoring import make_scorer
     from tfprune.data.splits import Dataset, prepare
     from tfprune.graph.predictions import outputs_of
     from tfprune.outputs.decisions import rules_of
@@ -57,7 +57,7 @@ def model_and_data(asked: argparse.Namespace) -> tuple[keras.Model, Dataset]:
     raw = sources.load("auto", asked.data, asked.seed, say)
     if asked.model:
         model = load_model(Path(asked.model))
-        return model, prepare(raw, "auto", wanted(model), 10_000, asked.seed)
+        return model, prepare(raw, "auto", input_specs(model), 10_000, asked.seed)
     data = prepare(raw, "auto", None, 10_000, asked.seed)
     model, _ = network_training.trained(
         "cnn", None, data.train, data.validation,
@@ -84,7 +84,7 @@ def main() -> None:
     x, test = data.train.arrays, data.test.arrays
     targets = outputs_of(model, x)
     outputs = outputs_of(model, test)
-    measure = yardstick(outputs, data.test, rules_of(model, outputs))
+    measure = make_scorer(outputs, data.test, rules_of(model, outputs))
     school = Distillation(x, targets, asked.epochs, seed=asked.seed)
 
     def ptq(made: keras.Model) -> bytes:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from tfprune.core.elimination import Sight, least_effect
-from tfprune.core.fold import RIDGE, RIDGE_PER_SAMPLE, absorb, least_squares
+from tfprune.core.elimination import ConsumerStats, backward_elimination
+from tfprune.core.fold import RIDGE, RIDGE_PER_SAMPLE, apply_fold, least_squares
 from tfprune.core.moments import Moments
 from tfprune.core.selection import without
 
@@ -68,11 +68,11 @@ def pruned(a: Array, kernel: Array) -> Array:
     moments = Moments(a.shape[1])
     moments.add(a)
     units, constant = np.arange(moments.units), moments.constant()
-    sights = [Sight(units, moments, kernel)]
-    order = least_effect(moments.units, sights, constant, moments.units // 2).order
+    consumers = [ConsumerStats(units, moments, kernel)]
+    order = backward_elimination(moments.units, consumers, constant, moments.units // 2).order
     selection = without(order, constant)
     fold = least_squares(selection, moments, moments.mean)
-    return absorb(kernel, units[None], fold)[0][selection.kept]
+    return apply_fold(kernel, units[None], fold)[0][selection.kept]
 
 
 def plain(a: Array, kernel: Array) -> list[int]:

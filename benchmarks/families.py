@@ -44,7 +44,7 @@ class Planted:
 
     def own(self, layer: str, unit: int) -> npt.NDArray[np.intp]:
         """Where a unit of the group is among the layer's own."""
-        return np.flatnonzero(self.group.makers[layer] == unit)
+        return np.flatnonzero(self.group.producers[layer] == unit)
 
 
 def pictures(model: Any, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -114,14 +114,14 @@ def plant(model: Any, rng: np.random.Generator) -> list[Planted]:
     for group in groups_of(traced):
         if group.blocked is None:
             # Units that the same layers make: where layers meet, some may make only a part.
-            inside = [np.isin(np.arange(len(group.roots)), u) for u in group.makers.values()]
+            inside = [np.isin(np.arange(len(group.unit_ids)), u) for u in group.producers.values()]
             common = np.flatnonzero(np.all(inside, axis=0))
             first, second, dead = (int(unit) for unit in rng.choice(common, 3, replace=False))
             planted.append(Planted(group, (first, second), dead))
     for one in planted:
-        for name in one.group.makers:
+        for name in one.group.producers:
             _plant_filters(model.get_layer(name), one)
-        for name, labels in traced.slices.items():
+        for name, labels in traced.input_labels.items():
             units = one.group.units_of(traced.labels.find(labels))
             _plant_on_the_way(model.get_layer(name), np.where(labels > 0, units, -1), one)
     return planted
@@ -178,7 +178,7 @@ def row_of(family: str) -> list[Any]:
     layers = {layer.name: layer for layer in result.layers}
     gone = expected = 0
     for one in planted:
-        for name in one.group.makers:
+        for name in one.group.producers:
             kept = layers[name].kept
             first, second, dead = (np.isin(one.own(name, u), kept) for u in (*one.twins, one.dead))
             expected += len(second) + len(dead)

@@ -84,7 +84,7 @@ def calibration() -> list[list[Any]]:
     x = np.random.default_rng(0).random((10_000, 28, 28, 1), np.float32)
     samples = Samples(model, x)
     traced = trace(model)
-    (group,) = (group for group in groups_of(traced) if "hidden" in group.makers)
+    (group,) = (group for group in groups_of(traced) if "hidden" in group.producers)
     seconds = medians(
         {
             "predict": lambda: model.predict(x, batch_size=BATCH, verbose=0),

@@ -21,7 +21,7 @@ with quiet():
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
-    from tfprune.core.fold import drop, intake
+    from tfprune.core.fold import drop, merge_matrix
     from tfprune.core.moments import Moments
     from tfprune.core.selection import Selection
     from tfprune.data.networks import cnn
@@ -29,7 +29,7 @@ with quiet():
     from tfprune.graph.shrink import Cut, shrink
     from tfprune.graph.tracer import trace
     from tfprune.tflite.converter import convert
-    from tfprune.tflite.minify import compact
+    from tfprune.tflite.minify import minify
 
 SHAPE = (28, 28, 1)
 UNITS = 64
@@ -63,7 +63,7 @@ def tfmot_half_zero() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         plain.export(folder)
         # Written as ours are, so that the sizes differ by what was pruned alone.
-        return compact(bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert()))
+        return minify(bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert()))
 
 
 def half_the_units(model: keras.Model) -> keras.Model:
@@ -72,9 +72,9 @@ def half_the_units(model: keras.Model) -> keras.Model:
     kept = np.arange(0, UNITS, 2)
     selection = Selection(kept, {int(unit): int(unit) - 1 for unit in np.arange(1, UNITS, 2)})
     nothing: Any = np.zeros(UNITS)
-    (group,) = (group for group in groups_of(traced) if "hidden" in group.makers)
+    (group,) = (group for group in groups_of(traced) if "hidden" in group.producers)
     folds = [(read, drop(selection, Moments(UNITS), nothing)) for read in group.reads]
-    taken = intake(selection, merge=False)
+    taken = merge_matrix(selection, merge=False)
     return shrink(model, traced, [Cut(group, kept, taken, folds)])
 
 

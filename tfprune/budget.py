@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from tfprune.calibration import Survey
+from tfprune.calibration import Calibration
 from tfprune.core.selection import Selection, without
-from tfprune.criteria import elimination, nowhere_empty
+from tfprune.criteria import elimination, keep_one_per_layer
 from tfprune.errors import TfpruneError
 from tfprune.graph.costs import macs, multiply_accumulates, parameters
 from tfprune.graph.width_search import TRIES, first_that_fits, predicted, ranking
@@ -22,17 +22,17 @@ from tfprune.utils.console import meter
 SAMPLES = 64
 
 
-class Ladder:
+class RemovalSchedule:
     """A model's steps from whole to one unit a group, always the next by effect per cost.
 
     Parameters
     ----------
-    survey : Survey
+    survey : Calibration
     macs : bool
         Whether costs are multiply-accumulates, in place of parameters.
     """
 
-    def __init__(self, survey: Survey, macs: bool = False) -> None:
+    def __init__(self, survey: Calibration, macs: bool = False) -> None:
         self._groups = survey.groups
         groups = [seen.group for seen in survey.groups]
         self._costs = (multiply_accumulates if macs else parameters)(survey.trace, groups)
@@ -54,14 +54,14 @@ class Ladder:
         """What stays of every group after so many steps: a unit in each of its layers at least."""
         lost = np.bincount(self._ranking[:steps], minlength=len(self._groups))
         return [
-            nowhere_empty(seen.group, without(order[:count], seen.constant))
+            keep_one_per_layer(seen.group, without(order[:count], seen.constant))
             for order, count, seen in zip(self._orders, lost, self._groups, strict=True)
         ]
 
 
-def reach(
-    survey: Survey,
-    ladder: Ladder,
+def fit_budget(
+    survey: Calibration,
+    schedule: RemovalSchedule,
     target: Target,
     built: Callable[[Sequence[Selection]], keras.Model],
     *,
@@ -71,8 +71,8 @@ def reach(
 
     Parameters
     ----------
-    survey : Survey
-    ladder : Ladder
+    survey : Calibration
+    ladder : RemovalSchedule
         Of this survey.
     target : Target
     built : callable
@@ -91,9 +91,9 @@ def reach(
 
         def size(steps: int) -> int:
             drawn.update()
-            return _size(built(ladder.at(steps)), survey, target) if steps else whole
+            return _size(built(schedule.at(steps)), survey, target) if steps else whole
 
-        steps, sizes = first_that_fits(size, limit, ladder.costs)
+        steps, sizes = first_that_fits(size, limit, schedule.costs)
     unit = COUNTED[target.what]
     if steps is None:
         raise TfpruneError(
@@ -105,10 +105,10 @@ def reach(
     if steps:
         more = sizes.get(steps - 1)
         why = f"one unit more makes {more:,}" if more else f"within {limit - sizes[steps]:,} of it"
-    return ladder.at(steps), Reached(target.what, limit, sizes[steps], whole, why, len(sizes))
+    return schedule.at(steps), Reached(target.what, limit, sizes[steps], whole, why, len(sizes))
 
 
-def _size(model: keras.Model, survey: Survey, target: Target) -> int:
+def _size(model: keras.Model, survey: Calibration, target: Target) -> int:
     if target.what == "params":
         return int(model.count_params())
     if target.what == "macs":

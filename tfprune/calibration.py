@@ -15,7 +15,7 @@ from tfprune.errors import TfpruneError
 from tfprune.graph.activations import Measured, measure
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded
 from tfprune.graph.clone import walk
-from tfprune.graph.groups import Group, Read, groups_of
+from tfprune.graph.groups import Consumer, Group, groups_of
 from tfprune.graph.inputs import Samples, packed
 from tfprune.graph.subclasses import check_call
 from tfprune.graph.trace import Trace
@@ -30,22 +30,22 @@ LEAST_SAMPLES = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class GroupStats:
     """A group and what its readers saw of it.
 
     Attributes
     ----------
     group : Group
-    views : tuple of View
+    views : tuple of ConsumerView
         One for each of the group's reads.
     angles : array of shape (units, units)
-        Degrees: see :func:`tfprune.calibration.evidence`.
+        Degrees: see :func:`tfprune.calibration.group_angles`.
     constant : array of shape (units,)
         Which units never change.
     """
 
     group: Group
-    views: tuple[View, ...]
+    views: tuple[ConsumerView, ...]
     angles: Array
     constant: npt.NDArray[np.bool_]
 
@@ -55,35 +55,37 @@ class Seen:
         return min(view.moments.count for view in self.views)
 
 
-def seen_from(group: Group, measured: Sequence[Measured], centre: str | float) -> Seen:
+def group_stats(group: Group, measured: Sequence[Measured], centre: str | float) -> GroupStats:
     """A group with its angles about ``mean``, ``activation``, ``none`` or a number."""
     pairs = zip(group.reads, measured, strict=True)
-    views = tuple(view(read, each, centre) for read, each in pairs)
-    return Seen(group, views, *evidence(group, views))
+    views = tuple(consumer_view(read, each, centre) for read, each in pairs)
+    return GroupStats(group, views, *group_angles(group, views))
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
+class Calibration:
     """A model, the groups that can lose units, and the layers that were left alone."""
 
     model: keras.Model
     trace: Trace
     samples: Samples
-    groups: tuple[Seen, ...]
+    groups: tuple[GroupStats, ...]
     skipped: tuple[Skipped, ...]
     others: tuple[Other, ...] = ()
     asked: str = "dense"
 
-    def about(self, centre: str | float) -> Survey:
+    def about(self, centre: str | float) -> Calibration:
         """The same with angles about another centre."""
         groups = tuple(
-            seen_from(one.group, [Measured(v.moments, v.fitted, v.held) for v in one.views], centre)
+            group_stats(
+                one.group, [Measured(v.moments, v.fitted, v.held) for v in one.views], centre
+            )
             for one in self.groups
         )
         return replace(self, groups=groups)
 
 
-def survey(
+def calibrate(
     model: keras.Model,
     x: Any,
     *,
@@ -94,7 +96,7 @@ def survey(
     progress: bool = False,
     hold_back: bool = False,
     validation: Any = None,
-) -> Survey:
+) -> Calibration:
     """Follows a model's units and measures their activations; parameters as of ``prune``.
 
     ``centre`` is ``mean``, ``activation``, ``none`` or a number. Folds are tried on a part of ``x``
@@ -124,10 +126,10 @@ def survey(
     measured = iter(found)
     seen = []
     for group in groups:
-        seen.append(seen_from(group, [next(measured) for _ in group.reads], centre))
+        seen.append(group_stats(group, [next(measured) for _ in group.reads], centre))
         check_enough(seen[-1].samples)
     asked = (layers or "dense") if layers is None or isinstance(layers, str) else "named"
-    return Survey(model, traced, data, tuple(seen), skipped, others, asked)
+    return Calibration(model, traced, data, tuple(seen), skipped, others, asked)
 
 
 def check_enough(samples: int) -> None:
@@ -199,13 +201,13 @@ def _choose(
     chosen = []
     skipped = []
     for group in groups:
-        mine = [name for name in group.makers if name in asked and name not in skip]
-        if mine == list(group.makers) and group.blocked is None:
+        mine = [name for name in group.producers if name in asked and name not in skip]
+        if mine == list(group.producers) and group.blocked is None:
             chosen.append(group)
             continue
-        rest = [name for name in group.makers if name not in mine]
+        rest = [name for name in group.producers if name not in mine]
         apart = f"goes together with {', '.join(rest)}, which was not asked for"
-        for name in group.makers:
+        for name in group.producers:
             if name in skip:
                 skipped.append(Skipped(name, "asked to skip"))
             elif name in asked:
@@ -215,7 +217,7 @@ def _choose(
     for one in closed:
         if one.name in skip or one.name in named:
             skipped.append(Skipped(one.name, "asked to skip" if one.name in skip else one.reason))
-    told = {name for group in chosen for name in group.makers} | {one.name for one in skipped}
+    told = {name for group in chosen for name in group.producers} | {one.name for one in skipped}
     others = [
         Other(name, type(traced.layers[name]).__name__, prunable=True)
         for name in kinds
@@ -226,7 +228,7 @@ def _choose(
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ConsumerView:
     """One read of a group's units, what was measured there, and how alike units are to it.
 
     Attributes
@@ -243,7 +245,7 @@ class View:
         the other.
     """
 
-    read: Read
+    read: Consumer
     moments: Moments
     centre: Array
     lengths: Array
@@ -251,15 +253,15 @@ class View:
     held: Moments | None = None
 
 
-def view(read: Read, measured: Measured, point: str | float) -> View:
+def consumer_view(read: Consumer, measured: Measured, point: str | float) -> ConsumerView:
     """A read and what was measured, seen from ``mean``, ``activation``, ``none`` or a number.
 
-    Where a constant has nowhere to go (``read.shiftless``) a unit can only be a multiple of
+    Where a constant has nowhere to go (``read.no_offset``) a unit can only be a multiple of
     another, so angles are about 0. With ``mean`` an error is held against what varies there as
     well, since that is what the reader works with.
     """
     moments = measured.moments
-    if read.shiftless:
+    if read.no_offset:
         centre = np.zeros(moments.units)
     elif point == "activation":
         centre = read.centre
@@ -268,14 +270,16 @@ def view(read: Read, measured: Measured, point: str | float) -> View:
     else:
         centre = np.full(moments.units, 0.0 if point == "none" else float(point))
     lengths = moments.lengths(centre)
-    if read.shiftless and point == "mean":
+    if read.no_offset and point == "mean":
         # A constant one is as long as it is.
         varying = moments.lengths(moments.mean)
         lengths = np.where(varying > 0, varying, lengths)
-    return View(read, moments, centre, lengths, measured.fitted, measured.held)
+    return ConsumerView(read, moments, centre, lengths, measured.fitted, measured.held)
 
 
-def evidence(group: Group, views: Sequence[View]) -> tuple[Array, npt.NDArray[np.bool_]]:
+def group_angles(
+    group: Group, views: Sequence[ConsumerView]
+) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Angles between a group's units, and which of them never change.
 
     Every reader gets a fold of its own, so a pair may go where it is similar (or opposite) to
@@ -289,14 +293,14 @@ def evidence(group: Group, views: Sequence[View]) -> tuple[Array, npt.NDArray[np
         NaN for units without a direction to every reader: about the mean those that never change.
     constant : array of shape (units,)
     """
-    size = len(group.roots)
+    size = len(group.unit_ids)
     between = None
     constant = np.ones(size, bool)
     alive = np.zeros(size, bool)
     for seen in views:
         read, moments, centre = seen.read, seen.moments, seen.centre
         still = moments.constant(seen.held)
-        if read.shiftless:
+        if read.no_offset:
             # Only nothing can go where a constant has no bias to go into.
             still &= moments.mean == 0
         constant[read.units] &= still

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.calibration import Seen, Survey, View
-from tfprune.core.elimination import Elimination, Sight, least_effect
-from tfprune.core.fold import FOLDS
+from tfprune.calibration import Calibration, ConsumerView, GroupStats
+from tfprune.core.elimination import ConsumerStats, Elimination, backward_elimination
+from tfprune.core.fold import FOLD_RULES
 from tfprune.core.moments import Array
 from tfprune.core.selection import Selection, by_nearest, by_span, without
-from tfprune.graph.groups import Group, Read
+from tfprune.graph.groups import Consumer, Group
 from tfprune.graph.layers import kernel_of, weights_of
 from tfprune.graph.trace import Trace
-from tfprune.options import Wish
+from tfprune.options import PruneOptions
 
 
-def chosen(
+def select_share(
     group: Group,
-    views: Sequence[View],
+    views: Sequence[ConsumerView],
     evidence: tuple[Array, npt.NDArray[np.bool_]],
     trace: Trace,
     *,
@@ -41,7 +41,7 @@ def chosen(
         Of ``random``.
     """
     between, constant = evidence
-    size = len(group.roots)
+    size = len(group.unit_ids)
     count = min(round(share * size), size - 1)
     if select == "angle":
         return by_nearest(between, constant, count)
@@ -58,36 +58,36 @@ def chosen(
 
 def elimination(
     group: Group,
-    views: Sequence[View],
+    views: Sequence[ConsumerView],
     constant: npt.NDArray[np.bool_],
     trace: Trace,
     count: int | None = None,
 ) -> Elimination:
     """The order in which units go by their effect, and its errors; all but one by default."""
-    sights = [
-        Sight(seen.read.units, seen.moments, _rows(trace, seen.read), seen.read.shiftless)
+    consumers = [
+        ConsumerStats(seen.read.units, seen.moments, _rows(trace, seen.read), seen.read.no_offset)
         for seen in views
     ]
-    size = len(group.roots)
-    return least_effect(size, sights, constant, size - 1 if count is None else count)
+    size = len(group.unit_ids)
+    return backward_elimination(size, consumers, constant, size - 1 if count is None else count)
 
 
 def in_span(
-    group: Group, views: Sequence[View], constant: npt.NDArray[np.bool_], threshold: float
+    group: Group, views: Sequence[ConsumerView], constant: npt.NDArray[np.bool_], threshold: float
 ) -> Selection:
     """Takes out units within so many degrees of the span of those that stay."""
     return by_span(_spread(group, views), constant, threshold)
 
 
-def _spread(group: Group, views: Sequence[View]) -> Array:
+def _spread(group: Group, views: Sequence[ConsumerView]) -> Array:
     """Products of the units' activation vectors without their constants, in units of their length.
 
     Where several layers read them, their vectors are laid end to end, each reader's of one length.
     """
-    size = len(group.roots)
+    size = len(group.unit_ids)
     total, seen_by = np.zeros((size, size)), np.zeros(size)
     for seen in views:
-        mean = np.zeros(seen.moments.units) if seen.read.shiftless else seen.moments.mean
+        mean = np.zeros(seen.moments.units) if seen.read.no_offset else seen.moments.mean
         lengths = np.where(seen.lengths > 0, seen.lengths, np.inf)
         total[np.ix_(seen.read.units, seen.read.units)] += seen.moments.gram(mean) / np.outer(
             lengths, lengths
@@ -99,8 +99,8 @@ def _spread(group: Group, views: Sequence[View]) -> Array:
 
 def _magnitudes(group: Group, trace: Trace) -> Array:
     """Length of each unit's incoming weights, all makers together, shape (units,)."""
-    squares = np.zeros(len(group.roots))
-    for path, units in group.makers.items():
+    squares = np.zeros(len(group.unit_ids))
+    for path, units in group.producers.items():
         layer = trace.layers[path]
         where = kernel_of(layer, "")
         kernel = dict(zip(weights_of(layer), layer.get_weights(), strict=True))[where.name]
@@ -110,7 +110,7 @@ def _magnitudes(group: Group, trace: Trace) -> Array:
     return np.sqrt(squares)
 
 
-def _rows(trace: Trace, read: Read) -> Array:
+def _rows(trace: Trace, read: Consumer) -> Array:
     """By what a layer multiplies each unit that it sees, shape (seen, outputs)."""
     layer = trace.layers[read.layer]
     where = kernel_of(layer, read.part)
@@ -120,32 +120,34 @@ def _rows(trace: Trace, read: Read) -> Array:
     return np.asarray(np.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1))
 
 
-def nowhere_empty(group: Group, selection: Selection) -> Selection:
+def keep_one_per_layer(group: Group, selection: Selection) -> Selection:
     """Keeps a unit in every layer of the group."""
-    for units in group.makers.values():
+    for units in group.producers.values():
         if not np.isin(units, selection.kept).any():
             selection = selection.rescue(int(units[-1]))
     return selection
 
 
-def selected(seen: Seen, whole: Survey, wish: Wish, place: int) -> Selection:
+def select_units(
+    seen: GroupStats, whole: Calibration, options: PruneOptions, place: int
+) -> Selection:
     """Which of a group's units go.
 
     Parameters
     ----------
     seen : Seen
-    whole : Survey
+    whole : Calibration
         That it is a part of.
-    wish : Wish
+    options : PruneOptions
     place : int
         Its number among the survey's groups.
     """
     group, views, found = seen.group, seen.views, (seen.angles, seen.constant)
-    if wish.share is not None:
-        return chosen(
+    if options.share is not None:
+        return select_share(
             group, views, found, whole.trace,
-            select=wish.select, share=wish.share, seed=wish.seed + place,
+            select=options.select, share=options.share, seed=options.seed + place,
         )  # fmt: skip
-    if wish.select == "span":
-        return in_span(group, views, seen.constant, wish.degrees)
-    return FOLDS[wish.fold].rule(*found, wish.degrees)
+    if options.select == "span":
+        return in_span(group, views, seen.constant, options.degrees)
+    return FOLD_RULES[options.fold].rule(*found, options.degrees)

@@ -57,7 +57,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Wish:
+class PruneOptions:
     """How units are chosen and what becomes of their work; see :func:`tfprune.prune`.
 
     Attributes
@@ -86,7 +86,7 @@ class Wish:
         return self.share is not None or self.target is not None
 
 
-def wish(
+def prune_options(
     threshold: object = DEGREES,
     *,
     remove: object = None,
@@ -101,7 +101,7 @@ def wish(
     file_compat: bool = False,
     seed: int = 0,
     called: Callable[[str], str] = str,
-) -> Wish:
+) -> PruneOptions:
     """Returns what was asked for; parameters as of :func:`tfprune.prune`.
 
     ``called`` turns the name of an argument into what the user calls it.
@@ -136,7 +136,7 @@ def wish(
             f"{called('fold')}: expected {' or '.join(SHARE_FOLDS)} with {other}, received {fold!r}"
         )
     check_refit(refit, wanted=False, groups=0)
-    return Wish(degrees, share, target, by, fold, refit, seed)
+    return PruneOptions(degrees, share, target, by, fold, refit, seed)
 
 
 def check_threshold(threshold: object) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from tfprune.calibration import Seen
+from tfprune.calibration import GroupStats
 from tfprune.core.moments import Array
 from tfprune.core.selection import Selection
 from tfprune.outputs.change import Change
@@ -86,7 +86,7 @@ class PruneResult:
         return self.threshold is not None
 
 
-def layer_results(seen: Seen, selection: Selection, by: str) -> list[LayerResult]:
+def layer_results(seen: GroupStats, selection: Selection, by: str) -> list[LayerResult]:
     """What becomes of each of a group's layers.
 
     Parameters
@@ -101,8 +101,8 @@ def layer_results(seen: Seen, selection: Selection, by: str) -> list[LayerResult
     results = []
     group, between, samples = seen.group, seen.angles, seen.samples
     shown = between.astype(np.float32)
-    together = len(group.makers) > 1
-    for name, units in group.makers.items():
+    together = len(group.producers) > 1
+    for name, units in group.producers.items():
         note = ""
         if set(selection.rescued) & set(units.tolist()):
             note = "one unit kept: a layer needs one"

@@ -8,21 +8,21 @@ from typing import Any
 
 import keras
 
-from tfprune.budget import Ladder, reach
-from tfprune.calibration import Survey, survey
-from tfprune.core.fold import FOLDS
+from tfprune.budget import RemovalSchedule, fit_budget
+from tfprune.calibration import Calibration, calibrate
+from tfprune.core.fold import FOLD_RULES
 from tfprune.core.selection import Selection
-from tfprune.criteria import nowhere_empty, selected
+from tfprune.criteria import keep_one_per_layer, select_units
 from tfprune.errors import PruningWarning
-from tfprune.folding import cuts
+from tfprune.folding import cuts_of
 from tfprune.graph.clone import lost
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples
 from tfprune.graph.safe_gradients import newly_unsafe
 from tfprune.graph.shrink import shrink
-from tfprune.options import DEGREES, Wish, check_centre, check_refit, wish
+from tfprune.options import DEGREES, PruneOptions, check_centre, check_refit, prune_options
 from tfprune.outputs.change import Change, change_of
 from tfprune.prune_result import PruneResult, layer_results
-from tfprune.reconstruction import refit as refit_survivors
+from tfprune.reconstruction import reconstruct as refit_survivors
 from tfprune.results import Skipped
 
 
@@ -124,7 +124,7 @@ def prune(
     ----------
     Gedeon, Harris (1991), "Network reduction techniques", for the angles.
     """
-    asked = wish(
+    asked = prune_options(
         threshold, remove=remove, target_params=target_params, target_macs=target_macs,
         target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
         file_batch=file_batch, file_compat=file_compat, seed=seed,
@@ -180,14 +180,14 @@ class Pruner:
     ) -> None:
         self._centre = check_centre(centre)
         self._progress = progress
-        first = FOLDS["least-squares"].centre(self._centre)
-        self._survey = survey(
+        first = FOLD_RULES["least-squares"].centre(self._centre)
+        self._survey = calibrate(
             model, x, layers=layers, skip=skip, centre=first, batch_size=batch_size,
             progress=progress, hold_back=hold_back and validation is None, validation=validation,
         )  # fmt: skip
         self._surveys = {first: self._survey}
         self._validation = validation
-        self._ladders: dict[bool, Ladder] = {}
+        self._schedules: dict[bool, RemovalSchedule] = {}
 
     def prune(
         self,
@@ -222,19 +222,19 @@ file_batch, file_compat, seed
         TfpruneError
             If an argument is not as there, or a target cannot be reached.
         """
-        asked = wish(
+        asked = prune_options(
             threshold, remove=remove, target_params=target_params, target_macs=target_macs,
             target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
             file_batch=file_batch, file_compat=file_compat, seed=seed,
         )  # fmt: skip
         return _warned(self.prune_as(asked, compare=True))
 
-    def prune_as(self, wish: Wish, compare: bool = False) -> PruneResult:
+    def prune_as(self, options: PruneOptions, compare: bool = False) -> PruneResult:
         """A smaller model by what was checked before; what it lacks stands in its notes alone.
 
         Parameters
         ----------
-        wish : Wish
+        options : PruneOptions
         compare : bool
             Whether outputs before and after are compared.
 
@@ -243,28 +243,30 @@ file_batch, file_compat, seed
         TfpruneError
             If a target cannot be reached.
         """
-        folds = FOLDS[wish.fold]
+        folds = FOLD_RULES[options.fold]
         centre = folds.centre(self._centre)
         seen = self._about(centre)
 
         def built(selections: Sequence[Selection], trial: bool = False) -> keras.Model:
-            return shrink(seen.model, seen.trace, cuts(seen, selections, folds, trial))
+            return shrink(seen.model, seen.trace, cuts_of(seen, selections, folds, trial))
 
         reached = None
-        if wish.target is not None:
-            ladder = self._ladder(wish.target.what == "macs")
-            selections, reached = reach(seen, ladder, wish.target, built, progress=self._progress)
+        if options.target is not None:
+            schedule = self._schedule(options.target.what == "macs")
+            selections, reached = fit_budget(
+                seen, schedule, options.target, built, progress=self._progress
+            )
         else:
             selections = [
-                nowhere_empty(one.group, selected(one, seen, wish, place))
+                keep_one_per_layer(one.group, select_units(one, seen, options, place))
                 for place, one in enumerate(seen.groups)
             ]
         smaller = built(selections)
         pairs = list(zip(seen.groups, selections, strict=True))
-        results = [result for pair in pairs for result in layer_results(*pair, wish.select)]
+        results = [result for pair in pairs for result in layer_results(*pair, options.select)]
         shrunk = [one.group for one, chosen in pairs if len(chosen.kept) < chosen.units]
-        wanted = wish.by_count and wish.fold == "least-squares"
-        steps = check_refit(wish.refit, wanted, len(shrunk))
+        wanted = options.by_count and options.fold == "least-squares"
+        steps = check_refit(options.refit, wanted, len(shrunk))
         if steps and shrunk:
             refit_survivors(
                 smaller, seen.model, shrunk, {layer.name: layer.kept for layer in results},
@@ -285,17 +287,17 @@ file_batch, file_compat, seed
         elif compare:
             change = self._change(smaller)
         if change is not None and change.beyond:
-            notes.insert(0, f"pruning changed the outputs: {change}{_gentler(wish, centre)}")
+            notes.insert(0, f"pruning changed the outputs: {change}{_gentler(options, centre)}")
         return PruneResult(
             model=smaller,
             layers=tuple(results),
             skipped=seen.skipped,
-            threshold=None if wish.by_count else wish.degrees,
+            threshold=None if options.by_count else options.degrees,
             centre=str(centre),
-            fold=wish.fold,
-            remove=wish.share,
+            fold=options.fold,
+            remove=options.share,
             refit=steps,
-            select=wish.select,
+            select=options.select,
             reached=reached,
             notes=tuple(notes),
             others=seen.others,
@@ -329,33 +331,33 @@ file_batch, file_compat, seed
     @property
     def parameters(self) -> tuple[int, int]:
         """Of the whole model, and of what is left with one unit in every layer that may shrink."""
-        return self._survey.model.count_params(), round(self._ladder(False).costs[-1])
+        return self._survey.model.count_params(), round(self._schedule(False).costs[-1])
 
-    def _about(self, centre: str | float) -> Survey:
+    def _about(self, centre: str | float) -> Calibration:
         """What was measured, with angles about a centre."""
         if centre not in self._surveys:
             self._surveys[centre] = self._survey.about(centre)
         return self._surveys[centre]
 
-    def _ladder(self, macs: bool) -> Ladder:
+    def _schedule(self, macs: bool) -> RemovalSchedule:
         """The order in which units go for a budget, which takes long to find."""
-        if macs not in self._ladders:
-            self._ladders[macs] = Ladder(self._survey, macs)
-        return self._ladders[macs]
+        if macs not in self._schedules:
+            self._schedules[macs] = RemovalSchedule(self._survey, macs)
+        return self._schedules[macs]
 
 
-def _gentler(wish: Wish, centre: str | float) -> str:
+def _gentler(options: PruneOptions, centre: str | float) -> str:
     """What to call instead, to change less."""
     advice = []
-    if wish.target is not None:
+    if options.target is not None:
         advice.append("a larger budget")
-    elif wish.share is not None:
-        advice.append(f"a smaller share, remove={wish.share / 2:.3g}")
+    elif options.share is not None:
+        advice.append(f"a smaller share, remove={options.share / 2:.3g}")
     else:
-        advice.append(f"fewer degrees, threshold={wish.degrees / 2:g}")
-        if centre != "mean" and FOLDS[wish.fold].shifts:
+        advice.append(f"fewer degrees, threshold={options.degrees / 2:g}")
+        if centre != "mean" and FOLD_RULES[options.fold].shifts:
             advice.append('centre="mean"')
-    if wish.fold != "least-squares":
+    if options.fold != "least-squares":
         advice.append('fold="least-squares"')
     advice.append("tfprune.heal(result.model, model, x, epochs=10)")
     return f"; instead: {', or '.join(advice)}"

@@ -22,7 +22,7 @@ from scipy import optimize
 
 from tfprune.core.blas import threads_for
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded, states_of
-from tfprune.graph.clone import copied, copy_weights, walk
+from tfprune.graph.clone import clone_layer, copy_weights, walk
 from tfprune.graph.groups import Group
 from tfprune.graph.inputs import Samples, packed, predicted
 from tfprune.graph.layers import CONVOLUTIONS, SEPARABLE
@@ -56,18 +56,18 @@ class _Block:
     before: keras.Model
     ours: keras.Model
     theirs: keras.Model
-    makers: dict[str, Any]
+    producers: dict[str, Any]
     readers: dict[str, Any]
     kept: list[npt.NDArray[np.intp] | None]
 
     @property
     def variables(self) -> list[Any]:
         """What is fitted."""
-        layers = (*self.makers.values(), *self.readers.values())
+        layers = (*self.producers.values(), *self.readers.values())
         return [weight for layer in layers for weight in layer.weights]
 
 
-def refit(
+def reconstruct(
     smaller: keras.Model,
     model: keras.Model,
     groups: Sequence[Group],
@@ -119,7 +119,7 @@ def refit(
             if block is not None:
                 with safe_gradients(block.ours):
                     _fit(block, x, iterations)
-                for path, layer in (block.makers | block.readers).items():
+                for path, layer in (block.producers | block.readers).items():
                     values = layer.get_weights()
                     ours.copies[path].set_weights(values)
                     copy_weights(layer, layers[path], values)
@@ -151,14 +151,14 @@ def _block(
     plain = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
     if any(
         type(ours.copies[path]) not in plain or len(ours.given[path]) > 1
-        for path in (*group.makers, *readers)
+        for path in (*group.producers, *readers)
     ):
         return None
     linear = {path: _linear(ours, path) for path in readers}
-    if any(linear.get(path) not in (None, ours.copies[path]) for path in group.makers):
+    if any(linear.get(path) not in (None, ours.copies[path]) for path in group.producers):
         return None  # It reads its own group's units, so that a copy of it would not do.
     outputs = [layer.output for layer in linear.values()]
-    start = ours.given[next(iter(group.makers))][0]
+    start = ours.given[next(iter(group.producers))][0]
     try:
         between = keras.Model(start, outputs)
     except ValueError:  # What is read comes from elsewhere as well.
@@ -170,7 +170,7 @@ def _block(
         keras.Model(ours.model.inputs, start),
         between,
         keras.Model(theirs.model.inputs, [_linear(theirs, path).output for path in readers]),
-        {path: ours.copies[path] for path in group.makers if path not in linear},
+        {path: ours.copies[path] for path in group.producers if path not in linear},
         linear,
         [kept.get(path) for path in readers],
     )
@@ -181,7 +181,7 @@ def _linear(trace: Trace, path: str) -> Any:
     layer = trace.copies[path]
     if layer.activation is keras.activations.linear:
         return layer
-    twin = copied(layer, activation="linear", name=f"{layer.name}_linear")
+    twin = clone_layer(layer, activation="linear", name=f"{layer.name}_linear")
     twin(trace.given[path][0][0])
     twin.set_weights(layer.get_weights())
     return twin

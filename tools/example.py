@@ -31,7 +31,7 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
     from pathlib import Path
 
     from tfprune.errors import TfpruneError
-    from tfprune.job.config import Request, checked
+    from tfprune.job.config import JobConfig, validate
     from tfprune.output_folder.run_files import MANIFEST, leftovers, listed
     from tfprune.output_folder.staging import staging
     from tfprune.utils.console import quiet
@@ -42,7 +42,7 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
     flags = collect(export, COMMAND.split()[3:], "tools.export")
     assert flags is not None, "it asks for no help"
     texts = {name: flags.pop(name) for name in ("prune", "device")}
-    request = checked(Request(data=data, **flags), **texts)
+    config = validate(JobConfig(data=data, **flags), **texts)
     start_keras()
     with quiet():
         from tfprune.job.pipeline import run
@@ -57,7 +57,7 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
         tempfile.TemporaryDirectory() as made,
         staging(folder, MANIFEST, obsolete=obsolete) as stage,
     ):
-        outcome = run(replace(request, output=made), COMMAND.split(), _say)
+        outcome = run(replace(config, output=made), COMMAND.split(), _say)
         if outcome.failed:
             raise TfpruneError(f"not written: {outcome.failed[0]}")
         manifest = kept(json.loads(Path(made, MANIFEST).read_text(encoding="utf-8")))

@@ -98,12 +98,12 @@ def export(
         unsafe: Load a model file although it can run code.
         json: Print the manifest in place of the tables.
     """
-    from tfprune.job.config import Request, checked
+    from tfprune.job.config import JobConfig, validate
     from tfprune.utils.console import quiet
     from tfprune.utils.environment import start_keras
 
-    request = checked(
-        Request(
+    config = validate(
+        JobConfig(
             dataset=dataset, data=data, scale=scale, model=model, units=units, epochs=epochs,
             heal=heal, finetune=finetune,
             unsafe=unsafe, centre=centre, fold=fold, layers=layers, skip=skip,
@@ -121,7 +121,7 @@ def export(
     from tfprune.job.manifest import to_json
     from tfprune.job.tables import job_report
 
-    outcome = run(request, command_line("tools.export"), _say)
+    outcome = run(config, command_line("tools.export"), _say)
     result = outcome.result
     made = outcome.manifest
     print(

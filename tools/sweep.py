@@ -69,20 +69,20 @@ def sweep(
         quick: A coarse grid: effect and angle, 50%,75%, 30,50 degrees, least-squares and drop.
         unsafe: Load a model file although it can run code.
     """
-    from tfprune.job.config import Request, checked
+    from tfprune.job.config import JobConfig, validate
     from tfprune.sweep.grid import grid
     from tfprune.utils.console import quiet
     from tfprune.utils.environment import start_keras
 
-    request = checked(
-        Request(
+    config = validate(
+        JobConfig(
             model=model, data=data, dataset=dataset, scale=scale, units=units, epochs=epochs,
             unsafe=unsafe, centre=centre, layers=layers, skip=skip, calibration=calibration,
             schemes=schemes, seed=seed, output=output, heal=heal,
         )
     )  # fmt: skip
     wanted = grid(
-        request,
+        config,
         quick=quick,
         selections=selections,
         folds=folds,

@@ -26,10 +26,10 @@ from tests.support.paths import ROOT
 from tfprune.data.sources import digits
 from tfprune.data.splits import prepare
 from tfprune.errors import TfpruneError
-from tfprune.job.config import Request, checked
+from tfprune.job.config import JobConfig, validate
 from tfprune.sweep.grid import grid
 from tfprune.sweep.plot import picture
-from tfprune.sweep.results_log import Journal, Row
+from tfprune.sweep.results_log import ResultsLog, Row
 from tfprune.sweep.runner import run
 from tfprune.sweep.tables import Sweep, to_csv, to_markdown
 from tools.command import main
@@ -213,10 +213,10 @@ def asked(folder, data, model, **more):
     path = folder / "model.keras"
     model.save(path)
     np.savez(folder / "data.npz", **data)
-    request = Request(
+    config = JobConfig(
         model=str(path), data=str(folder / "data.npz"), output=str(folder / "out"), **more
     )
-    return checked(request)
+    return validate(config)
 
 
 def regression(rng, model, labels=True):
@@ -230,8 +230,8 @@ def test_values_are_scored_by_their_error_and_healed_points_stand_beside(tmp_pat
     inputs = keras.Input((4,))
     hidden = keras.layers.Dense(8, "relu", name="hidden")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1, name="output")(hidden))
-    request = asked(tmp_path, regression(rng, model), model, schemes=("float32",), heal=8)
-    wanted = grid(request, selections=["effect"], shares=["50%"], degrees=["none"], folds=["drop"])
+    config = asked(tmp_path, regression(rng, model), model, schemes=("float32",), heal=8)
+    wanted = grid(config, selections=["effect"], shares=["50%"], degrees=["none"], folds=["drop"])
     said = []
     made = run(wanted, ["sweep"], said.append)
     plain, bare, healed = made.rows
@@ -242,8 +242,8 @@ def test_values_are_scored_by_their_error_and_healed_points_stand_beside(tmp_pat
     assert bare.sha256 != healed.sha256
     assert "3 points in float32: 3 files" in said
     # Without labels agreement with the unpruned model is all that can be told.
-    request = asked(tmp_path, regression(rng, model, labels=False), model, schemes=("float32",))
-    unlabelled = run(replace(wanted, request=request, points=wanted.points[:2]), ["s"], said.append)
+    config = asked(tmp_path, regression(rng, model, labels=False), model, schemes=("float32",))
+    unlabelled = run(replace(wanted, config=config, points=wanted.points[:2]), ["s"], said.append)
     assert [row.metric for row in unlabelled.rows] == ["agreement"] * 2
     # Other data and other settings have other keys, and leave the rows that are there.
     assert len(lines(tmp_path / "out")) == 5
@@ -254,14 +254,14 @@ def test_a_scheme_that_is_refused_is_a_row_with_the_reason(tmp_path, rng):
     state = keras.layers.LSTM(3)(inputs)
     hidden = keras.layers.Dense(6, "relu", name="hidden")(state)
     model = keras.Model(inputs, keras.layers.Dense(1, name="output")(hidden))
-    request = asked(tmp_path, regression(rng, model), model, schemes=("int8", "float32"))
+    config = asked(tmp_path, regression(rng, model), model, schemes=("int8", "float32"))
     options = {"selections": ["random"], "shares": ["50%"], "degrees": ["none"]}
-    made = run(grid(request, folds=["drop"], **options), ["sweep"], lambda line: None)
+    made = run(grid(config, folds=["drop"], **options), ["sweep"], lambda line: None)
     assert [row.scheme for row in made.rows] == ["int8", "float32"] * 2
     for row in made.rows:
         assert ("recurrent layers" in row.reason) == (row.bytes is None) == (row.scheme == "int8")
     assert "random 50 % drop, int8: model" in (tmp_path / "out" / "sweep.md").read_text()
-    refused = replace(request, schemes=("int8",), output=str(tmp_path / "none"))
+    refused = replace(config, schemes=("int8",), output=str(tmp_path / "none"))
     for _ in range(2):
         with pytest.raises(TfpruneError, match="no int8 file can be made of recurrent layers"):
             run(grid(refused, **options), ["sweep"], lambda line: None)
@@ -271,9 +271,9 @@ def test_a_scheme_that_is_refused_is_a_row_with_the_reason(tmp_path, rng):
 def test_a_model_without_hidden_units_is_told_before_the_work(tmp_path, rng):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(1, name="output")(inputs))
-    request = asked(tmp_path, regression(rng, model), model)
+    config = asked(tmp_path, regression(rng, model), model)
     with pytest.raises(TfpruneError, match="nothing to prune: output: output layer"):
-        run(grid(request), ["sweep"], lambda line: None)
+        run(grid(config), ["sweep"], lambda line: None)
     assert not (tmp_path / "out").exists()
 
 
@@ -307,16 +307,16 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd, 
 
 def test_a_journal_of_something_else_is_told_by_its_line(tmp_path):
     row = Row("a", "effect", 0.5, "share", "drop", 0, 0, "int8", "accuracy", 0.9, 0.9, 100)
-    journal = Journal(tmp_path / "sweep.jsonl")
+    journal = ResultsLog(tmp_path / "sweep.jsonl")
     journal.append(row)
-    assert Journal(tmp_path / "sweep.jsonl").rows == {"a": row}
+    assert ResultsLog(tmp_path / "sweep.jsonl").rows == {"a": row}
     with (tmp_path / "sweep.jsonl").open("a") as file:
         file.write('{"key": 1}\n')
     with pytest.raises(TfpruneError, match=r"sweep.jsonl, line 2: expected a row of tools.sweep"):
-        Journal(tmp_path / "sweep.jsonl")
+        ResultsLog(tmp_path / "sweep.jsonl")
     (tmp_path / "file").touch()
     with pytest.raises(TfpruneError, match="expected a folder that can be written"):
-        Journal(tmp_path / "file" / "sweep.jsonl")
+        ResultsLog(tmp_path / "file" / "sweep.jsonl")
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "mse", "agreement"])

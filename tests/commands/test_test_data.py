@@ -12,8 +12,8 @@ from keras import layers as kl
 
 from tests.support.commands import command
 from tests.support.litert import in_litert
-from tfprune.data.scoring import yardstick
-from tfprune.data.splits import Part
+from tfprune.data.scoring import make_scorer
+from tfprune.data.splits import Split
 from tfprune.data.test_samples import drawn
 from tfprune.graph.predictions import outputs_of
 from tfprune.outputs.decisions import rules_of
@@ -175,8 +175,8 @@ def test_figures_of_a_few_samples_are_those_of_evaluating_them(capsys, tmp_path,
     model, x, y, metric = cases[name]
     arrays = list(x.values())
     reference = outputs_of(model, arrays)
-    part = Part(x if len(x) > 1 else arrays[0], y)
-    measure = yardstick(reference, part, rules_of(model, reference))
+    part = Split(x if len(x) > 1 else arrays[0], y)
+    measure = make_scorer(reference, part, rules_of(model, reference))
     assert measure.metric == metric
     files = {scheme: tmp_path / f"{scheme}.tflite" for scheme in ("float32", "int8")}
     outputs = []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.core.elimination import BLOCK, Sight, least_effect
+from tfprune.core.elimination import BLOCK, ConsumerStats, backward_elimination
 from tfprune.core.fold import RIDGE, RIDGE_PER_SAMPLE
 from tfprune.core.moments import Moments
 
@@ -18,9 +18,9 @@ def moments_of(a):
     return moments
 
 
-def error_without(a, kernel, kept, shiftless):
+def error_without(a, kernel, kept, no_offset):
     """What the reader receives in place of ``a @ kernel`` from a fit on the samples, squared."""
-    inputs = a[:, kept] if shiftless else np.column_stack([a[:, kept], np.ones(len(a))])
+    inputs = a[:, kept] if no_offset else np.column_stack([a[:, kept], np.ones(len(a))])
     target = a @ kernel
     fit = np.linalg.lstsq(inputs, target, rcond=None)[0]
     return ((inputs @ fit - target) ** 2).sum()
@@ -34,8 +34,8 @@ def by_refitting(size, views, count):
             rest = [other for other in kept if other != unit]
             costs.append(
                 sum(
-                    error_without(a, kernel, [u for u in rest if u < a.shape[1]], shiftless)
-                    for a, kernel, shiftless in views
+                    error_without(a, kernel, [u for u in rest if u < a.shape[1]], no_offset)
+                    for a, kernel, no_offset in views
                 )
             )
         kept.pop(int(np.argmin(costs)))
@@ -43,15 +43,16 @@ def by_refitting(size, views, count):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 12), st.booleans())
-def test_it_takes_what_refitting_would_take(seed, count, outputs, shiftless):
+def test_it_takes_what_refitting_would_take(seed, count, outputs, no_offset):
     rng = np.random.default_rng(seed)
     a = np.maximum(rng.normal(0, 1, (400, 7)) @ rng.normal(0, 1, (7, 7)), 0)
     b = rng.normal(1, 1, (400, 5)) @ rng.normal(0, 1, (5, 5))
-    views = [(a, rng.normal(0, 1, (7, outputs)), shiftless), (b, rng.normal(0, 1, (5, 2)), False)]
-    sights = [
-        Sight(np.arange(x.shape[1]), moments_of(x), kernel, flag) for x, kernel, flag in views
+    views = [(a, rng.normal(0, 1, (7, outputs)), no_offset), (b, rng.normal(0, 1, (5, 2)), False)]
+    consumers = [
+        ConsumerStats(np.arange(x.shape[1]), moments_of(x), kernel, flag)
+        for x, kernel, flag in views
     ]
-    taken = least_effect(7, sights, np.zeros(7, bool), count).order
+    taken = backward_elimination(7, consumers, np.zeros(7, bool), count).order
     kept = np.setdiff1d(np.arange(7), taken)
     ours = sum(error_without(x, k, [u for u in kept if u < x.shape[1]], f) for x, k, f in views)
     best = by_refitting(7, views, count)
@@ -65,38 +66,40 @@ def test_constants_and_what_nobody_hears_go_first(rng):
     kernel = rng.normal(0, 1, (6, 3))
     kernel[2] = 0
     constant = np.arange(6) == 4
-    taken = least_effect(6, [Sight(np.arange(6), moments_of(a), kernel)], constant, 2).order
+    taken = backward_elimination(
+        6, [ConsumerStats(np.arange(6), moments_of(a), kernel)], constant, 2
+    ).order
     assert taken.tolist() == [4, 2]
 
 
 @pytest.mark.parametrize("units", [20, 300])
 def test_all_but_one_of_many_copies_go(rng, units):
     a = np.repeat(rng.normal(0, 1, (2000, 5)), units // 5, axis=1).astype(np.float32)
-    sight = Sight(np.arange(units), moments_of(a), rng.normal(0, 1, (units, 4)))
-    taken = least_effect(units, [sight], np.zeros(units, bool), units - 5).order
+    consumer = ConsumerStats(np.arange(units), moments_of(a), rng.normal(0, 1, (units, 4)))
+    taken = backward_elimination(units, [consumer], np.zeros(units, bool), units - 5).order
     kept = np.setdiff1d(np.arange(units), taken)
     assert sorted(kept // (units // 5)) == [0, 1, 2, 3, 4]
 
 
-def by_solving(size, sights, dead, count):
+def by_solving(size, consumers, dead, count):
     """The order and the errors where every candidate's fold is solved for from the start."""
     problems = []
-    for sight in sights:
-        moments = sight.moments
-        centre = np.zeros(moments.units) if sight.shiftless else moments.mean
+    for consumer in consumers:
+        moments = consumer.moments
+        centre = np.zeros(moments.units) if consumer.no_offset else moments.mean
         products = moments.gram(centre) / moments.count
         ridge = RIDGE + RIDGE_PER_SAMPLE * moments.units / moments.count
-        problems.append((sight, products + ridge * np.diag(products.diagonal())))
+        problems.append((consumer, products + ridge * np.diag(products.diagonal())))
 
     def error(gone):
         total = 0.0
-        for sight, products in problems:
-            out = np.isin(sight.units, gone)
-            kept = ~out & (sight.units != dead)
+        for consumer, products in problems:
+            out = np.isin(consumer.units, gone)
+            kept = ~out & (consumer.units != dead)
             cross = products[np.ix_(kept, out)]
             fit = np.linalg.solve(products[np.ix_(kept, kept)], cross)
             rest = products[np.ix_(out, out)] - cross.T @ fit
-            total += np.trace(sight.kernel[out].T @ rest @ sight.kernel[out])
+            total += np.trace(consumer.kernel[out].T @ rest @ consumer.kernel[out])
         return total
 
     order, errors = [dead], [0.0]
@@ -113,28 +116,30 @@ def test_blocks_change_nothing(rng):
     a += rng.normal(0, 0.2, a.shape)
     a[:, 7] = 0
     b = a[:, 10:] ** 2
-    sights = [
-        Sight(np.arange(size), moments_of(a), rng.normal(0, 1, (size, 3))),
-        Sight(np.arange(10, size), moments_of(b), rng.normal(0, 0.3, (size - 10, 99)), True),
+    consumers = [
+        ConsumerStats(np.arange(size), moments_of(a), rng.normal(0, 1, (size, 3))),
+        ConsumerStats(
+            np.arange(10, size), moments_of(b), rng.normal(0, 0.3, (size - 10, 99)), True
+        ),
     ]
-    made = least_effect(size, sights, np.arange(size) == 7, size - 3)
-    order, errors = by_solving(size, sights, 7, size - 3)
+    made = backward_elimination(size, consumers, np.arange(size) == 7, size - 3)
+    order, errors = by_solving(size, consumers, 7, size - 3)
     assert made.order.tolist() == order
     np.testing.assert_allclose(made.errors, errors, rtol=1e-7, atol=1e-12)
 
 
-@pytest.mark.parametrize("shiftless", [False, True])
-def test_errors_are_those_of_a_refit_on_the_samples(rng, shiftless):
+@pytest.mark.parametrize("no_offset", [False, True])
+def test_errors_are_those_of_a_refit_on_the_samples(rng, no_offset):
     a = np.maximum(rng.normal(0.5, 1, (40_000, 9)) @ rng.normal(0, 1, (9, 9)), 0)
     a[:, 3] = 0
     kernel = rng.normal(0, 1, (9, 4))
-    sight = Sight(np.arange(9), moments_of(a), kernel, shiftless)
-    made = least_effect(9, [sight], np.arange(9) == 3, 8)
+    consumer = ConsumerStats(np.arange(9), moments_of(a), kernel, no_offset)
+    made = backward_elimination(9, [consumer], np.arange(9) == 3, 8)
     assert (np.diff(made.errors) >= 0).all()
     assert made.order[0] == 3
     assert made.errors[0] == 0
     for removed in range(2, 9):
         kept = np.setdiff1d(np.arange(9), made.order[:removed])
-        refit = error_without(a, kernel, kept, shiftless) / len(a)
+        refit = error_without(a, kernel, kept, no_offset) / len(a)
         assert made.errors[removed - 1] == pytest.approx(refit, rel=1e-4)
     assert made.variance == pytest.approx((a @ kernel).var(axis=0).sum())

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.core.fold import FOLDS, absorb, drop, intake, least_squares, outgoing, scaled
+from tfprune.core.fold import (
+    FOLD_RULES,
+    apply_fold,
+    drop,
+    least_squares,
+    merge_matrix,
+    outgoing,
+    scaled,
+)
 from tfprune.core.moments import Moments
 from tfprune.core.selection import Selection
 from tfprune.options import FOLD_NAMES
@@ -40,10 +48,10 @@ def test_least_squares_is_that_of_the_samples(seed, survivors):
     fold = least_squares(selection, moments_of(a), np.zeros(6))
     design = np.column_stack([a[:, selection.kept], np.ones(len(a))]).astype(float)
     best, *_ = np.linalg.lstsq(design, a[:, removed].astype(float), rcond=None)
-    ours = a[:, selection.kept].astype(float) @ fold.matrix[:, removed] + fold.shift[removed]
+    ours = a[:, selection.kept].astype(float) @ fold.matrix[:, removed] + fold.offset[removed]
     np.testing.assert_allclose(ours, design @ best, atol=2e-3)
     assert (fold.matrix[:, selection.kept] == np.eye(survivors)).all()
-    assert not fold.shift[selection.kept].any()
+    assert not fold.offset[selection.kept].any()
 
 
 def test_a_duplicate_is_its_partner_however_few_the_samples(rng):
@@ -53,7 +61,7 @@ def test_a_duplicate_is_its_partner_however_few_the_samples(rng):
     selection = Selection(np.setdiff1d(np.arange(400), [7, 9]), similar={7: 311, 9: 200})
     fold = least_squares(selection, moments_of(a[:32]), np.zeros(400))
     new = a[32:].astype(float)
-    np.testing.assert_allclose(new[:, fold.kept] @ fold.matrix + fold.shift, new, atol=0.02)
+    np.testing.assert_allclose(new[:, fold.kept] @ fold.matrix + fold.offset, new, atol=0.02)
 
 
 def test_survivors_that_hardly_fire_get_no_large_weights(rng):
@@ -69,7 +77,7 @@ def test_survivors_that_hardly_fire_get_no_large_weights(rng):
     assert np.abs(fold.matrix[3, 20:]).max() < 0.1
     ours, theirs = (
         np.mean((made - a[:, 20:]) ** 2)
-        for made in (a[:, :20] @ fold.matrix[:, 20:] + fold.shift[20:], design @ best)
+        for made in (a[:, :20] @ fold.matrix[:, 20:] + fold.offset[20:], design @ best)
     )
     assert ours < 1.01 * theirs
 
@@ -80,7 +88,7 @@ def test_scaled_takes_the_sign_and_the_centre_of_the_pair(rng):
     a[:, 1] = 1 - a[:, 3]
     selection = Selection(kept(2, 3), similar={0: 2}, complementary={1: 3})
     fold = scaled(selection, moments_of(a), np.full(4, 0.5))
-    np.testing.assert_allclose(a[:, [2, 3]] @ fold.matrix + fold.shift, a, atol=1e-5)
+    np.testing.assert_allclose(a[:, [2, 3]] @ fold.matrix + fold.offset, a, atol=1e-5)
     np.testing.assert_allclose(fold.matrix[:, 0], [0.4, 0], atol=1e-5)
     np.testing.assert_allclose(fold.matrix[:, 1], [0, -1], atol=1e-5)
 
@@ -89,9 +97,9 @@ def test_constants_go_into_the_shift_whatever_the_fold(rng):
     a = rng.random((50, 4)).astype(np.float32)
     a[:, 1] = 0.3
     selection = Selection(kept(0, 3), similar={2: 3}, constant=(1,))
-    for scheme in FOLDS.values():
+    for scheme in FOLD_RULES.values():
         fold = scheme.fold(selection, moments_of(a), NOWHERE)
-        assert fold.shift[1] == pytest.approx(0.3, abs=1e-6)
+        assert fold.offset[1] == pytest.approx(0.3, abs=1e-6)
         assert not fold.matrix[:, 1].any()
 
 
@@ -100,15 +108,18 @@ def test_outgoing_hands_on_along_a_chain_and_loses_complements(rng):
     selection = Selection(kept(3), similar={0: 2, 2: 3, 1: 4}, complementary={4: 5, 5: 4})
     fold = outgoing(selection, moments_of(a), np.zeros(6))
     assert fold.matrix.tolist() == [[1, 0, 1, 1, 0, 0]]
-    assert not fold.shift.any()
+    assert not fold.offset.any()
     assert drop(selection, moments_of(a), np.zeros(6)).matrix.tolist() == [[0, 0, 0, 1, 0, 0]]
 
 
 def test_incoming_adds_the_incoming_weights():
     selection = Selection(kept(2, 3), similar={0: 2, 1: 2})
     kernel = np.arange(8.0).reshape(2, 4)
-    assert (kernel @ intake(selection, merge=False)).tolist() == kernel[:, [2, 3]].tolist()
-    assert (kernel @ intake(selection, merge=True)).tolist() == [[0 + 1 + 2, 3], [4 + 5 + 6, 7]]
+    assert (kernel @ merge_matrix(selection, merge=False)).tolist() == kernel[:, [2, 3]].tolist()
+    assert (kernel @ merge_matrix(selection, merge=True)).tolist() == [
+        [0 + 1 + 2, 3],
+        [4 + 5 + 6, 7],
+    ]
 
 
 def test_absorbing_a_fold_is_reading_what_it_says(rng):
@@ -118,11 +129,11 @@ def test_absorbing_a_fold_is_reading_what_it_says(rng):
     selection = Selection(kept(1, 2), similar={0: 2})
     fold = outgoing(selection, Moments(3), np.zeros(3))
     fold = type(fold)(fold.kept, fold.matrix + 0.1, np.array([0.5, 0.0, -1.0]))
-    folded, bias = absorb(kernel, index, fold)
+    folded, bias = apply_fold(kernel, index, fold)
     survivors = rng.normal(0, 1, (11, 2, 2))
     features = rng.normal(0, 1, (11, 7))
     for position in range(2):
-        features[:, index[position]] = survivors[:, position] @ fold.matrix + fold.shift
+        features[:, index[position]] = survivors[:, position] @ fold.matrix + fold.offset
     expected = features @ kernel
     smaller = np.column_stack([survivors[:, 0], features[:, 3], survivors[:, 1]])
     np.testing.assert_allclose(smaller @ folded[[1, 2, 3, 5, 6]] + bias, expected)
@@ -136,9 +147,9 @@ def test_fewer_samples_than_units_leave_a_steady_fold(rng, units, scale):
     selection = Selection(np.arange(1, units), similar={0: 1})
     fold = least_squares(selection, moments_of(a), np.zeros(units))
     assert np.abs(fold.matrix).max() < 2
-    rebuilt = a[:, 1:].astype(float) @ fold.matrix + fold.shift
+    rebuilt = a[:, 1:].astype(float) @ fold.matrix + fold.offset
     np.testing.assert_allclose(rebuilt, a, atol=2e-2 * scale)
 
 
 def test_the_names_that_are_checked_are_those_of_the_folds():
-    assert tuple(FOLDS) == FOLD_NAMES
+    assert tuple(FOLD_RULES) == FOLD_NAMES

@@ -15,7 +15,7 @@ from keras import layers as kl
 import tfprune
 from tests.support.graphs import chain, plant
 from tfprune.core.fold import least_squares, scaled
-from tfprune.core.fold_choice import squared_errors, steadied
+from tfprune.core.fold_choice import squared_errors, steadiest_fold
 from tfprune.core.moments import Moments
 from tfprune.core.selection import Selection
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples
@@ -40,21 +40,21 @@ def activations(rng, samples):
 
 def missed(fold, a):
     """By a plain product with the samples."""
-    return np.mean((a - a[:, fold.kept] @ fold.matrix - fold.shift) ** 2, axis=0)
+    return np.mean((a - a[:, fold.kept] @ fold.matrix - fold.offset) ** 2, axis=0)
 
 
-@pytest.mark.parametrize("shiftless", [False, True])
-def test_errors_are_those_of_the_samples(rng, shiftless):
+@pytest.mark.parametrize("no_offset", [False, True])
+def test_errors_are_those_of_the_samples(rng, no_offset):
     a, b = activations(rng, 50), activations(rng, 30)
     for make in (least_squares, scaled):
-        fold = make(PAIRS, moments_of(a), a.mean(axis=0), shiftless)
+        fold = make(PAIRS, moments_of(a), a.mean(axis=0), no_offset)
         np.testing.assert_allclose(squared_errors(fold, moments_of(b)), missed(fold, b), atol=1e-9)
 
 
 def test_few_samples_are_not_fitted_to_the_letter(rng):
     a, held, fresh = (activations(rng, count) for count in (14, 10, 4000))
     usual = least_squares(PAIRS, moments_of(a), NOWHERE)
-    steadier = steadied(PAIRS, moments_of(a), False, moments_of(a), moments_of(held))
+    steadier = steadiest_fold(PAIRS, moments_of(a), False, moments_of(a), moments_of(held))
     assert missed(usual, a)[12:].sum() < 0.1 * missed(usual, fresh)[12:].sum()
     assert missed(steadier, fresh)[12:].sum() < 0.6 * missed(usual, fresh)[12:].sum()
 
@@ -62,20 +62,20 @@ def test_few_samples_are_not_fitted_to_the_letter(rng):
 def test_enough_samples_leave_least_squares_as_they_are(rng):
     a, held = activations(rng, 2000), activations(rng, 200)
     usual = least_squares(PAIRS, moments_of(a), NOWHERE)
-    same = steadied(PAIRS, moments_of(a), False, moments_of(a), moments_of(held))
+    same = steadiest_fold(PAIRS, moments_of(a), False, moments_of(a), moments_of(held))
     np.testing.assert_array_equal(same.matrix, usual.matrix)
-    np.testing.assert_array_equal(same.shift, usual.shift)
+    np.testing.assert_array_equal(same.offset, usual.offset)
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(8, 60), st.integers(1, 12), st.booleans())
-def test_no_more_is_missed_of_the_samples_held_back(seed, samples, held, shiftless):
+def test_no_more_is_missed_of_the_samples_held_back(seed, samples, held, no_offset):
     rng = np.random.default_rng(seed)
     a, b = activations(rng, samples), activations(rng, held)
     gone = np.arange(12, 24)
     selection = PAIRS if seed % 2 else Selection(np.arange(12), least=tuple(gone))
-    usual = least_squares(selection, moments_of(a), NOWHERE, shiftless)
-    ours = steadied(selection, moments_of(a), shiftless, moments_of(a), moments_of(b))
+    usual = least_squares(selection, moments_of(a), NOWHERE, no_offset)
+    ours = steadiest_fold(selection, moments_of(a), no_offset, moments_of(a), moments_of(b))
     assert missed(ours, b)[gone].sum() <= missed(usual, b)[gone].sum() * (1 + 1e-9)
     assert (ours.matrix[:, :12] == np.eye(12)).all()
 

@@ -12,7 +12,7 @@ import pytest
 from keras import layers as kl
 
 from tfprune.data import network_training, networks
-from tfprune.data.splits import Part
+from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.loading.model_files import reason
 from tfprune.utils.digests import file_digest
@@ -42,7 +42,7 @@ def test_the_cnn_needs_images(shape):
 def parts(rng):
     x = rng.random((120, 6, 6, 1), np.float32)
     y = (x.mean(axis=(1, 2, 3)) > 0.5).astype(int)
-    return Part(x[:100], y[:100]), Part(x[100:], y[100:])
+    return Split(x[:100], y[:100]), Split(x[100:], y[100:])
 
 
 @pytest.fixture
@@ -208,15 +208,15 @@ def _owned(status):
 )
 def test_networks_that_classify_need_labels(train, parts, labels):
     with pytest.raises(TfpruneError, match="expected (integer )?labels"):
-        train(parts=(Part(parts[0].x, labels), parts[1]))
-    train("autoencoder", parts=(Part(parts[0].x), Part(parts[1].x)))
+        train(parts=(Split(parts[0].x, labels), parts[1]))
+    train("autoencoder", parts=(Split(parts[0].x), Split(parts[1].x)))
 
 
 @pytest.mark.trains
 def test_labels_may_stand_in_a_column(train, parts):
     flat, _, _ = train()
     # Another digest, so that it is not the cache that answers.
-    column, _, said = train(data="other", parts=[Part(p.x, p.y[:, None]) for p in parts])
+    column, _, said = train(data="other", parts=[Split(p.x, p.y[:, None]) for p in parts])
     assert "training" in said
     for ours, theirs in zip(flat.get_weights(), column.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)

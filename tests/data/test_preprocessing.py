@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from tfprune.data.preprocessing import wanted
-from tfprune.data.splits import Part, Raw, prepare, split
+from tfprune.data.preprocessing import input_specs
+from tfprune.data.splits import Raw, Split, prepare, split
 
 SHAPE = (8, 8, 3)
 LEFT, SCALED = "not scaled, as layer {} scales it", "uint8 scaled from 0..255 to 0..1"
@@ -28,8 +28,8 @@ def functional(front):
 
 def scaled(model, x, scale="auto"):
     """The notes, and the data as the model gets it."""
-    train, test = split(Part(x), 0.2, 0)
-    data = prepare(Raw("own", "", train, test), scale, wanted(model), 10, 0)
+    train, test = split(Split(x), 0.2, 0)
+    data = prepare(Raw("own", "", train, test), scale, input_specs(model), 10, 0)
     return list(data.notes), data
 
 
@@ -98,7 +98,7 @@ def test_what_a_model_scales_by_itself_is_left_to_it(kind, rng):
     model = OWN[kind]()
     x = pictures(rng)
     notes, data = scaled(model, x)
-    (own,) = [want.scaling for want in wanted(model)]
+    (own,) = [want.scaling for want in input_specs(model)]
     assert notes == [LEFT.format(own.layer)]
     if kind in ("normal", "adapted"):
         assert own.layer == "normal"

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.hostile_data import HOSTILE_DATA
 from tfprune.data import sources
-from tfprune.data.splits import Wanted, prepare
+from tfprune.data.splits import InputSpec, prepare
 from tfprune.errors import TfpruneError
 from tfprune.utils import archives
 from tfprune.utils.digests import file_digest
@@ -129,14 +129,14 @@ def test_mnist_is_looked_for_in_order(nowhere, like_mnist, monkeypatch, tmp_path
 
 def test_uint8_is_scaled_and_a_channel_added_and_both_are_said(like_mnist):
     raw = sources.read_npz(like_mnist, 0)
-    data = prepare(raw, "auto", [Wanted("image", (28, 28, 1))], 10, 0)
+    data = prepare(raw, "auto", [InputSpec("image", (28, 28, 1))], 10, 0)
     assert data.test.x.shape == (20, 28, 28, 1)
     np.testing.assert_allclose(data.test.x[..., 0], raw.test.x / 255, atol=1e-7)
     assert data.notes == (
         "uint8 scaled from 0..255 to 0..1",
         "channel axis added: (28, 28) to (28, 28, 1)",
     )
-    data = prepare(raw, "none", [Wanted("image", (28, 28))], 10, 0)
+    data = prepare(raw, "none", [InputSpec("image", (28, 28))], 10, 0)
     np.testing.assert_array_equal(data.test.x, raw.test.x)
     assert data.notes == ()
 
@@ -199,7 +199,7 @@ def test_several_inputs_are_read_by_their_names_and_split_together(tmp_path, rng
     for part in (raw.train, raw.test, raw.train.take([3, 1])):
         np.testing.assert_array_equal(part.x["age"], part.y)
         np.testing.assert_array_equal(part.x["image"], part.y + 100)
-    data = prepare(raw, "auto", [Wanted("image", ()), Wanted("age", ())], 7, 1)
+    data = prepare(raw, "auto", [InputSpec("image", ()), InputSpec("age", ())], 7, 1)
     np.testing.assert_array_equal(data.calibration.x["image"], data.calibration.x["age"] + 100)
     whole = [part.x["age"] for part in (data.train, data.validation, data.test)]
     assert sorted(np.concatenate(whole)) == list(range(100))
@@ -255,7 +255,11 @@ def test_every_input_is_scaled_and_shaped_as_it_is_taken(tmp_path, rng):
     images = pixels(rng, 50, (8, 8))
     path = save(tmp_path / "a.npz", x_image=images, x_words=words, x_age=rng.random(50))
     raw = sources.read_npz(path, 0, inputs=("image", "words", "age"))
-    wanted = [Wanted("image", (8, 8, 1)), Wanted("words", (4,), floats=False), Wanted("age", (1,))]
+    wanted = [
+        InputSpec("image", (8, 8, 1)),
+        InputSpec("words", (4,), floats=False),
+        InputSpec("age", (1,)),
+    ]
     data = prepare(raw, "auto", wanted, 7, 0)
     np.testing.assert_allclose(data.test.x["image"][..., 0], raw.test.x["image"] / 255, atol=1e-7)
     np.testing.assert_array_equal(data.test.x["words"], raw.test.x["words"])

@@ -14,12 +14,12 @@ from keras import layers as kl
 import tfprune
 from tests.support.graphs import chain, fill, outputs, plant
 from tests.support.paths import ROOT
-from tfprune.calibration import evidence, view
-from tfprune.core.fold import FOLDS, least_squares, scaled
+from tfprune.calibration import consumer_view, group_angles
+from tfprune.core.fold import FOLD_RULES, least_squares, scaled
 from tfprune.core.moments import Moments
 from tfprune.core.selection import Selection, by_survivors
 from tfprune.graph.activations import Measured
-from tfprune.graph.groups import Group, Read
+from tfprune.graph.groups import Consumer, Group
 
 PAPERS = ROOT / "tfprune" / "studies"
 
@@ -30,16 +30,18 @@ def moments_of(a):
     return made
 
 
-def read_of(units, shiftless=False):
+def read_of(units, no_offset=False):
     everything = np.arange(units)
-    return Read("reader", (0,), everything, everything[None], np.zeros(units), shiftless)
+    return Consumer("reader", (0,), everything, everything[None], np.zeros(units), no_offset)
 
 
-def seen(a, point, shiftless=False):
+def seen(a, point, no_offset=False):
     """Angles and constants of one reader."""
     units = a.shape[1]
     group = Group({"layer": np.arange(units)}, {"layer": "dense"}, np.arange(units))
-    return evidence(group, [view(read_of(units, shiftless), Measured(moments_of(a)), point)])
+    return group_angles(
+        group, [consumer_view(read_of(units, no_offset), Measured(moments_of(a)), point)]
+    )
 
 
 @settings(deadline=None, max_examples=40)
@@ -51,20 +53,20 @@ def seen(a, point, shiftless=False):
     st.sampled_from(["least-squares", "scaled"]),
 )
 def test_a_unit_goes_only_where_its_fold_leaves_little_of_what_varies(
-    seed, threshold, level, shiftless, name
+    seed, threshold, level, no_offset, name
 ):
     """The sine of the threshold is the largest share of its deviation that may be missed."""
     rng = np.random.default_rng(seed)
     a = rng.normal(level, 1, (300, 3)) @ rng.normal(0, 1, (3, 9)) + rng.normal(0, 0.2, (300, 9))
     a = np.maximum(a, 0) if seed % 2 else a
-    degrees, constant = seen(a, "mean", shiftless)
+    degrees, constant = seen(a, "mean", no_offset)
     selection = by_survivors(degrees, constant, threshold)
     pairs = selection.similar | selection.complementary
     moments = moments_of(a)
-    fold = FOLDS[name].fold(
-        selection, moments, view(read_of(9), Measured(moments), "mean").centre, shiftless
+    fold = FOLD_RULES[name].fold(
+        selection, moments, consumer_view(read_of(9), Measured(moments), "mean").centre, no_offset
     )
-    missed = a[:, list(pairs)] - (a[:, fold.kept] @ fold.matrix + fold.shift)[:, list(pairs)]
+    missed = a[:, list(pairs)] - (a[:, fold.kept] @ fold.matrix + fold.offset)[:, list(pairs)]
     share = np.sqrt(np.mean(missed**2, axis=0)) / a[:, list(pairs)].std(axis=0)
     assert (share <= np.sin(np.radians(threshold)) + 1e-3).all()
 
@@ -74,21 +76,21 @@ def test_units_that_share_a_level_alone_stay(rng):
     a = rng.normal(5, 0.75, (2000, 2))
     about_zero, _ = seen(a, "none")
     assert about_zero[0, 1] < 15
-    for shiftless in (False, True):
-        degrees, _ = seen(a, "mean", shiftless)
+    for no_offset in (False, True):
+        degrees, _ = seen(a, "mean", no_offset)
         assert degrees[0, 1] > 80
     model = keras.Sequential([keras.Input((2,)), kl.Dense(2, name="hidden"), kl.Dense(1)])
     model.set_weights([np.eye(2), np.zeros(2), np.array([[1.0], [-1.0]]), np.zeros(1)])
     assert tfprune.prune(model, a, 30).layers[0].units_after == 2
 
 
-@pytest.mark.parametrize("shiftless", [False, True])
-def test_angles_are_those_of_plain_vectors(rng, shiftless):
+@pytest.mark.parametrize("no_offset", [False, True])
+def test_angles_are_those_of_plain_vectors(rng, no_offset):
     a = rng.normal(0, 1, (400, 3)) @ rng.normal(0, 1, (3, 5)) + rng.normal(0, 2, 5)
-    degrees, _ = seen(a, "mean", shiftless)
+    degrees, _ = seen(a, "mean", no_offset)
     for i in range(5):
         for j in range(i):
-            if shiftless:
+            if no_offset:
                 missed = [
                     np.linalg.norm(one - other * (one @ other) / (other @ other))
                     / np.linalg.norm(one - one.mean())
@@ -120,7 +122,7 @@ def test_two_constants_in_front_of_padding_are_alike(rng):
     """There is no bias for them to go into, but one is a multiple of the other."""
     a = rng.normal(0, 1, (3000, 4))
     a[:, 1], a[:, 2] = 0.3, -0.6
-    degrees, constant = seen(a, "mean", shiftless=True)
+    degrees, constant = seen(a, "mean", no_offset=True)
     assert not constant.any()
     assert degrees[1, 2] == pytest.approx(180)
     assert degrees[0, 1] > 80
@@ -133,11 +135,11 @@ def test_a_partner_that_never_changes_here_leaves_a_constant(rng):
     selection = Selection(np.array([1]), similar={0: 1})
     for fold in (scaled, least_squares):
         made = fold(selection, moments_of(a), a.mean(axis=0))
-        assert made.shift[0] + 0.7 * made.matrix[0, 0] == pytest.approx(a[:, 0].mean())
+        assert made.offset[0] + 0.7 * made.matrix[0, 0] == pytest.approx(a[:, 0].mean())
         assert abs(made.matrix[0, 0]) < 1e-6
 
 
-@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("fold", FOLD_RULES)
 def test_auto_is_what_the_fold_can_make_up_for(rng, fold):
     """A constant where there is one; the studies measured from the middle of the activation."""
     x = rng.normal(0, 1, (400, 6)).astype("float32")

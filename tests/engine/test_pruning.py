@@ -18,7 +18,7 @@ from tests.support.graphs import (
     positive,
 )
 from tfprune import TfpruneError
-from tfprune.core.fold import FOLDS
+from tfprune.core.fold import FOLD_RULES
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_the_default_fold_keeps_more_than_the_others(rng):
             (outputs(model, x)[0] - outputs(tfprune.prune(model, x, 35, fold=fold).model, x)[0])
             ** 2
         )
-        for fold in FOLDS
+        for fold in FOLD_RULES
     }
     assert errors["least-squares"] < 0.5 * errors["scaled"]
     assert errors["scaled"] < min(errors["drop"], errors["outgoing"], errors["incoming"])

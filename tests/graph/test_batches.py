@@ -11,11 +11,11 @@ from keras import layers as kl
 import tfprune
 from tests.support.graphs import fill, plant
 from tfprune import TfpruneError
-from tfprune.data.splits import Part
+from tfprune.data.splits import Split
 from tfprune.graph.batches import fixed_batch, padded, rebatched, states_of
 from tfprune.graph.predictions import outputs_of
 from tfprune.outputs.distance import difference
-from tfprune.training.finetuning import Lesson
+from tfprune.training.finetuning import FineTuner
 
 ops = keras.ops
 
@@ -156,8 +156,8 @@ def test_layers_that_work_for_one_batch_size_alone(rng, batch):
     half = tfprune.prune(model, x, remove=0.5, fold="drop", refit=20).model
     healed = tfprune.heal(half, model, x, 2)
     assert difference(healed, model, [x]) < difference(half, model, [x])
-    lesson = Lesson(model, Part(x, x[:, :2]))
-    assert lesson.fine_tuned(half, 1, lesson)[0].input_shape[0] == batch
+    tuner = FineTuner(model, Split(x, x[:, :2]))
+    assert tuner.fine_tuned(half, 1, tuner)[0].input_shape[0] == batch
 
 
 def test_files_of_models_of_a_fixed_batch_size(rng, x, tmp_path):

@@ -12,7 +12,7 @@ from keras import layers as kl
 
 import tfprune
 from tfprune import TfpruneError
-from tfprune.graph.clone import twin
+from tfprune.graph.clone import clone
 from tfprune.graph.precision import in_float32
 from tfprune.graph.shrink import shrink
 from tfprune.graph.tracer import trace
@@ -149,7 +149,7 @@ def test_copies_compute_with_the_users_own_functions(rng, layer, function):
     made = LAYERS[layer](FUNCTIONS[function]())
     model = keras.Sequential([keras.Input((3, 5)), made, kl.Flatten(), kl.Dense(2)])
     x = rng.normal(0, 1, (6, 3, 5)).astype("float32")
-    np.testing.assert_array_equal(np.asarray(twin(model)(x)), np.asarray(model(x)))
+    np.testing.assert_array_equal(np.asarray(clone(model)(x)), np.asarray(model(x)))
 
 
 @pytest.mark.parametrize("layer", ["dense", "steps", "nested steps", "own wrapper", "own"])
@@ -284,7 +284,7 @@ def test_what_cannot_be_copied_is_named(rng):
     inner = kl.TimeDistributed(Stubborn(np.int64(3), name="inner"), name="outer")
     model = keras.Sequential([keras.Input((3, 5)), inner, kl.Flatten(), kl.Dense(2)])
     with pytest.raises(TfpruneError, match=r"layer inner \(Stubborn\) .*no attribute size"):
-        twin(model)
+        clone(model)
 
 
 def test_a_shrunken_model_keeps_the_function_beside_the_new_width(rng):

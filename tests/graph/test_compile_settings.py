@@ -8,10 +8,10 @@ import pytest
 from keras import layers as kl
 
 import tfprune
-from tfprune.data.splits import Part
-from tfprune.graph.clone import twin
+from tfprune.data.splits import Split
+from tfprune.graph.clone import clone
 from tfprune.graph.compile_settings import fresh_optimizer
-from tfprune.training.finetuning import Lesson
+from tfprune.training.finetuning import FineTuner
 
 ops = keras.ops
 
@@ -211,11 +211,11 @@ def test_a_fresh_optimizer_takes_the_same_steps(x, optimizer):
     model = single()
     model.compile(optimizer(), "mse", run_eagerly=True)
     model.fit(x, x[:, :1], batch_size=100, epochs=2, verbose=0)
-    copy = twin(model)
+    copy = clone(model)
     assert type(copy.optimizer) is type(model.optimizer)
     assert copy.optimizer is not model.optimizer
     # As one that was made anew by hand.
-    other = twin(model)
+    other = clone(model)
     other.compile(optimizer(), "mse", run_eagerly=True)
     for one in (copy, other):
         one.fit(x, x[:, :1], batch_size=100, epochs=3, shuffle=False, verbose=0)
@@ -227,7 +227,7 @@ def test_the_learning_rate_is_that_which_was_set_last(x):
     model = single()
     model.compile(keras.optimizers.Adam(0.1), "mse")
     model.optimizer.learning_rate = 0.002
-    assert float(twin(model).optimizer.learning_rate) == pytest.approx(0.002)
+    assert float(clone(model).optimizer.learning_rate) == pytest.approx(0.002)
     assert float(fresh_optimizer(model.optimizer, learning_rate=0.3).learning_rate) == (
         pytest.approx(0.3)
     )
@@ -251,7 +251,7 @@ def test_fine_tuning_uses_an_optimizer_and_a_loss_of_the_users_own(x):
     model = single()
     model.compile(keras.optimizers.SGD(CosineDecay(0.01)), [huber])
     y = x[:, 0].astype("float32")
-    lesson = Lesson(model, Part(x, y), model)
+    tuner = FineTuner(model, Split(x, y), model)
     predictions = model.predict(x, verbose=0)
-    assert lesson.loss(model) == pytest.approx(float(huber(y, predictions)), rel=1e-5)
-    assert lesson.loss(lesson.fine_tuned(model, 2, lesson)[0]) < lesson.loss(model)
+    assert tuner.loss(model) == pytest.approx(float(huber(y, predictions)), rel=1e-5)
+    assert tuner.loss(tuner.fine_tuned(model, 2, tuner)[0]) < tuner.loss(model)

@@ -20,12 +20,12 @@ from tfprune.graph.tracer import trace
 class Masked(keras.layers.Layer):
     """Replaces features by what survivors say of them."""
 
-    def __init__(self, matrix, shift):
+    def __init__(self, matrix, offset):
         super().__init__()
-        self.matrix, self.shift = matrix.astype("float32"), shift.astype("float32")
+        self.matrix, self.offset = matrix.astype("float32"), offset.astype("float32")
 
     def call(self, x):
-        return keras.ops.matmul(x, self.matrix) + self.shift
+        return keras.ops.matmul(x, self.matrix) + self.offset
 
 
 def masked(model, folds):
@@ -49,16 +49,16 @@ def masked(model, folds):
             for read, fold in folds
             if (read.layer.split("/")[-1], read.part) == (name, part)
         ]
-        matrix, shift = np.eye(x.shape[-1]), np.zeros(x.shape[-1])
+        matrix, offset = np.eye(x.shape[-1]), np.zeros(x.shape[-1])
         for read, fold in mine:
             for features in read.index:
                 # A unit's number among those that the reader sees.
                 for unit, feature in enumerate(features):
                     matrix[:, feature] = 0
-                    shift[feature] = fold.shift[unit]
+                    offset[feature] = fold.offset[unit]
                     for row, survivor in enumerate(fold.kept):
                         matrix[features[survivor], feature] = fold.matrix[row, unit]
-        return Masked(matrix, shift)(x) if mine else x
+        return Masked(matrix, offset)(x) if mine else x
 
     source = functional(model)
     copy = keras.models.clone_model(source, call_function=call)
@@ -94,9 +94,9 @@ def random_cuts(groups, rng):
     for group in groups:
         if group.blocked or rng.random() < 0.2:
             continue
-        units = len(group.roots)
+        units = len(group.unit_ids)
         kept = np.flatnonzero(rng.random(units) < 0.6)
-        for made in group.makers.values():
+        for made in group.producers.values():
             if not np.isin(made, kept).any():
                 kept = np.union1d(kept, made[:1])
         folds = []
@@ -104,9 +104,9 @@ def random_cuts(groups, rng):
             stay = np.flatnonzero(np.isin(read.units, kept))
             matrix = rng.normal(0, 0.5, (len(stay), len(read.units)))
             matrix[:, stay] = np.eye(len(stay))
-            shift = rng.normal(0, 0.5, len(read.units)) * (rng.random() < 0.8)
-            shift[stay] = 0
-            folds.append((read, Fold(stay, matrix, shift * (not read.shiftless))))
+            offset = rng.normal(0, 0.5, len(read.units)) * (rng.random() < 0.8)
+            offset[stay] = 0
+            folds.append((read, Fold(stay, matrix, offset * (not read.no_offset))))
         cuts.append(Cut(group, kept, np.eye(units)[:, kept], folds))
     return cuts
 
@@ -120,7 +120,7 @@ def check(model, seed, flat=None):
     smaller = shrink(model, traced, cuts)
     assert [layer.name for layer in smaller.layers] == [layer.name for layer in model.layers]
     for cut in cuts:
-        for name, units in cut.group.makers.items():
+        for name, units in cut.group.producers.items():
             layer = smaller
             for part in name.split("/"):
                 layer = layer.get_layer(part)

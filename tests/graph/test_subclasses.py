@@ -11,7 +11,7 @@ from keras import layers as kl
 
 import tfprune
 from tfprune import PruningWarning, TfpruneError
-from tfprune.graph.clone import twin
+from tfprune.graph.clone import clone
 
 ops = keras.ops
 
@@ -119,14 +119,14 @@ def test_arguments_and_attributes_of_a_class_go_with_it(x):
     model.classes = ["a", "b"]
     model.first = model.get_layer("hidden")
     model.compile("sgd", "mse", run_eagerly=True)
-    copy = twin(model)
+    copy = clone(model)
     assert type(copy) is Weighted
     figures = [m.evaluate(x, x[:, :2], verbose=0) for m in (copy, model)]
     assert figures[0] == pytest.approx(figures[1])
     assert copy.classes == ["a", "b"]
     assert copy.first is copy.get_layer("hidden")
     model.factor = 0.5  # Set later than it was made.
-    assert twin(model).factor == 0.5
+    assert clone(model).factor == 0.5
 
 
 def test_what_cannot_be_of_the_class_says_so(x):
@@ -165,7 +165,7 @@ def test_such_a_model_inside_another(x, kind):
     assert [note.split(" ")[1] for note in notes_on_the_class(result)] == [inner.name] * (
         kind is Built
     )
-    copy = twin(model)
+    copy = clone(model)
     np.testing.assert_array_equal(np.asarray(copy(x)), np.asarray(model(x)))
     if kind is not Built:
         assert type(copy.layers[3]) is kind

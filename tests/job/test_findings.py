@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.job.config import Request, checked
+from tfprune.job.config import JobConfig, validate
 from tfprune.job.findings import Run, closest, findings, lost
 from tfprune.job.model_card import card
 from tfprune.job.records import Artifact
@@ -33,7 +33,7 @@ def file(variant, scheme, size=1000, **scores):
     return Artifact(f"{name}_{scheme}.tflite", variant, scheme, size, "", 1, 1, scores)
 
 
-def run(original, pruned, judged_by=("accuracy",), request=None, layers=None, **more):
+def run(original, pruned, judged_by=("accuracy",), config=None, layers=None, **more):
     """A run of float32 (and int8) files: scores of the original's, then of the pruned ones."""
     schemes = ("float32", "int8")
     artifacts = [
@@ -42,7 +42,7 @@ def run(original, pruned, judged_by=("accuracy",), request=None, layers=None, **
         for scheme, scores in zip(schemes, files, strict=False)
     ]
     floats = {"original": original[0], "pruned": pruned[0]}
-    asked = request or Request(schemes=schemes)
+    asked = config or JobConfig(schemes=schemes)
     gone = [layer(kept=8)] if layers is None else layers
     return Run(asked, COMMAND, gone, artifacts, floats, judged_by, 500, **more)
 
@@ -101,9 +101,9 @@ def test_a_loss_that_neither_step_has_alone_is_not_lost_between_them():
 
 
 def test_a_drop_that_was_asked_for_is_no_surprise():
-    asked = Request(schemes=("float32",), max_drop=2.0)
-    assert findings(run(scored(0.9), scored(0.881), request=asked)) == []
-    (one,) = findings(run(scored(0.9), scored(0.879), request=asked))
+    asked = JobConfig(schemes=("float32",), max_drop=2.0)
+    assert findings(run(scored(0.9), scored(0.881), config=asked)) == []
+    (one,) = findings(run(scored(0.9), scored(0.879), config=asked))
     assert "--max-drop 1" in str(one)
 
 
@@ -119,8 +119,8 @@ def test_a_drop_that_was_asked_for_is_no_surprise():
     ],
 )
 def test_advice_is_something_else_than_what_was_asked_for(asked, expected, absent):
-    request = Request(schemes=("float32",), **asked)
-    (one,) = findings(run(scored(0.9), scored(0.8), request=request))
+    config = JobConfig(schemes=("float32",), **asked)
+    (one,) = findings(run(scored(0.9), scored(0.8), config=config))
     advice = " ".join(one.advice).replace("--prune 30", "")
     assert all(words in advice for words in expected)
     assert not any(words in advice for words in absent)
@@ -140,7 +140,7 @@ def test_every_command_that_is_named_can_be_typed(words, removed):
     """Read and checked as the command reads and checks it."""
     command = ["python", "-m", "tools.export", *words]
     made = run(
-        scored(0.9, 0.9), scored(0.8, 0.6), request=request_of(words), filters=True,
+        scored(0.9, 0.9), scored(0.8, 0.6), config=request_of(words), filters=True,
         layers=[layer(kept=10 - removed)],
     )  # fmt: skip
     larger = [replace(one, bytes=1200) for one in made.artifacts if one.variant == "pruned"]
@@ -158,8 +158,8 @@ def request_of(words):
     read = collect(export, words, "tools.export")
     fields = ("layers", "heal", "qat", "schemes", "compat")
     budgets = ("prune", "remove", "target_params", "target_macs", "target_bytes", "max_drop")
-    return checked(
-        Request(**{name: read[name] for name in fields if name in read}),
+    return validate(
+        JobConfig(**{name: read[name] for name in fields if name in read}),
         **{name: read[name] for name in budgets if name in read},
     )
 

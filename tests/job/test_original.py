@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from tfprune.data.preprocessing import wanted
-from tfprune.data.splits import Part, Raw, prepare, split
+from tfprune.data.preprocessing import input_specs
+from tfprune.data.splits import Raw, Split, prepare, split
 from tfprune.graph.inputs import check_inputs
-from tfprune.job.config import Request, checked
+from tfprune.job.config import JobConfig, validate
 from tfprune.job.original import doubts, scorer
 from tfprune.job.pipeline import run
 from tfprune.sweep.grid import grid
@@ -44,12 +44,12 @@ def pictures(rng):
 
 def told(model, x, y, scale="auto", name="own.keras"):
     """What is said of a model and data, the labels of which may be None."""
-    request = Request(model=name, scale=scale)
-    train, test = split(Part(x, y), 0.75, 0)
-    data = prepare(Raw("own", "", train, test), scale, wanted(model), 10, 0)
+    config = JobConfig(model=name, scale=scale)
+    train, test = split(Split(x, y), 0.75, 0)
+    data = prepare(Raw("own", "", train, test), scale, input_specs(model), 10, 0)
     inputs = check_inputs(model, data.test.x)
-    measure = scorer(request, model, inputs, data.test, data)
-    return [one.message for one in doubts(request, model, inputs, measure, data)]
+    measure = scorer(config, model, inputs, data.test, data)
+    return [one.message for one in doubts(config, model, inputs, measure, data)]
 
 
 def test_a_range_that_a_flag_brings_is_named_with_what_it_scores(pictures):
@@ -222,8 +222,8 @@ def test_the_job_says_it_loudly_and_keeps_it(own, tmp_path):
     said = []
     output = str(tmp_path / "out")
     schemes = ("float32",)
-    request = checked(Request(**own, output=output, schemes=schemes, test_data=20), remove="34%")
-    manifest = run(request, [], said.append).manifest
+    config = validate(JobConfig(**own, output=output, schemes=schemes, test_data=20), remove="34%")
+    manifest = run(config, [], said.append).manifest
     loud = [line for line in said if line.startswith("WARNING: ")]
     assert len(loud) == 2
     assert "do not seem to fit" in loud[0]
@@ -240,17 +240,17 @@ def test_the_job_says_it_loudly_and_keeps_it(own, tmp_path):
     scale = {"dtype": "uint8", "factor": 1 / 255, "auto": 1 / 255}
     assert list(manifest["dataset"]["scales"].values()) == [scale]
     said.clear()
-    request = checked(Request(**own, output=output, schemes=schemes, scale="none"), remove="34%")
-    manifest = run(request, [], said.append).manifest
+    config = validate(JobConfig(**own, output=output, schemes=schemes, scale="none"), remove="34%")
+    manifest = run(config, [], said.append).manifest
     assert not [one for one in manifest["warnings"] if one["about"] == "data"]
     assert manifest["artifacts"][0]["accuracy"] == 1
 
 
 def test_the_sweep_says_it_loudly(own, tmp_path):
     said = []
-    request = Request(**own, output=str(tmp_path / "sweep"), schemes=("float32",))
+    config = JobConfig(**own, output=str(tmp_path / "sweep"), schemes=("float32",))
     points = grid(
-        checked(request), selections=("magnitude",), shares=("34%",), degrees=("none",),
+        validate(config), selections=("magnitude",), shares=("34%",), degrees=("none",),
         folds=("drop",), refit=("0",),
     )  # fmt: skip
     sweep(points, [], said.append)

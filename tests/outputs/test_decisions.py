@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from tfprune.data.scoring import yardstick
-from tfprune.data.splits import Part
+from tfprune.data.scoring import make_scorer
+from tfprune.data.splits import Split
 from tfprune.outputs.decisions import activations_of, rule_of, rules_of
-from tfprune.training.finetuning import Lesson
+from tfprune.training.finetuning import FineTuner
 
 # Three inputs of 0..1, of which the model's single output is 0.1 to 0.9.
 X = np.array([[0.1], [0.3], [0.6], [0.9]], np.float32)
@@ -133,7 +133,7 @@ def test_several_labels_at_once_are_counted_as_keras_binary_accuracy_does(
     model = rows(activation, loss)
     x = np.array([[2, -1, -3], [-1, -2, 1], [1, 1, 2], [-2, -1, 3]], np.float32)
     outputs = [model.predict(x, verbose=0)]
-    measure = yardstick(outputs, Part(x, BITS), rules_of(model, outputs))
+    measure = make_scorer(outputs, Split(x, BITS), rules_of(model, outputs))
     keras_says = keras.metrics.BinaryAccuracy(threshold=threshold)
     keras_says.update_state(BITS, outputs[0])
     assert measure.scores(outputs)["accuracy"] == pytest.approx(float(keras_says.result()))
@@ -146,8 +146,8 @@ def test_several_labels_at_once_are_counted_as_keras_binary_accuracy_does(
     assert "binary_accuracy" in note
     assert f"above {threshold:g}" in note
     # Trained as such: what is right costs less.
-    lesson = Lesson(model, Part(x, (x > 0).astype(int)))
-    assert lesson.loss(model) < Lesson(model, Part(x, (x < 0).astype(int))).loss(model)
+    tuner = FineTuner(model, Split(x, (x > 0).astype(int)))
+    assert tuner.loss(model) < FineTuner(model, Split(x, (x < 0).astype(int))).loss(model)
 
 
 @pytest.mark.parametrize("activation", ["linear", "softmax", "relu"])
@@ -155,7 +155,7 @@ def test_values_of_0_and_1_are_values_where_no_unit_says_yes_or_no(activation):
     model = rows(activation, "mse" if activation == "linear" else None)
     x = np.array([[2, -1, -3], [-1, -2, 1], [1, 1, 2], [-2, -1, 3]], np.float32)
     outputs = [model.predict(x, verbose=0)]
-    measure = yardstick(outputs, Part(x, BITS), rules_of(model, outputs))
+    measure = make_scorer(outputs, Split(x, BITS), rules_of(model, outputs))
     assert measure.metric == "mse"
     assert measure.scores(outputs)["mse"] == pytest.approx(np.mean((outputs[0] - BITS) ** 2))
 
@@ -164,7 +164,7 @@ def test_rows_of_one_1_are_classes_of_sigmoids_as_well():
     model = rows("sigmoid", "binary_crossentropy")
     x = np.array([[2, -1, -3], [-1, -2, -1.5], [1, 1, 2]], np.float32)
     outputs = [model.predict(x, verbose=0)]
-    measure = yardstick(outputs, Part(x, np.eye(3)), rules_of(model, outputs))
+    measure = make_scorer(outputs, Split(x, np.eye(3)), rules_of(model, outputs))
     assert measure.classifies
     assert measure.scores(outputs)["accuracy"] == pytest.approx(2 / 3)
 
@@ -175,7 +175,7 @@ def test_without_labels_an_output_of_values_agrees_by_variance(rng):
     x = rng.normal(20, 2, (4000, 1))
     noisy = x + rng.normal(0, 1, x.shape)
     for one in (model, identity()):
-        measure = yardstick([x], Part(np.zeros((4000, 3))), rules_of(one, [x]))
+        measure = make_scorer([x], Split(np.zeros((4000, 3))), rules_of(one, [x]))
         expected = 1 - np.mean((noisy - x) ** 2) / x.var()
         assert measure.scores([noisy])["agreement"] == pytest.approx(expected, rel=1e-4)
         assert measure.notes == []
@@ -184,7 +184,7 @@ def test_without_labels_an_output_of_values_agrees_by_variance(rng):
 def test_the_notes_say_above_what_the_output_decides():
     model = identity(activation="sigmoid")
     outputs = [model.predict(X, verbose=0)]
-    measure = yardstick(outputs, Part(X, np.array(HALF)), rules_of(model, outputs))
+    measure = make_scorer(outputs, Split(X, np.array(HALF)), rules_of(model, outputs))
     assert measure.notes == [
         "the output decides for class 1 above 0.5, as its activation is sigmoid"
     ]
@@ -192,14 +192,14 @@ def test_the_notes_say_above_what_the_output_decides():
         "metric": "accuracy", "output": 0, "labels": "classes", "thresholds": [0.5],
     }  # fmt: skip
     three = np.eye(3)
-    assert yardstick([three], Part(X, np.array([0, 1, 2]))).notes == []
+    assert make_scorer([three], Split(X, np.array([0, 1, 2]))).notes == []
 
 
 def test_other_samples_are_decided_by_the_same_rule():
     """Validation logits that happen to lie between 0 and 1, of a model that nothing is known of."""
     wide = np.array([[-2.0], [0.4], [0.3], [1.5]])
-    measure = yardstick([wide], Part(X, np.array(LOW)))
-    later = measure.like([X], Part(X, np.array(LOW)))
+    measure = make_scorer([wide], Split(X, np.array(LOW)))
+    later = measure.like([X], Split(X, np.array(LOW)))
     assert later.scores([X])["accuracy"] == 1
     assert later.some(slice(2)).scores([X[:2]])["accuracy"] == 1
 
@@ -210,7 +210,7 @@ def test_fine_tuning_takes_logits_for_logits_and_labels_with_an_axis_of_one(rng)
     y = np.array([0, 1, 0, 1])
     ones = y[:, None].astype(np.float32)
     expected = CLASSIFIER(from_logits=True)(ones, X)
-    assert Lesson(model, Part(X, y)).loss(model) == pytest.approx(float(expected), rel=1e-5)
+    assert FineTuner(model, Split(X, y)).loss(model) == pytest.approx(float(expected), rel=1e-5)
     picture = keras.Input((4, 4, 2))
     model = keras.Model(picture, kl.Conv2D(3, 1)(picture))
     x = rng.normal(0, 1, (6, 4, 4, 2)).astype(np.float32)
@@ -219,5 +219,5 @@ def test_fine_tuning_takes_logits_for_logits_and_labels_with_an_axis_of_one(rng)
         classes, model.predict(x, verbose=0)
     )
     for labels in (classes, classes[..., None]):
-        loss = Lesson(model, Part(x, labels)).loss(model)
+        loss = FineTuner(model, Split(x, labels)).loss(model)
         assert loss == pytest.approx(float(expected), rel=1e-4)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfprune.data.splits import Part
+from tfprune.data.splits import Split
 from tfprune.pruning import prune
 from tfprune.studies import networks, study
 from tfprune.studies.bench import Bench, Data
@@ -19,7 +19,7 @@ from tfprune.studies.record import pack, unpack
 
 def random_data(rng, count=240):
     parts = [
-        Part(rng.random((count, 28, 28, 1)).astype(np.float32), np.arange(count) % 10)
+        Split(rng.random((count, 28, 28, 1)).astype(np.float32), np.arange(count) % 10)
         for _ in range(2)
     ]
     return Data("random", "digest", False, *parts)

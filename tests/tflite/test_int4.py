@@ -20,7 +20,7 @@ from tfprune import TfpruneError
 from tfprune.core.metrics import disagreement
 from tfprune.tflite import converter
 from tfprune.tflite.interpreter import LiteModel
-from tfprune.tflite.minify import compact
+from tfprune.tflite.minify import minify
 from tfprune.utils.console import quiet
 
 TYPE = schema.TensorType
@@ -118,7 +118,7 @@ def test_convolutions_and_ends_are_of_8_bits_and_the_file_runs_on_every_kernel(r
     (x,) = samples(rng, model)
     raw = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(converter, "compact", lambda data: raw.append(data) or compact(data))
+        patch.setattr(converter, "compact", lambda data: raw.append(data) or minify(data))
         data = made(model, [x], batch)
     assert len(data) < len(raw[0])
     file = schema.ModelT.InitFromPackedBuf(data)

@@ -14,7 +14,7 @@ from keras import layers as kl
 
 from tests.support.graphs import fill
 from tfprune.tflite import converter
-from tfprune.tflite.minify import compact
+from tfprune.tflite.minify import minify
 from tfprune.tflite.reader import shares, weight_bytes
 from tfprune.utils.console import quiet
 
@@ -67,7 +67,7 @@ def made():
     rng = np.random.default_rng(3)
     before: list[bytes] = []
     patch = pytest.MonkeyPatch()
-    patch.setattr(converter, "compact", lambda data: before.append(data) or compact(data))
+    patch.setattr(converter, "compact", lambda data: before.append(data) or minify(data))
     for case, (build, schemes, batch) in CASES.items():
         model = fill(build(), rng)
         x = [rng.normal(0, 1, (60, *t.shape[1:])).astype("float32") for t in model.inputs]
@@ -167,8 +167,8 @@ def test_buffers_are_aligned_and_there_once(made, case, scheme):
 @pytest.mark.parametrize(("case", "scheme"), FILES)
 def test_the_same_file_gives_the_same_bytes_and_a_compact_one_is_left_alone(made, case, scheme):
     raw, small = made[case, scheme]
-    assert compact(bytes(bytearray(raw))) == small
-    assert compact(small) == small
+    assert minify(bytes(bytearray(raw))) == small
+    assert minify(small) == small
 
 
 def test_what_is_beside_the_weights_by_hand(made, tmp_path):
@@ -202,7 +202,7 @@ def packed(model):
 
 def test_what_is_not_understood_stays_as_it_is(made):
     raw, _ = made["picture", "float32"]
-    assert compact(b"not a TFLite file") == b"not a TFLite file"
+    assert minify(b"not a TFLite file") == b"not a TFLite file"
     for change in (
         lambda model: setattr(model.buffers[2], "offset", 2**32),
         lambda model: setattr(model.subgraphs[0].operators[0], "largeCustomOptionsOffset", 64),
@@ -211,7 +211,7 @@ def test_what_is_not_understood_stays_as_it_is(made):
         model = schema.ModelT.InitFromPackedBuf(raw)
         change(model)
         strange = packed(model)
-        assert compact(strange) == strange
+        assert minify(strange) == strange
 
 
 def test_data_behind_the_flatbuffer_moves_into_it(made):
@@ -225,7 +225,7 @@ def test_data_behind_the_flatbuffer_moves_into_it(made):
     for buffer, content in zip(behind, contents, strict=True):
         buffer.offset, buffer.size = place, len(content)
         place += len(content)
-    assert compact(packed(model) + b"".join(contents)) == small
+    assert minify(packed(model) + b"".join(contents)) == small
 
 
 def test_metadata_of_others_and_names_without_a_signature_stay(made):
@@ -237,7 +237,7 @@ def test_metadata_of_others_and_names_without_a_signature_stay(made):
     model.buffers.append(buffer)
     model.signatureDefs = None
     names = [model.subgraphs[0].tensors[n].name for n in (model.subgraphs[0].inputs[0],)]
-    kept = schema.ModelT.InitFromPackedBuf(compact(packed(model)))
+    kept = schema.ModelT.InitFromPackedBuf(minify(packed(model)))
     (entry,) = kept.metadata
     assert entry.name == b"labels"
     assert kept.buffers[entry.buffer].data.tolist() == [7, 8]

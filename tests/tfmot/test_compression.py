@@ -53,7 +53,7 @@ def model(digits, seed):
 
 
 @pytest.fixture(scope="module")
-def lesson(model, digits):
+def tuner(model, digits):
     """Unlabelled samples and what the original makes of them."""
     x = [digits[0][:FIT]]
     return {"targets": outputs_of(model, x), "x": x}
@@ -116,8 +116,8 @@ def tensors(content):
 @pytest.mark.parametrize(
     "asked", [{"sparsity": 0.7}, {"clusters": 8}, {"sparsity": 0.6, "clusters": 8}]
 )
-def test_kernels_hold_what_was_asked(model, lesson, digits, asked):
-    made, _ = compress(model, **lesson, **asked)
+def test_kernels_hold_what_was_asked(model, tuner, digits, asked):
+    made, _ = compress(model, **tuner, **asked)
     for name, kernel in kernels(made).items():
         if "sparsity" in asked:
             zeros = np.mean(kernel == 0)
@@ -147,8 +147,8 @@ def held_out(model, digits):
 
 
 @pytest.mark.parametrize("asked", [{"sparsity": 0.7}, {"clusters": 4}])
-def test_the_best_state_with_what_was_asked_for_comes_back(model, lesson, held_out, asked):
-    made, (step,) = compress(model, **lesson, **asked, epochs=4, held_out=held_out)
+def test_the_best_state_with_what_was_asked_for_comes_back(model, tuner, held_out, asked):
+    made, (step,) = compress(model, **tuner, **asked, epochs=4, held_out=held_out)
     (x,), (wanted,) = held_out
     losses = step.history.losses
     assert len(losses) == 5
@@ -162,10 +162,10 @@ def test_the_best_state_with_what_was_asked_for_comes_back(model, lesson, held_o
 
 @pytest.mark.parametrize("rate", [10.0, 1e30])
 def test_zeros_are_set_without_training_where_it_does_harm(
-    model, lesson, held_out, rate, monkeypatch
+    model, tuner, held_out, rate, monkeypatch
 ):
     monkeypatch.setattr("tfprune.tfmot.compression.SPARSITY_RATE", rate)
-    made, (step,) = compress(model, **lesson, sparsity=0.5, epochs=2, held_out=held_out)
+    made, (step,) = compress(model, **tuner, sparsity=0.5, epochs=2, held_out=held_out)
     assert step.history.best_epoch == 0
     assert "without" in step.note
     for name, kernel in kernels(model).items():
@@ -175,10 +175,10 @@ def test_zeros_are_set_without_training_where_it_does_harm(
 
 
 def test_weights_are_shared_without_training_where_it_does_harm(
-    model, lesson, held_out, monkeypatch
+    model, tuner, held_out, monkeypatch
 ):
     monkeypatch.setattr("tfprune.tfmot.compression.CLUSTER_RATE", 10.0)
-    made, (step,) = compress(model, **lesson, clusters=8, epochs=2, held_out=held_out)
+    made, (step,) = compress(model, **tuner, clusters=8, epochs=2, held_out=held_out)
     assert step.history.best_epoch == 0
     (x,), (wanted,) = held_out
     assert divergence(made.predict(x, verbose=0), wanted) == pytest.approx(
@@ -188,17 +188,17 @@ def test_weights_are_shared_without_training_where_it_does_harm(
         assert 2 <= len(np.unique(kernel)) <= 8, name
 
 
-def test_the_file_is_of_the_start_where_training_does_harm(model, lesson, held_out, monkeypatch):
+def test_the_file_is_of_the_start_where_training_does_harm(model, tuner, held_out, monkeypatch):
     monkeypatch.setattr("tfprune.tfmot.qat.RATE", 10.0)
-    content, history = quantisation_aware(model, **lesson, epochs=2, held_out=held_out)
+    content, history = quantisation_aware(model, **tuner, epochs=2, held_out=held_out)
     assert history.best_epoch == 0
     assert history.before == history.after < 0.05 < min(history.losses[1:])
     (x,), (wanted,) = held_out
     assert divergence(LiteModel(content).predict([x])[0], wanted) < 0.05
 
 
-def test_the_same_seed_gives_the_same_weights_and_bytes(model, lesson):
-    few = {name: [array[:200] for array in arrays] for name, arrays in lesson.items()}
+def test_the_same_seed_gives_the_same_weights_and_bytes(model, tuner):
+    few = {name: [array[:200] for array in arrays] for name, arrays in tuner.items()}
     first, second = (compress(model, **few, clusters=8, epochs=1, seed=4)[0] for _ in range(2))
     for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -208,8 +208,8 @@ def test_the_same_seed_gives_the_same_weights_and_bytes(model, lesson):
     assert one[1].losses == again[1].losses != other[1].losses
 
 
-def test_the_file_is_int8_and_computes_what_the_model_does(model, lesson, digits):
-    content, _ = quantisation_aware(model, **lesson, epochs=2)
+def test_the_file_is_int8_and_computes_what_the_model_does(model, tuner, digits):
+    content, _ = quantisation_aware(model, **tuner, epochs=2)
     with quiet():
         interpreter = Interpreter(model_content=content)
     (inside,), (outside,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -222,27 +222,27 @@ def test_the_file_is_int8_and_computes_what_the_model_does(model, lesson, digits
 
 
 @pytest.mark.slow
-def test_zeros_and_shared_weights_live_through_the_training(model, lesson, digits):
-    made, _ = compress(model, **lesson, sparsity=0.6, clusters=8, epochs=2)
-    content, _ = quantisation_aware(made, **lesson, epochs=1, sparse=True, clustered=True)
+def test_zeros_and_shared_weights_live_through_the_training(model, tuner, digits):
+    made, _ = compress(model, **tuner, sparsity=0.6, clusters=8, epochs=2)
+    content, _ = quantisation_aware(made, **tuner, epochs=1, sparse=True, clustered=True)
     for name, kernel in tensors(content).items():
         assert np.mean(kernel == 0) >= 0.6 - 1 / kernel.size, name
         # Filters have a scale each, so their shared weights are other numbers in the file.
         for channel in [kernel] if kernel.ndim == 2 else kernel:
             assert len(np.unique(channel)) <= 8, name
-    plain, _ = quantisation_aware(made, **lesson, epochs=1)
+    plain, _ = quantisation_aware(made, **tuner, epochs=1)
     assert np.mean(tensors(plain)["hidden"] == 0) < 0.5
     assert distance(in_litert(content, digits), model, digits) < 0.45
 
 
-def test_the_original_is_learnt_not_the_model_that_is_trained(model, lesson, digits, rng):
+def test_the_original_is_learnt_not_the_model_that_is_trained(model, tuner, digits, rng):
     spoilt = keras.models.clone_model(model)
     spoilt.set_weights(
         [w + rng.normal(0, 0.5 * w.std(), w.shape).astype("float32") for w in model.get_weights()]
     )
     files = (
-        dict(convert(spoilt, ["int8"], lesson["x"]))["int8"],
-        quantisation_aware(spoilt, **lesson, epochs=8)[0],
+        dict(convert(spoilt, ["int8"], tuner["x"]))["int8"],
+        quantisation_aware(spoilt, **tuner, epochs=8)[0],
     )
     before, after = (distance(in_litert(file, digits), model, digits) for file in files)
     assert after < 0.5 * before

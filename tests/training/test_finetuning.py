@@ -8,21 +8,21 @@ import pytest
 from keras import layers as kl
 
 from tests.support.graphs import error, several
-from tfprune.data.splits import Part
-from tfprune.training.finetuning import Lesson
+from tfprune.data.splits import Split
+from tfprune.training.finetuning import FineTuner
 
 pytestmark = pytest.mark.trains
 
 
 def test_fine_tuning_learns_the_labels(digit_pair, digit_parts):
     model, pruned = digit_pair
-    lesson, held_out = Lesson(model, digit_parts.train), Lesson(model, digit_parts.validation)
-    tuned, history = lesson.fine_tuned(pruned, 3, held_out)
+    tuner, held_out = FineTuner(model, digit_parts.train), FineTuner(model, digit_parts.validation)
+    tuned, history = tuner.fine_tuned(pruned, 3, held_out)
     x, y = digit_parts.validation.x, digit_parts.validation.y
     before, after = (m.evaluate(x, y, verbose=0)[0] for m in (pruned, tuned))
     assert after < before
     assert (history.before, history.after) == pytest.approx((before, after), rel=1e-4)
-    again, _ = lesson.fine_tuned(pruned, 3, held_out)
+    again, _ = tuner.fine_tuned(pruned, 3, held_out)
     assert all(map(np.array_equal, tuned.get_weights(), again.get_weights()))
 
 
@@ -32,10 +32,10 @@ def test_fine_tuning_that_does_harm_leaves_the_model_as_it_was(digit_pair, digit
     model, pruned = digit_pair
     settings = keras.models.clone_model(model)
     settings.compile(keras.optimizers.SGD(rate, momentum=0.9), model.loss)
-    lesson, held_out = (
-        Lesson(model, part, settings) for part in (digit_parts.train, digit_parts.validation)
+    tuner, held_out = (
+        FineTuner(model, part, settings) for part in (digit_parts.train, digit_parts.validation)
     )
-    tuned, history = lesson.fine_tuned(pruned, 2, held_out)
+    tuned, history = tuner.fine_tuned(pruned, 2, held_out)
     assert history.best_epoch == 0
     assert history.learning_rate == pytest.approx(rate)
     assert history.after == history.before
@@ -61,8 +61,8 @@ def test_fine_tuning_takes_the_loss_from_output_and_labels(rng, kind):
         decided = out.argmax(1) if units > 1 else out[:, 0] > (0.5 if activation else 0)
         return np.mean(decided == y)
 
-    lesson = Lesson(model, Part(x, y))
-    tuned, _ = lesson.fine_tuned(model, 30, lesson)
+    tuner = FineTuner(model, Split(x, y))
+    tuned, _ = tuner.fine_tuned(model, 30, tuner)
     assert score(tuned) > (score(model) * 0.9 if kind == "values" else 0.8)
 
 
@@ -72,7 +72,7 @@ def test_outputs_without_labels_stay_as_the_teachers(rng):
     x = {name: rng.standard_normal((600, n)).astype("float32") for name, n in
          (("one", 6), ("two", 5))}  # fmt: skip
     y = rng.integers(0, 4, 600)
-    lesson = Lesson(model, Part(x, y))
-    tuned, _ = lesson.fine_tuned(model, 3, lesson)
+    tuner = FineTuner(model, Split(x, y))
+    tuned, _ = tuner.fine_tuned(model, 3, tuner)
     spread = float(np.var(model.predict(x, verbose=0)["values"]))
     assert error(tuned, model, x)[sorted(model.output).index("values")] < 0.2 * spread

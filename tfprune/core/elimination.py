@@ -24,7 +24,7 @@ SPARSE = 7 / 8
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class ConsumerStats:
     """What one reader makes of a group's units.
 
     Attributes
@@ -35,14 +35,14 @@ class Sight:
         Of these.
     kernel : array of shape (seen, outputs)
         By what it multiplies each; taps and positions count as outputs of their own.
-    shiftless : bool
+    no_offset : bool
         Whether the fold has no constant.
     """
 
     units: npt.NDArray[np.intp]
     moments: Moments
     kernel: Array
-    shiftless: bool = False
+    no_offset: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +66,8 @@ class Elimination:
     variance: float
 
 
-def least_effect(
-    size: int, sights: Sequence[Sight], constant: npt.NDArray[np.bool_], count: int
+def backward_elimination(
+    size: int, consumers: Sequence[ConsumerStats], constant: npt.NDArray[np.bool_], count: int
 ) -> Elimination:
     """The units to take out, least effect first.
 
@@ -79,7 +79,7 @@ def least_effect(
     ----------
     size : int
         Units in the group.
-    sights : sequence of Sight
+    sights : sequence of ConsumerStats
     constant : array of shape (size,)
         Units that never change; they go first, at no cost.
     count : int
@@ -95,13 +95,13 @@ def least_effect(
        surgeon", for the recurrence.
     """
     with threads_for(size):
-        return _eliminated(size, sights, constant, count)
+        return _eliminated(size, consumers, constant, count)
 
 
 def _eliminated(
-    size: int, sights: Sequence[Sight], constant: npt.NDArray[np.bool_], count: int
+    size: int, consumers: Sequence[ConsumerStats], constant: npt.NDArray[np.bool_], count: int
 ) -> Elimination:
-    states = [_State(size, sight, constant) for sight in sights]
+    states = [_State(size, consumer, constant) for consumer in consumers]
     still = np.flatnonzero(constant)[:count]
     order = np.concatenate([still, np.empty(count - len(still), np.intp)])
     costs = np.zeros(count)
@@ -126,9 +126,9 @@ class _State:
     panels of what has to come off: that is taken off in blocks, and columns are made when asked.
     """
 
-    def __init__(self, size: int, sight: Sight, constant: npt.NDArray[np.bool_]) -> None:
-        moments, living = sight.moments, np.flatnonzero(~constant[sight.units])
-        mean = np.zeros(moments.units) if sight.shiftless else moments.mean
+    def __init__(self, size: int, consumer: ConsumerStats, constant: npt.NDArray[np.bool_]) -> None:
+        moments, living = consumer.moments, np.flatnonzero(~constant[consumer.units])
+        mean = np.zeros(moments.units) if consumer.no_offset else moments.mean
         products = moments.gram(mean)[living[:, None], living] / max(moments.count, 1)
         deviation = np.sqrt(np.maximum(products.diagonal(), 0))
         alive = deviation > 0
@@ -138,15 +138,15 @@ class _State:
         ridge = RIDGE + RIDGE_PER_SAMPLE * moments.units / max(moments.count, 1)
         # A unit that is nothing here stands alone.
         products[np.diag_indices_from(products)] = 1
-        kernel = sight.kernel[living] * deviation[:, None]
+        kernel = consumer.kernel[living] * deviation[:, None]
         self._gram = np.asfortranarray(kernel @ kernel.T)
         # Where the fold has no constant, the mean is received as well, but does not vary.
-        still = (moments.mean - mean)[living] @ sight.kernel[living]
+        still = (moments.mean - mean)[living] @ consumer.kernel[living]
         self.variance = float(np.vdot(products, self._gram) - np.vdot(still, still))
         products[np.diag_indices_from(products)] += ridge * alive
         self._inverse = _inverse(products)
         self._size = size
-        self._settle(sight.units[living])
+        self._settle(consumer.units[living])
 
     def _settle(self, units: npt.NDArray[np.intp]) -> None:
         """Starts with the units that the matrices are of, and nothing to take off."""

@@ -1,7 +1,7 @@
 """The fold: what the survivors say about the units that go; pure numpy.
 
-``old_units ~ kept_units @ matrix + shift``. Weights that read the old units take the fold in
-(:func:`absorb`), and the function is kept as far as the fold is true.
+``old_units ~ kept_units @ matrix + offset``. Weights that read the old units take the fold in
+(:func:`apply_fold`), and the function is kept as far as the fold is true.
 """
 
 from __future__ import annotations
@@ -32,47 +32,47 @@ TINY = np.finfo(float).tiny
 
 @dataclass(frozen=True)
 class Fold:
-    """``old_units ~ kept_units @ matrix + shift``.
+    """``old_units ~ kept_units @ matrix + offset``.
 
     Attributes
     ----------
     kept : array of shape (kept,)
         Indices of the survivors among the units.
     matrix : array of shape (kept, units)
-    shift : array of shape (units,)
+    offset : array of shape (units,)
     """
 
     kept: npt.NDArray[np.intp]
     matrix: Array
-    shift: Array
+    offset: Array
 
 
 def _identity(selection: Selection, moments: Moments) -> Fold:
     """Survivors stand for themselves, constants for their constant, the others for nothing."""
     matrix = np.zeros((len(selection.kept), selection.units))
     matrix[np.arange(len(selection.kept)), selection.kept] = 1
-    shift = np.zeros(selection.units)
+    offset = np.zeros(selection.units)
     constant = list(selection.constant)
-    shift[constant] = moments.mean[constant]
-    return Fold(selection.kept, matrix, shift)
+    offset[constant] = moments.mean[constant]
+    return Fold(selection.kept, matrix, offset)
 
 
-def constants(selection: Selection, moments: Moments, shiftless: bool = False) -> Fold:
+def constants(selection: Selection, moments: Moments, no_offset: bool = False) -> Fold:
     """Every removed unit is its mean, or nothing where there is no constant."""
     fold = _identity(selection, moments)
     gone = np.setdiff1d(np.arange(selection.units), selection.kept)
-    if not shiftless:
-        fold.shift[gone] = moments.mean[gone]
+    if not no_offset:
+        fold.offset[gone] = moments.mean[gone]
     return fold
 
 
-def drop(selection: Selection, moments: Moments, centre: Array, shiftless: bool = False) -> Fold:
+def drop(selection: Selection, moments: Moments, centre: Array, no_offset: bool = False) -> Fold:
     """Similar and complementary units are zeroed."""
     return _identity(selection, moments)
 
 
 def outgoing(
-    selection: Selection, moments: Moments, centre: Array, shiftless: bool = False
+    selection: Selection, moments: Moments, centre: Array, no_offset: bool = False
 ) -> Fold:
     """A similar unit's outgoing weights are added to its partner's (Gedeon & Harris 1991).
 
@@ -87,23 +87,23 @@ def outgoing(
     return fold
 
 
-def scaled(selection: Selection, moments: Moments, centre: Array, shiftless: bool = False) -> Fold:
+def scaled(selection: Selection, moments: Moments, centre: Array, no_offset: bool = False) -> Fold:
     """A removed unit is the best multiple of its partner about the centre, negative for a
     complement: ``a_i - c_i ~ s (a_j - c_j)``."""
     fold = _identity(selection, moments)
-    if shiftless:
+    if no_offset:
         centre = np.zeros_like(centre)
     gram = moments.gram(centre)
-    still = moments.lengths(0.0 if shiftless else moments.mean) == 0
+    still = moments.lengths(0.0 if no_offset else moments.mean) == 0
     row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
     for unit, partner in (selection.similar | selection.complementary).items():
         if still[partner]:
             # It says nothing here beside what a constant can say.
-            fold.shift[unit] = 0 if shiftless else moments.mean[unit]
+            fold.offset[unit] = 0 if no_offset else moments.mean[unit]
             continue
         scale = gram[unit, partner] / gram[partner, partner]
         fold.matrix[row_of[partner], unit] = scale
-        fold.shift[unit] = centre[unit] - scale * centre[partner]
+        fold.offset[unit] = centre[unit] - scale * centre[partner]
     return fold
 
 
@@ -111,7 +111,7 @@ def least_squares(
     selection: Selection,
     moments: Moments,
     centre: Array,
-    shiftless: bool = False,
+    no_offset: bool = False,
     steadier: float = 1.0,
 ) -> Fold:
     """Every removed unit is the linear function of all survivors with the least squared error.
@@ -120,23 +120,23 @@ def least_squares(
     by how many times more than usual says ``steadier``.
     """
     with threads_for(selection.units):
-        return _least_squares(selection, moments, shiftless, steadier)
+        return _least_squares(selection, moments, no_offset, steadier)
 
 
 def _least_squares(
-    selection: Selection, moments: Moments, shiftless: bool, steadier: float
+    selection: Selection, moments: Moments, no_offset: bool, steadier: float
 ) -> Fold:
     fold = _identity(selection, moments)
     kept = selection.kept
     removed = np.setdiff1d(np.arange(selection.units), [*kept, *selection.constant])
-    # Without a shift the fit goes through the origin.
-    mean = np.zeros(selection.units) if shiftless else moments.mean
+    # Without a offset the fit goes through the origin.
+    mean = np.zeros(selection.units) if no_offset else moments.mean
     products = moments.gram(mean)
     products /= max(moments.count, 1)
     deviation = np.sqrt(np.maximum(products.diagonal()[kept], 0))
-    if not shiftless:
+    if not no_offset:
         deviation[moments.constant()[kept]] = 0
-    fold.shift[removed] = mean[removed]
+    fold.offset[removed] = mean[removed]
     removed = np.setdiff1d(removed, _same(fold, selection, products, mean, moments.rounding))
     informative = deviation > 0
     kept, deviation = kept[informative], deviation[informative]
@@ -160,7 +160,7 @@ def _least_squares(
     weights = _steady_solve(correlation, target, ridges, start)
     weights /= deviation[:, None]
     fold.matrix[np.ix_(np.flatnonzero(informative), removed)] = weights
-    fold.shift[removed] -= mean[kept] @ weights
+    fold.offset[removed] -= mean[kept] @ weights
     return fold
 
 
@@ -180,7 +180,7 @@ def _same(
         noise = rounding * (1 + np.sum(mean[pair] ** 2 / np.maximum(size, TINY)))
         if partner in row_of and cross**2 > (1 - min(noise, SAME)) * size.prod() > 0:
             fold.matrix[row_of[partner], unit] = cross / size[1]
-            fold.shift[unit] = mean[unit] - cross / size[1] * mean[partner]
+            fold.offset[unit] = mean[unit] - cross / size[1] * mean[partner]
             done.append(unit)
     return done
 
@@ -210,7 +210,7 @@ def _heir(selection: Selection, unit: int) -> int | None:
     return None if unit in selection.complementary else unit
 
 
-def intake(selection: Selection, merge: bool) -> Array:
+def merge_matrix(selection: Selection, merge: bool) -> Array:
     """How survivors' incoming weights are made: ``kernel' = kernel @ intake``.
 
     Parameters
@@ -234,7 +234,7 @@ def intake(selection: Selection, merge: bool) -> Array:
     return matrix
 
 
-def absorb(kernel: Array, index: npt.NDArray[np.intp], fold: Fold) -> tuple[Array, Array]:
+def apply_fold(kernel: Array, index: npt.NDArray[np.intp], fold: Fold) -> tuple[Array, Array]:
     """Multiplies a fold into the weights that read its units.
 
     Parameters
@@ -250,22 +250,22 @@ def absorb(kernel: Array, index: npt.NDArray[np.intp], fold: Fold) -> tuple[Arra
     kernel : array of shape (features, outputs)
         The rows of the survivors hold the folded weights; the rows of the others are to be cut.
     bias : array of shape (outputs,)
-        What the shift adds to the reader's bias.
+        What the offset adds to the reader's bias.
     """
     rows = kernel[index]
     folded = kernel.copy()
     folded[index[:, fold.kept]] = fold.matrix @ rows
-    return folded, fold.shift @ rows.sum(axis=0)
+    return folded, fold.offset @ rows.sum(axis=0)
 
 
 @dataclass(frozen=True)
-class Scheme:
+class FoldRule:
     """A way to remove units: which go, what the readers make of it, what the survivors take.
 
     Attributes
     ----------
     fold : callable
-        ``(selection, moments, centre, shiftless) -> Fold``; without a shift if asked.
+        ``(selection, moments, centre, no_offset) -> Fold``; without a offset if asked.
     rule : callable
         ``(degrees, constant, threshold) -> Selection``.
     merge_incoming : bool
@@ -290,10 +290,10 @@ class Scheme:
         return "mean" if self.shifts else "activation"
 
 
-FOLDS = {
-    "least-squares": Scheme(least_squares, by_survivors, shifts=True),
-    "scaled": Scheme(scaled, by_survivors, shifts=True),
-    "outgoing": Scheme(outgoing, by_pairs),
-    "incoming": Scheme(drop, by_pairs, merge_incoming=True),
-    "drop": Scheme(drop, by_pairs),
+FOLD_RULES = {
+    "least-squares": FoldRule(least_squares, by_survivors, shifts=True),
+    "scaled": FoldRule(scaled, by_survivors, shifts=True),
+    "outgoing": FoldRule(outgoing, by_pairs),
+    "incoming": FoldRule(drop, by_pairs, merge_incoming=True),
+    "drop": FoldRule(drop, by_pairs),
 }

@@ -26,10 +26,10 @@ NOTHING = 1e-9
 Candidate = Callable[[Moments], Fold]
 
 
-def steadied(
+def steadiest_fold(
     selection: Selection,
     moments: Moments,
-    shiftless: bool,
+    no_offset: bool,
     fitted: Moments,
     held: Moments,
 ) -> Fold:
@@ -44,7 +44,7 @@ def steadied(
     selection : Selection
     moments : Moments
         What the fold is fitted on at last.
-    shiftless : bool
+    no_offset : bool
         Whether it has no constant.
     fitted, held : Moments
         Of the samples that candidates are fitted on, and of those that they are compared on.
@@ -55,11 +55,11 @@ def steadied(
     """
     gone = np.setdiff1d(np.arange(selection.units), selection.kept)
     nowhere = np.zeros(selection.units)
-    spread = held.lengths(0.0 if shiftless else held.mean)[gone] ** 2 / max(held.count, 1)
+    spread = held.lengths(0.0 if no_offset else held.mean)[gone] ** 2 / max(held.count, 1)
     floor = NOTHING * float(spread.sum())
 
     def usual(of: Moments) -> Fold:
-        return least_squares(selection, of, nowhere, shiftless)
+        return least_squares(selection, of, nowhere, no_offset)
 
     def missed(candidate: Candidate) -> float:
         return float(squared_errors(candidate(fitted), held)[gone].sum())
@@ -72,13 +72,13 @@ def steadied(
             return usual(moments)
         candidates: list[Candidate] = [
             lambda of, factor=factor: least_squares(  # type: ignore[misc]
-                selection, of, nowhere, shiftless, steadier=factor
+                selection, of, nowhere, no_offset, steadier=factor
             )
             for factor in STEADIER
         ]
         if not selection.least:
-            candidates.append(lambda of: scaled(selection, of, of.mean, shiftless))
-        candidates.append(lambda of: constants(selection, of, shiftless))
+            candidates.append(lambda of: scaled(selection, of, of.mean, no_offset))
+        candidates.append(lambda of: constants(selection, of, no_offset))
         errors = [missed(candidate) for candidate in candidates]
         best = int(np.argmin(errors))
         return (candidates[best] if errors[best] < BETTER * ours else usual)(moments)
@@ -101,4 +101,4 @@ def squared_errors(fold: Fold, moments: Moments) -> Array:
     covariance = moments.covariance()
     told = covariance[np.ix_(kept, kept)] @ matrix
     varying = covariance.diagonal() + np.einsum("ku,ku->u", matrix, told - 2 * covariance[kept])
-    return np.maximum(varying, 0) + (mean - mean[kept] @ matrix - fold.shift) ** 2
+    return np.maximum(varying, 0) + (mean - mean[kept] @ matrix - fold.offset) ** 2

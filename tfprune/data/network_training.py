@@ -13,7 +13,7 @@ from tqdm.keras import TqdmCallback
 
 from tfprune.data import network_cache
 from tfprune.data.networks import BUILT_IN
-from tfprune.data.splits import Part
+from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.utils.console import interval
 from tfprune.utils.digests import text_digest
@@ -37,8 +37,8 @@ def epochs_for(samples: int) -> int:
 def trained(
     name: str,
     units: int | None,
-    train: Part,
-    validation: Part,
+    train: Split,
+    validation: Split,
     *,
     data_digest: str,
     epochs: int | None,
@@ -116,7 +116,7 @@ def trained(
     return model, network_cache.store(model, path, say)
 
 
-def _classes(name: str, *parts: Part) -> int:
+def _classes(name: str, *parts: Split) -> int:
     """How many classes the labels tell apart."""
     labels: list[npt.NDArray[Any]] = [part.y for part in parts if part.y is not None]
     if len(labels) < len(parts):

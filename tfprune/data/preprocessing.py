@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from tfprune.data.splits import OwnScaling, Wanted
+from tfprune.data.splits import InputSpec, OwnScaling
 from tfprune.graph.clone import is_nested
 from tfprune.graph.inputs import input_shapes
 from tfprune.graph.layers import ACTIVATION_LAYERS, ARITHMETIC, is_operation
@@ -45,7 +45,7 @@ class _Index:
     """An input is read by a layer that takes indices."""
 
 
-def wanted(model: keras.Model) -> list[Wanted]:
+def input_specs(model: keras.Model) -> list[InputSpec]:
     """What each input of a model takes, in the order of ``model.inputs``.
 
     Each input is followed through the layers without weights of the graph (augmentation,
@@ -62,7 +62,7 @@ def wanted(model: keras.Model) -> list[Wanted]:
         # Of several branches the one that scales down most says which range is expected.
         own = min(values, key=lambda one: abs(one.factor), default=None)
         specs.append(
-            Wanted(
+            InputSpec(
                 name,
                 shape,
                 floats="float" in tensor.dtype and not index,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.core.metrics import disagreement
-from tfprune.data.splits import Part
+from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.outputs.decisions import Rule, rule_of
 
@@ -21,7 +21,7 @@ LEAST_RECONSTRUCTION = 16
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class Scorer:
     """What outputs are held against.
 
     Attributes
@@ -99,7 +99,7 @@ class Yardstick:
             "thresholds": [rule.threshold if rule.alone else None for rule in self.rules],
         }
 
-    def like(self, reference: Sequence[Array], part: Part) -> Yardstick:
+    def like(self, reference: Sequence[Array], part: Split) -> Scorer:
         """The same for other samples: their labels mean what these do.
 
         Parameters
@@ -115,7 +115,7 @@ class Yardstick:
             target = _target(self.labels, reference[self.output], part.y)
         return replace(self, reference=reference, target=target)
 
-    def some(self, index: Any) -> Yardstick:
+    def some(self, index: Any) -> Scorer:
         """The same for some of the samples."""
         target = None if self.target is None else self.target[index]
         return replace(self, reference=[out[index] for out in self.reference], target=target)
@@ -157,12 +157,12 @@ class Yardstick:
         return made
 
 
-def yardstick(
+def make_scorer(
     reference: Sequence[Array],
-    test: Part,
+    test: Split,
     rules: Sequence[Rule] | None = None,
     labels: Array | None = None,
-) -> Yardstick:
+) -> Scorer:
     """Finds out from the shapes what the labels mean.
 
     Whole numbers, floats too, are classes of the output that has room for them, rather of as many
@@ -192,9 +192,9 @@ def yardstick(
     rules = [rule_of(out) for out in reference] if rules is None else rules
     copies = [n for n, out in enumerate(reference) if len(x) == 1 and _reconstructs(out, x[0])]
     if copies and (test.y is None or test.y.ndim == 1 or test.y.shape[1:] == (1,)):
-        return Yardstick(reference, rules, "mse", copies[0], labels="input").like(reference, test)
+        return Scorer(reference, rules, "mse", copies[0], labels="input").like(reference, test)
     if test.y is None:
-        return Yardstick(reference, rules)
+        return Scorer(reference, rules)
     y = test.y if labels is None else labels
     found = [
         (n, form)
@@ -213,7 +213,7 @@ def yardstick(
         if form == "yes or no":
             rules = [replace(r, alone=True) if n == position else r for n, r in enumerate(rules)]
         metric = "mse" if form == "values" else "accuracy"
-        return Yardstick(reference, rules, metric, position, labels=form).like(reference, test)
+        return Scorer(reference, rules, metric, position, labels=form).like(reference, test)
     shapes = ", ".join(str(output.shape[1:]) for output in reference)
     from_one = y.min() == 1 and any(y.max() == _units(output) for output in reference)
     advice = "; are they numbered from 1? They are expected from 0" if from_one else ""
@@ -234,7 +234,7 @@ def _squeezed(output: Array, y: Array) -> Array:
 
 
 def _form(output: Array, y: Array, rule: Rule) -> str | None:
-    """What labels are to an output, see :class:`Yardstick`; None if they do not fit."""
+    """What labels are to an output, see :class:`Scorer`; None if they do not fit."""
     several = _units(output) > 1
     plain = _squeezed(output, y)
     if plain.shape[1:] == output.shape[1:-1]:
@@ -251,7 +251,7 @@ def _form(output: Array, y: Array, rule: Rule) -> str | None:
 
 
 def _target(form: str, output: Array, y: Array) -> Array:
-    """Labels as :meth:`Yardstick.scores` compares them."""
+    """Labels as :meth:`Scorer.scores` compares them."""
     if form == "classes":
         return _squeezed(output, y)
     if form == "one-hot":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfprune.data.splits import Array, Part, Raw, split
+from tfprune.data.splits import Array, Raw, Split, split
 from tfprune.errors import TfpruneError
 from tfprune.utils.archives import check_archive
 from tfprune.utils.digests import file_digest, text_digest
@@ -151,7 +151,7 @@ def digits(seed: int) -> Raw:
     images = np.pad(images, ((0, 0), (4, 4), (4, 4)))
     x = np.round(255 * images.clip(0, 1)).astype(np.uint8)[..., None]
     y = bunch.target.astype(np.uint8)
-    train, test = split(Part(x, y), TEST_SHARE, seed)
+    train, test = split(Split(x, y), TEST_SHARE, seed)
     return Raw("digits", text_digest(x.tobytes() + y.tobytes()), train, test)
 
 
@@ -206,7 +206,7 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
         train, test = parts["x_train"], parts["x_test"]
         if (train.y is None) != (test.y is None):
             notes.append("labels ignored: they are there for one of train and test only")
-            train, test = Part(train.x), Part(test.x)
+            train, test = Split(train.x), Split(test.x)
     else:
         (whole,) = parts.values()
         train, test = split(whole, TEST_SHARE, seed)
@@ -216,7 +216,7 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
 
 def _parts(
     path: Path, arrays: dict[str, Array], found: Sequence[str], inputs: Sequence[str]
-) -> tuple[dict[str, Part], set[str]]:
+) -> tuple[dict[str, Split], set[str]]:
     """The parts that a file holds by what they are called: x_train and x_test, or one of all.
 
     And the names of the arrays that they are made of.
@@ -231,7 +231,7 @@ def _parts(
             for stem in stems:
                 each = [arrays[stem + end] for end in ends]
                 x = dict(zip(inputs, each, strict=True)) if len(each) > 1 else each[0]
-                made[stem] = Part(x, arrays.get("y" + stem[1:]))
+                made[stem] = Split(x, arrays.get("y" + stem[1:]))
             return made, used
     wanted = "x_train, y_train, x_test, y_test (or x, y)"
     if len(inputs) > 1:
@@ -242,7 +242,7 @@ def _parts(
     raise TfpruneError(f"{path}: expected arrays {wanted}, received {', '.join(found) or 'none'}")
 
 
-def _check_part(path: Path, part: Part) -> None:
+def _check_part(path: Path, part: Split) -> None:
     for array in (*part.arrays, part.y):
         if array is None:
             continue

@@ -75,7 +75,7 @@ class InputScale:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class InputSpec:
     """What an input of a model takes.
 
     Attributes
@@ -96,7 +96,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """Samples and, where there are any, their labels.
 
     Attributes
@@ -117,15 +117,15 @@ class Part:
     def __len__(self) -> int:
         return len(self.arrays[0])
 
-    def take(self, index: Any) -> Part:
+    def take(self, index: Any) -> Split:
         """The samples at an index, labels with them."""
         made = self.given([data[index] for data in self.arrays])
         return replace(made, y=None if self.y is None else self.y[index])
 
-    def given(self, arrays: Sequence[Array]) -> Part:
+    def given(self, arrays: Sequence[Array]) -> Split:
         """Other samples, in the order of the inputs, with the same labels."""
         several = isinstance(self.x, dict)
-        return Part(dict(zip(self.x, arrays, strict=True)) if several else arrays[0], self.y)
+        return Split(dict(zip(self.x, arrays, strict=True)) if several else arrays[0], self.y)
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,10 @@ class Dataset:
 
     name: str
     sha256: str
-    train: Part
-    calibration: Part
-    validation: Part
-    test: Part
+    train: Split
+    calibration: Split
+    validation: Split
+    test: Split
     fallback_from: str | None = None
     notes: tuple[str, ...] = ()
     scales: tuple[InputScale, ...] = ()
@@ -164,13 +164,13 @@ class Raw:
 
     name: str
     sha256: str
-    train: Part
-    test: Part
+    train: Split
+    test: Split
     fallback_from: str | None = None
     notes: tuple[str, ...] = field(default=())
 
 
-def split(whole: Part, share: float, seed: int) -> tuple[Part, Part]:
+def split(whole: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Two disjoint parts in random order, the second one the share of the whole."""
     if len(whole) < 2:
         raise TfpruneError(f"data: expected at least 2 samples to split, received {len(whole)}")
@@ -180,7 +180,7 @@ def split(whole: Part, share: float, seed: int) -> tuple[Part, Part]:
 
 
 def prepare(
-    raw: Raw, scale: str, wanted: Sequence[Wanted] | None, calibration: int, seed: int
+    raw: Raw, scale: str, wanted: Sequence[InputSpec] | None, calibration: int, seed: int
 ) -> Dataset:
     """Scales, adds the channel axis, and draws the disjoint parts.
 
@@ -190,7 +190,7 @@ def prepare(
     scale : {"auto", "none"}
         ``auto`` brings uint8 to [0, 1], but for inputs of whole numbers, for inputs that the
         model scales by itself, and where no value is greater than 1.
-    wanted : sequence of Wanted or None
+    wanted : sequence of InputSpec or None
         What the model's inputs take, in their order; None if the model is made for the data.
     calibration : int
         How many training samples to measure activations on.
@@ -217,7 +217,7 @@ def prepare(
         scales.append(used)
         notes += [f"input {want.name}: {note}" if want and count > 1 else note for note in said]
 
-    def ready(part: Part) -> Part:
+    def ready(part: Split) -> Split:
         return part.given([change(data) for change, data in zip(changes, part.arrays, strict=True)])
 
     fit, validation = split(raw.train, VALIDATION_SHARE, seed)
@@ -235,7 +235,7 @@ def prepare(
 
 
 def _fitted(
-    train: Array, test: Array, scale: str, wanted: Wanted | None
+    train: Array, test: Array, scale: str, wanted: InputSpec | None
 ) -> tuple[Callable[[Array], Array], InputScale, list[str]]:
     """What is to be done to the samples for one input, and that in words."""
     shape = train.shape[1:]
@@ -270,7 +270,7 @@ def _fitted(
     return change, used, notes
 
 
-def _auto_factor(train: Array, test: Array, wanted: Wanted | None) -> tuple[float, str]:
+def _auto_factor(train: Array, test: Array, wanted: InputSpec | None) -> tuple[float, str]:
     """The factor that ``--scale auto`` takes for an input, and why, in words."""
     if np.uint8 not in (train.dtype, test.dtype):
         return 1.0, ""

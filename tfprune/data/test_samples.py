@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.data.scoring import Yardstick
+from tfprune.data.scoring import Scorer
 from tfprune.errors import TfpruneError
 from tfprune.graph.precision import OTHERS
 from tfprune.utils.digests import file_digest
@@ -27,7 +27,7 @@ class TestSet:
     ----------
     index : array of shape (count,)
         Which samples of the test data, in ascending order.
-    measure : Yardstick
+    measure : Scorer
         Of all test data.
     """
 
@@ -35,7 +35,7 @@ class TestSet:
     __test__ = False
 
     index: Array
-    measure: Yardstick
+    measure: Scorer
 
     def score(self, outputs: Sequence[Array]) -> dict[str, float]:
         """The ``accuracy`` or ``mse`` of outputs for all test data on these samples alone."""
@@ -114,7 +114,7 @@ def check_test_count(count: int | None, available: int) -> None:
         raise TfpruneError(f"--test-data: expected at most {available} samples, received {count}")
 
 
-def drawn(count: int, measure: Yardstick, samples: int, seed: int) -> TestSet:
+def drawn(count: int, measure: Scorer, samples: int, seed: int) -> TestSet:
     """Draws samples of the test data, the same ones for the same seed."""
     order = np.random.default_rng(seed).permutation(samples)
     return TestSet(np.sort(order[:count]), measure)

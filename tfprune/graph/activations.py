@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tfprune.core.moments import Moments
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import from_zero_state
-from tfprune.graph.groups import Read
+from tfprune.graph.groups import Consumer
 from tfprune.graph.inputs import Samples, predicted
 from tfprune.graph.trace import Trace
 from tfprune.utils.console import meter
@@ -40,7 +40,7 @@ class Measured:
 
 def measure(
     trace: Trace,
-    reads: Sequence[Read],
+    reads: Sequence[Consumer],
     samples: Samples,
     batch_size: int = 256,
     progress: bool = False,

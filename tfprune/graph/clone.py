@@ -46,7 +46,7 @@ def has_shapes(model: keras.Model) -> bool:
         return False
 
 
-def copied(
+def clone_layer(
     layer: Any,
     /,
     *,
@@ -103,7 +103,7 @@ def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> 
             layer.finalize_state()  # Normalization computes with values made from its weights.
 
 
-def twin(model: keras.Model) -> keras.Model:
+def clone(model: keras.Model) -> keras.Model:
     """A model of the same layers, weights and compile settings that shares nothing with it.
 
     Raises
@@ -114,7 +114,7 @@ def twin(model: keras.Model) -> keras.Model:
     pairs: list[tuple[Any, Any]] = []
 
     def paired(layer: Any) -> Any:
-        pairs.append((layer, copied(layer)))
+        pairs.append((layer, clone_layer(layer)))
         return pairs[-1][1]
 
     copy = rebuild(model, paired)

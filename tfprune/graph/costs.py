@@ -120,7 +120,7 @@ def _shares(trace: Trace, groups: Sequence[Group], path: str, name: str) -> tupl
     part = name.partition("/")[0] if type(layer) is kl.MultiHeadAttention else ""
     own = type(layer) not in READERS or type(layer) in DEPTHWISE or name == "depthwise_kernel"
     if part in (*ATTENDED, "") and (own or name == kernel_of(layer, part).name):
-        reads = trace.slices.get(slot(path, part), reads)
+        reads = trace.input_labels.get(slot(path, part), reads)
     if path in trace.producers and name != "depthwise_kernel":
         units = trace.producers[path].labels
     return _by_group(trace, groups, reads), _by_group(trace, groups, units)
@@ -129,10 +129,10 @@ def _shares(trace: Trace, groups: Sequence[Group], path: str, name: str) -> tupl
 def _by_group(trace: Trace, groups: Sequence[Group], labels: Index) -> Array:
     """Which share of labels is of no group, and which of each."""
     made = np.zeros(1 + len(groups))
-    roots = trace.labels.find(labels)
+    unit_ids = trace.labels.find(labels)
     for place, group in enumerate(groups, 1):
         if len(labels):
-            made[place] = np.mean((group.units_of(roots) >= 0) & (labels > 0))
+            made[place] = np.mean((group.units_of(unit_ids) >= 0) & (labels > 0))
     made[0] = 1 - made.sum()
     return made
 

@@ -69,10 +69,10 @@ class Labels:
 
     def find(self, labels: Index) -> Index:
         """The label that stands for each one's set."""
-        roots = self._parent[labels]
-        while (self._parent[roots] != roots).any():
-            roots = self._parent[roots]
-        return roots
+        unit_ids = self._parent[labels]
+        while (self._parent[unit_ids] != unit_ids).any():
+            unit_ids = self._parent[unit_ids]
+        return unit_ids
 
     def join(self, first: Index, second: Index) -> None:
         """Joins labels one by one; both arrays have one shape and no zeros."""

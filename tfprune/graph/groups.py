@@ -12,7 +12,7 @@ from tfprune.graph.trace import Trace
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class Consumer:
     """One view that a layer has of a group's units.
 
     Attributes
@@ -25,7 +25,7 @@ class Read:
     index : array of shape (positions, seen)
         Which feature (last axis) holds which of them, once for every position.
     centre : array of shape (seen,)
-    shiftless : bool
+    no_offset : bool
     part : str
         Which of the layer's inputs, where it has a kernel for each.
     """
@@ -35,7 +35,7 @@ class Read:
     units: Index
     index: Index
     centre: npt.NDArray[np.float64]
-    shiftless: bool
+    no_offset: bool
     part: str = ""
 
 
@@ -56,23 +56,23 @@ class Group:
         Why its units cannot go.
     """
 
-    makers: dict[str, Index]
+    producers: dict[str, Index]
     kinds: dict[str, str]
-    roots: Index
-    reads: tuple[Read, ...] = ()
+    unit_ids: Index
+    reads: tuple[Consumer, ...] = ()
     blocked: str | None = None
 
     @property
     def name(self) -> str:
         """The names of its layers."""
-        return " + ".join(self.makers)
+        return " + ".join(self.producers)
 
-    def units_of(self, roots: Index) -> Index:
+    def units_of(self, unit_ids: Index) -> Index:
         """The unit of the group that each label means, -1 where it is none of them."""
-        order = np.argsort(self.roots)
-        place = np.searchsorted(self.roots, roots, sorter=order).clip(max=len(order) - 1)
+        order = np.argsort(self.unit_ids)
+        place = np.searchsorted(self.unit_ids, unit_ids, sorter=order).clip(max=len(order) - 1)
         found = order[place]
-        return np.where(self.roots[found] == roots, found, -1)
+        return np.where(self.unit_ids[found] == unit_ids, found, -1)
 
 
 def groups_of(trace: Trace) -> list[Group]:
@@ -83,8 +83,8 @@ def groups_of(trace: Trace) -> list[Group]:
 
 def _joined(trace: Trace) -> list[Group]:
     """Layers that share a unit make one group."""
-    roots = {name: trace.labels.find(made.labels) for name, made in trace.producers.items()}
-    left = dict(roots)
+    unit_ids = {name: trace.labels.find(made.labels) for name, made in trace.producers.items()}
+    left = dict(unit_ids)
     groups = []
     while left:
         name, mine = next(iter(left.items()))
@@ -99,19 +99,19 @@ def _joined(trace: Trace) -> list[Group]:
                 seen |= set(left.pop(other).tolist())
         order = [member for member in trace.producers if member in members]
         # Units in the order of the layer that has most of them.
-        widest = roots[max(order, key=lambda member: len(roots[member]))]
+        widest = unit_ids[max(order, key=lambda member: len(unit_ids[member]))]
         rest = np.setdiff1d(np.array(sorted(seen), np.intp), widest)
         whole = np.concatenate([list(dict.fromkeys(widest.tolist())), rest]).astype(np.intp)
         kinds = {member: trace.producers[member].kind for member in order}
         group = Group({}, kinds, whole)
-        makers = {member: group.units_of(roots[member]) for member in order}
-        groups.append(replace(group, makers=makers))
+        producers = {member: group.units_of(unit_ids[member]) for member in order}
+        groups.append(replace(group, producers=producers))
     return groups
 
 
 def _read(trace: Trace, group: Group) -> Group:
     """Adds the reads; a shared layer's readings at several places become one."""
-    found: dict[tuple[str, str, bytes], Read] = {}
+    found: dict[tuple[str, str, bytes], Consumer] = {}
     uneven = None
     for reading in trace.readings:
         units = group.units_of(trace.labels.find(reading.labels))
@@ -128,16 +128,16 @@ def _read(trace: Trace, group: Group) -> Group:
             key = (reading.layer, reading.part, index.tobytes())
             if key in found:
                 tensors = (*found[key].tensors, reading.tensor)
-                shiftless = found[key].shiftless or reading.shiftless
-                found[key] = replace(found[key], tensors=tensors, shiftless=shiftless)
+                no_offset = found[key].no_offset or reading.no_offset
+                found[key] = replace(found[key], tensors=tensors, no_offset=no_offset)
                 continue
-            found[key] = Read(
+            found[key] = Consumer(
                 reading.layer,
                 (reading.tensor,),
                 seen,
                 index,
                 reading.centre[index[0]],
-                reading.shiftless,
+                reading.no_offset,
                 reading.part,
             )
     for layer, part in {(read.layer, read.part) for read in found.values()}:
@@ -160,7 +160,7 @@ def _judged(trace: Trace, group: Group) -> Group:
     if "output layer" in reasons:
         return replace(group, blocked="output layer")
     if not reasons and any(
-        len(set(units.tolist())) < len(units) for units in group.makers.values()
+        len(set(units.tolist())) < len(units) for units in group.producers.values()
     ):
         reasons = ["two of its units lie over each other"]
     if not reasons and not group.reads:

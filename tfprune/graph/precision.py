@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfprune.graph.clone import copied, copy_weights, rebuild
+from tfprune.graph.clone import clone_layer, copy_weights, rebuild
 from tfprune.graph.configs import Config
 
 HALF = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
@@ -67,7 +67,7 @@ def _single(layer: Any) -> Any:
     def rewrite(config: Config) -> Config:
         return {key: _with_float32(key, value) for key, value in config.items()}
 
-    return copied(layer, rewrite=rewrite, dtypes=FLOAT32)
+    return clone_layer(layer, rewrite=rewrite, dtypes=FLOAT32)
 
 
 def _with_float32(key: str, value: Any) -> Any:

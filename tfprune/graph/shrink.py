@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers as kl
 
-from tfprune.core.fold import Fold, absorb
-from tfprune.graph.clone import copied, copy_weights, rebuild
+from tfprune.core.fold import Fold, apply_fold
+from tfprune.graph.clone import clone_layer, copy_weights, rebuild
 from tfprune.graph.compile_settings import compile_as
 from tfprune.graph.configs import config_of
-from tfprune.graph.groups import Group, Read
+from tfprune.graph.groups import Consumer, Group
 from tfprune.graph.layers import (
     ATTENDED,
     DEPTHWISE,
@@ -48,11 +48,11 @@ class Cut:
     group: Group
     kept: npt.NDArray[np.intp]
     intake: Array
-    folds: Sequence[tuple[Read, Fold]]
+    folds: Sequence[tuple[Consumer, Fold]]
 
     def intake_of(self, layer: str) -> Array:
         """The intake of one of the group's layers."""
-        units = self.group.makers[layer]
+        units = self.group.producers[layer]
         columns = np.searchsorted(self.kept, units[np.isin(units, self.kept)])
         return self.intake[np.ix_(units, columns)]
 
@@ -77,7 +77,7 @@ def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model
     copies: list[tuple[Any, Any]] = []
 
     def rebuilt(layer: Any) -> Any:
-        copies.append((layer, copied(layer, **change.settings(layer))))
+        copies.append((layer, clone_layer(layer, **change.settings(layer))))
         return copies[-1][1]
 
     smaller = rebuild(model, rebuilt)
@@ -91,9 +91,9 @@ def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model
 def _keep(trace: Trace, labels: npt.NDArray[np.intp], cuts: Sequence[Cut]) -> npt.NDArray[np.bool_]:
     """Which features stay."""
     stays = np.ones(len(labels), bool)
-    roots = trace.labels.find(labels)
+    unit_ids = trace.labels.find(labels)
     for cut in cuts:
-        units = cut.group.units_of(roots)
+        units = cut.group.units_of(unit_ids)
         stays &= (units < 0) | (labels == 0) | np.isin(units, cut.kept)
     return stays
 
@@ -103,9 +103,11 @@ class _Change:
 
     def __init__(self, trace: Trace, cuts: Sequence[Cut]) -> None:
         self._paths = {id(layer): path for path, layer in trace.layers.items()}
-        self._keep = {name: _keep(trace, labels, cuts) for name, labels in trace.slices.items()}
-        self._intakes = {name: cut.intake_of(name) for cut in cuts for name in cut.group.makers}
-        self._folds: dict[str, list[tuple[Read, Fold]]] = {}
+        self._keep = {
+            name: _keep(trace, labels, cuts) for name, labels in trace.input_labels.items()
+        }
+        self._intakes = {name: cut.intake_of(name) for cut in cuts for name in cut.group.producers}
+        self._folds: dict[str, list[tuple[Consumer, Fold]]] = {}
         for cut in cuts:
             for read, fold in cut.folds:
                 self._folds.setdefault(read.layer, []).append((read, fold))
@@ -117,7 +119,7 @@ class _Change:
         if path in self._intakes:
             width = "units" if type(layer) is kl.Dense else "filters"
             changes[width] = self._intakes[path].shape[1]
-        if any(fold.shift.any() for _, fold in self._folds.get(path, [])):
+        if any(fold.offset.any() for _, fold in self._folds.get(path, [])):
             changes["use_bias"] = True
         if type(layer) is kl.Reshape and path in self._keep:
             changes["target_shape"] = (*layer.target_shape[:-1], int(self._keep[path].sum()))
@@ -153,7 +155,10 @@ class _Change:
 
 
 def _read(
-    made: dict[str, Array], where: Kernel, folds: Sequence[tuple[Read, Fold]], keep: Array | None
+    made: dict[str, Array],
+    where: Kernel,
+    folds: Sequence[tuple[Consumer, Fold]],
+    keep: Array | None,
 ) -> None:
     """Multiplies folds into the weights that read an input, and cuts what it lost."""
     kernel = np.moveaxis(made[where.name], where.axis, 0)
@@ -161,7 +166,7 @@ def _read(
     if folds:
         flat = flat.astype(np.float64)
     for read, fold in folds:
-        flat, moved = absorb(flat, read.index, fold)
+        flat, moved = apply_fold(flat, read.index, fold)
         if where.bias in made:
             bias = made[where.bias]
             shape = kernel.shape[kernel.ndim - where.outputs :]

@@ -43,7 +43,7 @@ class Reading:
     centre : array of shape (features,)
         The middle of the activation's range where it has one, 0.5 after a sigmoid, else 0: the
         point from which the studies measured angles.
-    shiftless : bool
+    no_offset : bool
         Whether a constant cannot go into the bias: padding inside the layer puts zeros where
         the constant would be, or there is nowhere to put it.
     part : str
@@ -55,12 +55,12 @@ class Reading:
     labels: Index
     views: Index
     centre: npt.NDArray[np.float64]
-    shiftless: bool
+    no_offset: bool
     part: str = ""
 
 
 def slot(path: str, part: str = "") -> str:
-    """Under which name :attr:`Trace.slices` has what reaches a layer's input."""
+    """Under which name :attr:`Trace.input_labels` has what reaches a layer's input."""
     return f"{path}:{part}" if part else path
 
 
@@ -95,7 +95,7 @@ class Trace:
     producers: dict[str, Producer] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)
     tensors: list[Any] = field(default_factory=list)
-    slices: dict[str, Index] = field(default_factory=dict)
+    input_labels: dict[str, Index] = field(default_factory=dict)
     blocked: list[tuple[Index, str]] = field(default_factory=list)
     copies: dict[str, Any] = field(default_factory=dict)
     given: dict[str, list[list[Any]]] = field(default_factory=dict)
@@ -184,7 +184,7 @@ class Ledger:
 
     def cut(self, name: str, row: Index) -> None:
         """Notes that a layer has to change with its units; a shared one in all its places."""
-        self.lay_over(name, [self.result.slices.setdefault(name, row), row])
+        self.lay_over(name, [self.result.input_labels.setdefault(name, row), row])
 
     def lay_over(self, name: str, rows: list[Index]) -> Index:
         """Joins labels that lie over each other; a unit over something unlabelled has to stay."""
@@ -222,7 +222,7 @@ class Ledger:
         tensor: Any,
         given: Features,
         *,
-        shiftless: bool = False,
+        no_offset: bool = False,
         part: str = "",
         cuts: bool = True,
     ) -> None:
@@ -250,4 +250,4 @@ class Ledger:
             self.cut(slot(path, part), row)
         _, views, centre = given.rows()
         place = places.index(id(tensor))
-        self.result.readings.append(Reading(path, place, row, views, centre, shiftless, part))
+        self.result.readings.append(Reading(path, place, row, views, centre, no_offset, part))

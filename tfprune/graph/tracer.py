@@ -18,7 +18,7 @@ import numpy.typing as npt
 from keras import layers as kl
 
 from tfprune.graph import layers as known
-from tfprune.graph.clone import copied, copy_weights, functional, is_nested
+from tfprune.graph.clone import clone_layer, copy_weights, functional, is_nested
 from tfprune.graph.configs import config_of
 from tfprune.graph.features import Features, compact, row_of, shape_of
 from tfprune.graph.trace import Ledger, Trace, slot
@@ -54,7 +54,7 @@ class _Tracer(Ledger):
             part.set_weights(self.result.layers[path].get_weights()[:1])
         self.result.model = clone
         for name, reason in self.refused.items():
-            for key, labels in self.result.slices.items():
+            for key, labels in self.result.input_labels.items():
                 if key == name or key.startswith(f"{name}:"):  # All inputs of attention.
                     self.block(labels, reason)
         for tensor in clone.outputs:
@@ -73,7 +73,7 @@ class _Tracer(Ledger):
         name = path.replace("/", ".").replace("'", "_")
         while name in taken:
             name += "_"
-        copy = copied(layer) if name == layer.name else copied(layer, name=name)
+        copy = clone_layer(layer) if name == layer.name else clone_layer(layer, name=name)
         self.copies[id(layer)] = copy
         self.paths[id(copy)] = path
         self.result.layers[path] = layer
@@ -186,7 +186,7 @@ class _Tracer(Ledger):
         if grouped:
             self.refuse(layer, given[0].labels, "reads its channels in groups")
         else:
-            self.read(layer, inputs[0], given[0], shiftless=padded)
+            self.read(layer, inputs[0], given[0], no_offset=padded)
         made = self._made(layer, "conv", layer.filters, out)
         if grouped:
             self.block(made.labels, "it makes its filters in groups")

@@ -12,11 +12,11 @@ from tfprune.options import (
     DEGREES,
     FOLD_NAMES,
     KINDS,
+    PruneOptions,
     Target,
-    Wish,
     check_centre,
     check_select,
-    wish,
+    prune_options,
 )
 from tfprune.tflite.compat import RUNTIME
 from tfprune.tflite.schemes import DEFAULT_SCHEMES, MOST_BATCH, check_micro, check_schemes
@@ -27,7 +27,7 @@ MODEL_FILES = (".keras", ".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
-class Request:
+class JobConfig:
     """The flags of ``tools.export``, in the types that the rooms take.
 
     Attributes
@@ -109,9 +109,9 @@ class Request:
         return f"_prune{self.prune:g}"
 
     @property
-    def wish(self) -> Wish:
+    def options(self) -> PruneOptions:
         """Which units are to go; where a drop is given, the search for it sets the budget."""
-        return Wish(
+        return PruneOptions(
             self.prune, self.remove, self.target, check_select(self.select, self.by_count),
             self.fold, self.refit, self.seed,
         )  # fmt: skip
@@ -134,8 +134,8 @@ class Request:
         return self.model in BUILT_IN
 
 
-def checked(
-    request: Request,
+def validate(
+    config: JobConfig,
     *,
     prune: str | None = None,
     batch: str = "1",
@@ -146,17 +146,17 @@ def checked(
     max_drop: str | None = None,
     sparsity: str | None = None,
     device: Sequence[str] = (),
-) -> Request:
-    """Returns a request with every field checked, and these read from text.
+) -> JobConfig:
+    """Returns a config with every field checked, and these read from text.
 
     Raises
     ------
     TfpruneError
         For the first thing that is not possible.
     """
-    check_choice("--dataset", request.dataset, ("auto", "mnist", "digits"))
-    check_choice("--scale", request.scale, ("auto", "none"))
-    check_choice("--fold", request.fold, FOLD_NAMES)
+    check_choice("--dataset", config.dataset, ("auto", "mnist", "digits"))
+    check_choice("--scale", config.scale, ("auto", "none"))
+    check_choice("--fold", config.fold, FOLD_NAMES)
     limits = (
         ("units", 1, 2**16),
         ("epochs", 1, 2**20),
@@ -170,29 +170,29 @@ def checked(
         ("test_data", 1, 2**40),
     )
     for flag, least, end in limits:
-        value = getattr(request, flag)
+        value = getattr(config, flag)
         if value is not None and not least <= value < end:
             raise TfpruneError(
                 f"--{flag.replace('_', '-')}: expected a whole number from {least} to {end - 1}, "
                 f"received {value}"
             )
-    if not request.built_in:
-        if not request.model.endswith(MODEL_FILES) and not Path(request.model).is_dir():
+    if not config.built_in:
+        if not config.model.endswith(MODEL_FILES) and not Path(config.model).is_dir():
             raise TfpruneError(
                 f"--model: expected {', '.join(BUILT_IN)} or the path of a .keras or .h5 file, "
-                f"received {request.model!r}"
+                f"received {config.model!r}"
             )
         for flag in ("units", "epochs"):
-            if getattr(request, flag) is not None:
-                raise TfpruneError(f"--{flag}: for built-in models only, not for {request.model}")
-        if request.data is None and request.dataset == "auto":
+            if getattr(config, flag) is not None:
+                raise TfpruneError(f"--{flag}: for built-in models only, not for {config.model}")
+        if config.data is None and config.dataset == "auto":
             raise TfpruneError(
-                f"--model {request.model}: expected data for a model of your own; "
+                f"--model {config.model}: expected data for a model of your own; "
                 "add --data FILE.npz (or --dataset mnist, or digits)"
             )
-    if request.dataset == "digits" and request.data is not None:
+    if config.dataset == "digits" and config.data is not None:
         raise TfpruneError("--data: not used with --dataset digits; leave one of them out")
-    both = set(request.layers or ()) & set(request.skip)
+    both = set(config.layers or ()) & set(config.skip)
     if both:
         raise TfpruneError(f"--layers and --skip both name {', '.join(sorted(both))}")
     budgets = {
@@ -206,41 +206,41 @@ def checked(
     given = [_flag(name) for name, value in budgets.items() if value is not None]
     if len(given) > 1:
         raise TfpruneError(f"{' and '.join(given)}: expected one of them, received {len(given)}")
-    schemes = check_schemes(request.schemes)
-    if request.qat is not None and "int8" not in schemes:
+    schemes = check_schemes(config.schemes)
+    if config.qat is not None and "int8" not in schemes:
         raise TfpruneError(
             f"--qat: it makes the int8 file, and --schemes has none: {', '.join(schemes)}"
         )
-    if request.compat and "int4" in schemes:
+    if config.compat and "int4" in schemes:
         raise TfpruneError(
             f"--compat: {RUNTIME} has no weights of 4 bits; leave int4 out of --schemes"
         )
     size = _batch(batch)
-    _check_micro(request.c_array, device, schemes, size)
+    _check_micro(config.c_array, device, schemes, size)
     # The search for a drop sets a budget of parameters, so it allows what that does.
     searched = max_drop is not None
-    asked = wish(
+    asked = prune_options(
         DEGREES if prune is None else prune,
         remove=remove,
         target_params=1 if searched else target_params,
         target_macs=target_macs,
         target_bytes=target_bytes,
-        select=request.select,
-        fold=request.fold,
-        refit=request.refit,
+        select=config.select,
+        fold=config.fold,
+        refit=config.refit,
         scheme=schemes[0],
         file_batch=size,
-        file_compat=request.compat,
-        seed=request.seed,
+        file_compat=config.compat,
+        seed=config.seed,
         called=lambda name: _flag("max_drop" if searched and "target" in name else name),
     )
     return replace(
-        request,
+        config,
         prune=asked.degrees,
         remove=asked.share,
         target=None if searched else asked.target,
         max_drop=None if max_drop is None else check_points(max_drop, "--max-drop"),
-        centre=check_centre(request.centre),
+        centre=check_centre(config.centre),
         schemes=schemes,
         batch=size,
         devices=boards(device),

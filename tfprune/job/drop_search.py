@@ -6,20 +6,22 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from tfprune.data.scoring import Yardstick
+from tfprune.data.scoring import Scorer
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import check_inputs
 from tfprune.graph.predictions import outputs_of
 from tfprune.job.records import Tried
-from tfprune.job.variants import Made, Workshop
-from tfprune.options import Target, Wish
+from tfprune.job.variants import Variant, VariantBuilder
+from tfprune.options import PruneOptions, Target
 from tfprune.tflite.interpreter import LiteModel
 
 # Models that a search makes.
 TRIES = 8
 
 
-def within_drop(workshop: Workshop, wish: Wish, points: float) -> tuple[Made, list[Tried]]:
+def within_drop(
+    builder: VariantBuilder, options: PruneOptions, points: float
+) -> tuple[Variant, list[Tried]]:
     """Makes the smallest model whose file is at most so many points worse than the whole model.
 
     Halves, on a scale of ratios, what is between the parameters of the smallest model that did and
@@ -27,8 +29,8 @@ def within_drop(workshop: Workshop, wish: Wish, points: float) -> tuple[Made, li
 
     Parameters
     ----------
-    workshop : Workshop
-    wish : Wish
+    workshop : VariantBuilder
+    options : PruneOptions
         What else was asked for; its budget is set here.
     points : float
         Percent points of accuracy.
@@ -44,31 +46,31 @@ def within_drop(workshop: Workshop, wish: Wish, points: float) -> tuple[Made, li
     TfpruneError
         If no model was found; says the least drop there was.
     """
-    scheme = workshop.request.schemes[0]
-    model, part = workshop.model, workshop.data.validation
+    scheme = builder.config.schemes[0]
+    model, part = builder.model, builder.data.validation
     x = check_inputs(model, part.x)
-    measure = workshop.measure.like(outputs_of(model, x), part)
+    measure = builder.measure.like(outputs_of(model, x), part)
     before = measure.scores(measure.reference)["accuracy"]
-    best: Made | None = None
+    best: Variant | None = None
 
     def attempt(limit: int) -> Tried:
         nonlocal best
-        made = workshop.make(replace(wish, target=Target("params", limit)))
-        made, content = workshop.with_file(made, scheme, "--max-drop")
-        received = LiteModel(content, workshop.names).predict(x)
+        made = builder.make(replace(options, target=Target("params", limit)))
+        made, content = builder.with_file(made, scheme, "--max-drop")
+        received = LiteModel(content, builder.names).predict(x)
         drop = 100 * (before - measure.scores(received)["accuracy"])
         fits = drop <= points + 1e-9
         if fits:
             best = made
         tried = Tried(made.models["pruned"].count_params(), len(content), round(drop, 4), fits)
-        workshop.say(
+        builder.say(
             f"max-drop: {tried.parameters:,} parameters, {scheme} {tried.bytes:,} bytes, "
             f"{tried.drop:+.2f} points down on {len(part):,} validation samples: "
             + ("fits" if fits else "too much")
         )
         return tried
 
-    tried = halving(attempt, *workshop.pruner.parameters)
+    tried = halving(attempt, *builder.pruner.parameters)
     if best is None:
         least = min(tried, key=lambda one: one.drop)
         raise TfpruneError(
@@ -77,7 +79,7 @@ def within_drop(workshop: Workshop, wish: Wish, points: float) -> tuple[Made, li
             "(--heal EPOCHS may win it back)"
         )
     most = max((one.parameters for one in tried if not one.fits), default=None)
-    workshop.say(
+    builder.say(
         f"max-drop: stopped after {len(tried)} tries; the smallest that fits has "
         f"{best.models['pruned'].count_params():,} parameters"
         + ("" if most is None else f", the largest that does not {most:,}")
@@ -85,7 +87,7 @@ def within_drop(workshop: Workshop, wish: Wish, points: float) -> tuple[Made, li
     return best, tried
 
 
-def check_classes(measure: Yardstick) -> None:
+def check_classes(measure: Scorer) -> None:
     """Raises :class:`TfpruneError` if there are no classes, whose accuracy could drop."""
     if measure.metric != "accuracy":
         raise TfpruneError(

@@ -11,9 +11,9 @@ import keras
 
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import Array
-from tfprune.job.config import Request
+from tfprune.job.config import JobConfig
 from tfprune.job.records import Artifact, FailedFile
-from tfprune.job.variants import Made, Workshop, made_by
+from tfprune.job.variants import Variant, VariantBuilder, made_by
 from tfprune.tflite.converter import signature_names
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tflite.reader import weight_bytes
@@ -24,10 +24,10 @@ from tfprune.utils.digests import file_digest
 
 def export_variants(
     variants: Sequence[tuple[str, str, keras.Model]],
-    workshop: Workshop,
+    builder: VariantBuilder,
     calibration: Sequence[Array],
     folder: Path,
-    ready: Made,
+    ready: Variant,
 ) -> tuple[list[tuple[Artifact, LiteModel]], list[FailedFile]]:
     """Converts and writes the files of all variants; nothing is measured on them yet.
 
@@ -35,7 +35,7 @@ def export_variants(
     ----------
     variants : sequence of (variant, name, model)
         The name is that of its files.
-    workshop : Workshop
+    workshop : VariantBuilder
     calibration : sequence of arrays of shape (samples, ...)
         For each input.
     folder : Path
@@ -52,44 +52,44 @@ def export_variants(
     TfpruneError
         If no file at all can be made, or one of the only scheme cannot.
     """
-    request = workshop.request
+    config = builder.config
     files: list[tuple[Artifact, LiteModel]] = []
     failed: list[FailedFile] = []
-    with meter("converting", len(variants) * len(request.schemes), unit="file") as drawn:
+    with meter("converting", len(variants) * len(config.schemes), unit="file") as drawn:
         for variant, name, model in variants:
             given = ready.files if variant == "pruned" else {}
-            rest = [scheme for scheme in request.schemes if scheme not in given]
-            converted = workshop.files(model, rest, calibration)
-            for scheme in request.schemes:
+            rest = [scheme for scheme in config.schemes if scheme not in given]
+            converted = builder.files(model, rest, calibration)
+            for scheme in config.schemes:
                 content = given[scheme] if scheme in given else next(converted)[1]
                 path = folder / f"{name}_{scheme}.tflite"
                 if isinstance(content, TfpruneError):
-                    reason = f"{content}; {_advice(request, variant, scheme)}"
+                    reason = f"{content}; {_advice(config, variant, scheme)}"
                     failed.append(FailedFile(path.name, variant, scheme, reason))
                 else:
                     path.write_bytes(content)
-                    how = made_by(request, variant, scheme, quantised=ready.quantised)
-                    artifact = _artifact(request, variant, scheme, path, model)
+                    how = made_by(config, variant, scheme, quantised=ready.quantised)
+                    artifact = _artifact(config, variant, scheme, path, model)
                     artifact = replace(artifact, made_by=how)
                     files.append((artifact, LiteModel(content, signature_names(model))))
                 drawn.update()
-    if failed and (len(request.schemes) == 1 or not files):
+    if failed and (len(config.schemes) == 1 or not files):
         more = f" (nor any of the {len(failed) - 1} others)" if len(failed) > 1 else ""
         raise TfpruneError(f"{failed[0]}{more}")
     return files, failed
 
 
-def _advice(request: Request, variant: str, scheme: str) -> str:
+def _advice(config: JobConfig, variant: str, scheme: str) -> str:
     if (variant, scheme) == ("pruned", "int8"):
-        trained = f"--qat {EPOCHS}" if request.qat is None else "more epochs of --qat"
+        trained = f"--qat {EPOCHS}" if config.qat is None else "more epochs of --qat"
         return f"choose other --schemes, or try {trained}"
     return "choose other --schemes"
 
 
 def _artifact(
-    request: Request, variant: str, scheme: str, path: Path, model: keras.Model
+    config: JobConfig, variant: str, scheme: str, path: Path, model: keras.Model
 ) -> Artifact:
-    zipped = request.sparsity is not None or request.cluster is not None
+    zipped = config.sparsity is not None or config.cluster is not None
     content = path.read_bytes()
     return Artifact(
         file=path.name,

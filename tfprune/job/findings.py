@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfprune.core.metrics import LIMITS
-from tfprune.job.config import Request
+from tfprune.job.config import JobConfig
 from tfprune.job.records import Artifact, Finding
 from tfprune.options import SHARE_FOLDS
 from tfprune.results import LayerResult
@@ -30,7 +30,7 @@ class Run:
 
     Attributes
     ----------
-    request : Request
+    config : JobConfig
     command : sequence of str
         The command line that asked for it.
     layers : sequence of LayerResult
@@ -47,7 +47,7 @@ class Run:
         Whether the model has convolutions.
     """
 
-    request: Request
+    config: JobConfig
     command: Sequence[str]
     layers: Sequence[LayerResult]
     artifacts: Sequence[Artifact]
@@ -60,8 +60,8 @@ class Run:
     def limits(self) -> dict[str, float]:
         """How much may be lost of each score; a drop that was asked for is no surprise."""
         limits = {name: LIMITS[name] for name in self.judged_by}
-        if "accuracy" in limits and self.request.max_drop is not None:
-            limits["accuracy"] = max(limits["accuracy"], self.request.max_drop / 100)
+        if "accuracy" in limits and self.config.max_drop is not None:
+            limits["accuracy"] = max(limits["accuracy"], self.config.max_drop / 100)
         return limits
 
     def of(self, variant: str) -> dict[str, Artifact]:
@@ -162,49 +162,49 @@ def _pruning(run: Run) -> Finding | None:
 
 def _gentler(run: Run, labels: bool) -> list[str]:
     """What to type to lose less by pruning."""
-    request = run.request
+    config = run.config
     advice = []
-    if not request.heal:
+    if not config.heal:
         advice.append(run.typed("--heal", str(HEAL)))
     else:
-        advice.append(f"more epochs, --heal {2 * request.heal}")
-        if labels and not request.finetune:
+        advice.append(f"more epochs, --heal {2 * config.heal}")
+        if labels and not config.finetune:
             advice.append(f"--finetune {FINETUNE}")
-    advice.append(_less(request))
-    if not request.by_count and request.centre not in ("auto", "mean"):
+    advice.append(_less(config))
+    if not config.by_count and config.centre not in ("auto", "mean"):
         advice.append("--centre mean")
-    if request.fold != "least-squares":
+    if config.fold != "least-squares":
         advice.append("--fold least-squares")
-    if labels and request.max_drop is None and _budget_fits(request):
-        advice.append(f"--max-drop 0.5 in place of --{_budget(request)}")
+    if labels and config.max_drop is None and _budget_fits(config):
+        advice.append(f"--max-drop 0.5 in place of --{_budget(config)}")
     return advice
 
 
-def _budget(request: Request) -> str:
+def _budget(config: JobConfig) -> str:
     """The flag that says how much goes, without its dashes."""
-    if request.remove is not None:
+    if config.remove is not None:
         return "remove"
-    if request.target is not None:
-        return f"target-{request.target.what}"
-    return "prune" if request.max_drop is None else "max-drop"
+    if config.target is not None:
+        return f"target-{config.target.what}"
+    return "prune" if config.max_drop is None else "max-drop"
 
 
-def _budget_fits(request: Request) -> bool:
+def _budget_fits(config: JobConfig) -> bool:
     """Whether the other flags leave room for a budget, which chooses by effect."""
-    return request.select in (None, "effect") and request.fold in SHARE_FOLDS
+    return config.select in (None, "effect") and config.fold in SHARE_FOLDS
 
 
-def _less(request: Request) -> str:
+def _less(config: JobConfig) -> str:
     """The same kind of budget, taking less out."""
-    if request.remove is not None:
-        return f"less, --remove {50 * request.remove:.3g}%"
-    if request.target is not None:
-        amount = request.target.amount
+    if config.remove is not None:
+        return f"less, --remove {50 * config.remove:.3g}%"
+    if config.target is not None:
+        amount = config.target.amount
         more = f"{50 * (1 + amount):.3g}%" if amount < 1 else f"{1.25 * amount:.0f}"
-        return f"more left, --target-{request.target.what} {more}"
-    if request.max_drop is not None:
-        return f"--max-drop {request.max_drop / 2:g}"
-    return f"fewer degrees, --prune {request.prune / 2:g}"
+        return f"more left, --target-{config.target.what} {more}"
+    if config.max_drop is not None:
+        return f"--max-drop {config.max_drop / 2:g}"
+    return f"fewer degrees, --prune {config.prune / 2:g}"
 
 
 def _quantised(run: Run, variant: str) -> Finding | None:
@@ -231,19 +231,19 @@ def _quantised(run: Run, variant: str) -> Finding | None:
 
 def _finer(run: Run, variant: str, schemes: Sequence[str]) -> list[str]:
     """What to type to lose less by quantisation."""
-    request = run.request
+    config = run.config
     advice = []
     if "int8" in schemes and variant == "pruned":
-        epochs = QAT if request.qat is None else 2 * request.qat
+        epochs = QAT if config.qat is None else 2 * config.qat
         advice.append(run.typed("--qat", str(epochs)))
-    if "int4" in schemes and variant == "pruned" and not request.heal:
+    if "int4" in schemes and variant == "pruned" and not config.heal:
         advice.append(run.typed("--heal", str(HEAL)))
     finer = ["int8"] if "int4" in schemes and "int8" not in schemes else []
     finer += ["int16x8"] if {"int8", "dynamic"} & set(schemes) else []
     finer += ["float16"] if "float16" not in schemes else ["float32"]
     more = [one for one in finer if one not in schemes]
     advice.append(f"a finer scheme, --schemes {' or '.join(more)}")
-    if request.calibration < 500 and {"int8", "int16x8", "int4"} & set(schemes):
+    if config.calibration < 500 and {"int8", "int16x8", "int4"} & set(schemes):
         advice.append("more samples that set the scales, --calibration 500")
     return advice
 
@@ -275,20 +275,20 @@ def _sizes(run: Run) -> Finding | None:
 
 def _further(run: Run) -> list[str]:
     """What to type to remove more."""
-    request = run.request
+    config = run.config
     advice = []
-    if run.filters and request.layers_to_prune in (None, "dense"):
+    if run.filters and config.layers_to_prune in (None, "dense"):
         advice.append(f"filters too, {run.typed('--layers', 'all')}")
     if run.layers:
-        if not request.by_count and request.select in (None, "angle"):
+        if not config.by_count and config.select in (None, "angle"):
             advice += _next_degrees(run.layers)
-        share = 25 if request.remove is None else min(max(round(200 * request.remove), 25), 75)
-        budget = _budget(request)
+        share = 25 if config.remove is None else min(max(round(200 * config.remove), 25), 75)
+        budget = _budget(config)
         if not advice or budget == "remove":
             advice.append(run.typed("--remove", f"{share}%", without=BUDGETS))
         else:
             advice.append(f"--remove {share}% in place of --{budget}")
-        if "accuracy" in run.judged_by and request.max_drop is None and _budget_fits(request):
+        if "accuracy" in run.judged_by and config.max_drop is None and _budget_fits(config):
             advice.append(f"--max-drop 1 in place of --{budget}")
     return advice
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from tfprune.data.networks import load_model
-from tfprune.data.scoring import Yardstick, yardstick
-from tfprune.data.splits import Dataset, InputScale, Part
+from tfprune.data.scoring import Scorer, make_scorer
+from tfprune.data.splits import Dataset, InputScale, Split
 from tfprune.errors import TfpruneError
 from tfprune.graph.predictions import outputs_of
-from tfprune.job.config import Request
+from tfprune.job.config import JobConfig
 from tfprune.job.records import Finding
 from tfprune.outputs.decisions import losses_of, rules_of
 
@@ -36,13 +36,13 @@ BETTER = 0.05
 
 
 def scorer(
-    request: Request, model: keras.Model, x: Sequence[Array], part: Part, data: Dataset
-) -> Yardstick:
+    config: JobConfig, model: keras.Model, x: Sequence[Array], part: Split, data: Dataset
+) -> Scorer:
     """How outputs for some samples are scored.
 
     Parameters
     ----------
-    request : Request
+    config : JobConfig
         Names the file that has the compile settings, where they are needed.
     model : keras.Model
     x : sequence of arrays of shape (samples, ...)
@@ -54,21 +54,21 @@ def scorer(
     """
 
     def losses() -> list[Any]:
-        if model.compiled or request.built_in:
+        if model.compiled or config.built_in:
             return losses_of(model)
         try:
-            return losses_of(load_model(Path(request.model), request.unsafe, compiled=True))
+            return losses_of(load_model(Path(config.model), config.unsafe, compiled=True))
         except TfpruneError:  # The model itself was read before: it is a loss of the user's own.
             return []
 
     outputs = outputs_of(model, x)
     known = [one.y for one in (data.train, data.validation, data.test) if one.y is not None]
     labels = np.concatenate(known) if known else None
-    return yardstick(outputs, part, rules_of(model, outputs, losses), labels)
+    return make_scorer(outputs, part, rules_of(model, outputs, losses), labels)
 
 
 def doubts(
-    request: Request, model: keras.Model, x: Sequence[Array], measure: Yardstick, data: Dataset
+    config: JobConfig, model: keras.Model, x: Sequence[Array], measure: Scorer, data: Dataset
 ) -> list[Finding]:
     """Says that data and model do not seem to fit, in a line or two; nothing where they do.
 
@@ -78,21 +78,21 @@ def doubts(
 
     Parameters
     ----------
-    request : Request
+    config : JobConfig
     model : keras.Model
     x : sequence of arrays of shape (samples, ...)
         As the model takes them.
-    measure : Yardstick
+    measure : Scorer
         Of these samples, labels with them.
     data : Dataset
         Says how the samples were scaled.
     """
-    lines = _doubts(request, model, x, measure, data)
+    lines = _doubts(config, model, x, measure, data)
     return [Finding("data", line) for line in lines]
 
 
 def _doubts(
-    request: Request, model: keras.Model, x: Sequence[Array], measure: Yardstick, data: Dataset
+    config: JobConfig, model: keras.Model, x: Sequence[Array], measure: Scorer, data: Dataset
 ) -> list[str]:
     if measure.target is None or len(measure.target) < FEWEST:
         return []
@@ -103,22 +103,22 @@ def _doubts(
     if chance:
         score = _said(measure, measure.reference)
         lines.append(f"the original scores {score}, no better than chance ({chance})")
-        if request.built_in:
+        if config.built_in:
             return [f"{lines[0]}; train it longer with --epochs"]
         lines[0] = (
             f"data and model do not seem to fit: {lines[0]}; the model got {_ranges(x, data)}; "
             "check the range that it was trained on (--scale none leaves data as it is), the order "
             "of the channels and that of the classes"
         )
-    if request.built_in:
+    if config.built_in:
         return []
     some = order[:TRIED]
     now = measure.some(some)
     skill = _skill(now, now.reference)
     best: tuple[str, str] | None = None
-    for words, arrays in _others(request, [one[some] for one in x], data.scales, bool(chance)):
+    for words, arrays in _others(config, [one[some] for one in x], data.scales, bool(chance)):
         outputs = outputs_of(model, arrays)
-        then = now.like(outputs, Part(arrays[0])) if now.labels == "input" else now
+        then = now.like(outputs, Split(arrays[0])) if now.labels == "input" else now
         gain = _skill(then, outputs) - skill
         noise = DEVIATIONS * float(gain.std()) / len(some) ** 0.5
         # One that comes later has to be clearly better than one that a flag does.
@@ -135,7 +135,7 @@ def _doubts(
     return lines
 
 
-def _chance(measure: Yardstick) -> str:
+def _chance(measure: Scorer) -> str:
     """What chance scores, in words, if the reference is not clearly better; else nothing."""
     outputs, target = measure.reference, measure.target
     assert target is not None, "there are labels"
@@ -164,7 +164,7 @@ def _chance(measure: Yardstick) -> str:
     return said if poor else ""
 
 
-def _skill(measure: Yardstick, outputs: Sequence[Array]) -> Array:
+def _skill(measure: Scorer, outputs: Sequence[Array]) -> Array:
     """Each sample's accuracy, or 1 less its squared error relative to the target's variance."""
     if measure.metric == "accuracy":
         right = measure.right(outputs)
@@ -176,7 +176,7 @@ def _skill(measure: Yardstick, outputs: Sequence[Array]) -> Array:
     return 1 - errors.reshape(len(errors), -1).mean(axis=1) / spread
 
 
-def _said(measure: Yardstick, outputs: Sequence[Array]) -> str:
+def _said(measure: Scorer, outputs: Sequence[Array]) -> str:
     scores = measure.scores(outputs)
     return (
         f"{100 * scores['accuracy']:.2f} %" if "accuracy" in scores else f"mse {scores['mse']:.4g}"
@@ -196,10 +196,10 @@ def _ranges(x: Sequence[Array], data: Dataset) -> str:
 
 
 def _others(
-    request: Request, x: Sequence[Array], scales: Sequence[InputScale], all_ways: bool
+    config: JobConfig, x: Sequence[Array], scales: Sequence[InputScale], all_ways: bool
 ) -> Iterator[tuple[str, list[Array]]]:
     """Other ways of bringing samples to the model: what to do, and the samples then."""
-    auto = request.scale == "auto"
+    auto = config.scale == "auto"
     factors = [(1.0 if auto else scale.auto) / scale.factor for scale in scales]
     ways = []
     if any(factor != 1 for factor in factors):
@@ -240,7 +240,7 @@ def _others(
             yield f"{also}the channels in reverse order (BGR for RGB)", turned
 
 
-def _other_classes(measure: Yardstick) -> list[str]:
+def _other_classes(measure: Scorer) -> list[str]:
     """Says so if decisions follow the labels, but under other numbers.
 
     The assignment is made on half of the samples and scored on the other half, as with many

@@ -12,8 +12,8 @@ import keras
 from tfprune.calibration import check_enough, check_weights
 from tfprune.data import network_training, sources
 from tfprune.data.networks import BUILT_IN, load_model
-from tfprune.data.preprocessing import wanted
-from tfprune.data.scoring import Yardstick
+from tfprune.data.preprocessing import input_specs
+from tfprune.data.scoring import Scorer
 from tfprune.data.splits import Dataset, prepare
 from tfprune.data.test_samples import TestSet, check_test_count, drawn
 from tfprune.errors import TfpruneError
@@ -24,7 +24,7 @@ from tfprune.graph.layers import CONVOLUTIONS, MAKERS, SEPARABLE
 from tfprune.graph.predictions import outputs_of
 from tfprune.graph.unfollowed import unfollowed
 from tfprune.job import manifest, plots
-from tfprune.job.config import Request
+from tfprune.job.config import JobConfig
 from tfprune.job.drop_search import check_classes, within_drop
 from tfprune.job.file_export import export_variants
 from tfprune.job.findings import Run, findings
@@ -32,7 +32,7 @@ from tfprune.job.micro_files import check_early, examined
 from tfprune.job.model_card import card, licence
 from tfprune.job.original import doubts, scorer
 from tfprune.job.records import Artifact, FailedFile, Finding, Tried
-from tfprune.job.variants import Workshop, asked
+from tfprune.job.variants import VariantBuilder, asked
 from tfprune.loading.keras2_folder import digest
 from tfprune.output_folder.run_files import MANIFEST, PLOTS, leftovers, listed
 from tfprune.output_folder.staging import staging
@@ -58,12 +58,12 @@ class Outcome:
     failed: tuple[FailedFile, ...] = ()
 
 
-def run(request: Request, command: Sequence[str], say: Callable[[str], None]) -> Outcome:
-    """Does the job and writes its files; see :class:`Request` for what can be asked.
+def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -> Outcome:
+    """Does the job and writes its files; see :class:`JobConfig` for what can be asked.
 
     Parameters
     ----------
-    request : Request
+    config : JobConfig
     command : sequence of str
         The command line, for the manifest.
     say : callable
@@ -75,18 +75,18 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         If something asked for is not possible; the output folder is then as it was.
     """
     git = git_state()
-    folder = Path(request.output)
+    folder = Path(config.output)
 
     def obsolete(written: Sequence[str]) -> list[str]:
         return leftovers(folder, written, say)
 
-    with staging(folder, MANIFEST, _places(request), obsolete) as stage:
-        keras.utils.set_random_seed(request.seed)
-        model, data, about = model_and_data(request, say)
-        x, measure = _checked(request, model, data)
+    with staging(folder, MANIFEST, _places(config), obsolete) as stage:
+        keras.utils.set_random_seed(config.seed)
+        model, data, about = model_and_data(config, say)
+        x, measure = _checked(config, model, data)
         for note in (*data.notes, *measure.notes):
             say(f"data: {note}")
-        warnings = doubts(request, model, x, measure, data)
+        warnings = doubts(config, model, x, measure, data)
         for warning in warnings:
             say(str(warning))
         data = replace(data, notes=(*data.notes, *measure.notes))
@@ -95,27 +95,27 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
                 f"data: labels are held against output {measure.output + 1} of the model's "
                 f"{len(measure.reference)}"
             )
-        if request.sparsity or request.cluster:
+        if config.sparsity or config.cluster:
             say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
         pruner = Pruner(
             model,
             data.calibration.x,
-            layers=request.layers_to_prune,
-            skip=request.skip,
-            centre=request.centre,
+            layers=config.layers_to_prune,
+            skip=config.skip,
+            centre=config.centre,
             validation=data.validation.take(slice(MOST_HELD_BACK)).x,
             progress=True,
         )
-        workshop = Workshop(request, model, data, measure, pruner, say)
+        builder = VariantBuilder(config, model, data, measure, pruner, say)
         tried: list[Tried] = []
-        if request.max_drop is None:
-            ready = workshop.make(request.wish)
+        if config.max_drop is None:
+            ready = builder.make(config.options)
         else:
-            ready, tried = within_drop(workshop, request.wish, request.max_drop)
+            ready, tried = within_drop(builder, config.options, config.max_drop)
         result, models = ready.result, ready.models
         for note in result.notes:
             say(f"WARNING: {note}")
-        pruned_name = about["name"] + request.suffix
+        pruned_name = about["name"] + config.suffix
         models["pruned"].save(stage / f"{pruned_name}.keras")
         names = {"finetuned": f"{about['name']}_finetuned", "pruned": pruned_name}
         files, failed = export_variants(
@@ -123,15 +123,15 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
                 ("original", about["name"], model),
                 *((variant, names[variant], made) for variant, made in models.items()),
             ],
-            workshop, check_inputs(model, data.calibration.x), stage, ready,
+            builder, check_inputs(model, data.calibration.x), stage, ready,
         )  # fmt: skip
         for one in failed:
             say(f"WARNING: not written: {one}")
-        chosen = drawn(request.test_data or 0, measure, len(data.test), request.seed)
-        files, micro = examined(files, x, stage, request.devices, request.c_array, say=say)
+        chosen = drawn(config.test_data or 0, measure, len(data.test), config.seed)
+        files, micro = examined(files, x, stage, config.devices, config.c_array, say=say)
         artifacts, chosen_scores = _measured(files, x, measure, chosen)
         test_data: dict[str, Any] | None = None
-        if request.test_data:
+        if config.test_data:
             path = stage / f"{about['name']}_test.npz"
             test_data = chosen.write(
                 path, x, signature_names(model), {"name": data.name, "sha256": data.sha256}
@@ -140,7 +140,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         variants = {"original": model, **models}
         found = warnings + findings(
             Run(
-                request, command, result.layers, artifacts, samples=len(data.test),
+                config, command, result.layers, artifacts, samples=len(data.test),
                 floats=_in_float(variants, artifacts, x, measure), judged_by=measure.judged_by,
                 filters=any(type(layer) in (*CONVOLUTIONS, *SEPARABLE) for _, layer in walk(model)),
             )
@@ -148,7 +148,7 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
         _draw(result, artifacts, stage / PLOTS)
         made = manifest.manifest(
             command=command,
-            seed=request.seed,
+            seed=config.seed,
             git=git,
             dataset=data,
             inputs=signature_names(model),
@@ -157,15 +157,15 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
             result=result,
             artifacts=artifacts,
             failed=failed,
-            compression=asked(request),
+            compression=asked(config),
             training=ready.training,
-            max_drop=request.max_drop,
+            max_drop=config.max_drop,
             tried=tried,
-            compat=RUNTIME if request.compat else None,
+            compat=RUNTIME if config.compat else None,
             test_data=test_data,
             microcontrollers=micro,
             findings=found,
-            licence=licence(data.name, request.data is not None and request.dataset != "mnist"),
+            licence=licence(data.name, config.data is not None and config.dataset != "mnist"),
         )
         (stage / f"{about['name']}.md").write_text(
             card(made), encoding="utf-8", errors="backslashreplace"
@@ -175,55 +175,53 @@ def run(request: Request, command: Sequence[str], say: Callable[[str], None]) ->
     return Outcome(result, tuple(artifacts), made, tuple(found), tuple(failed))
 
 
-def _places(request: Request) -> list[str]:
+def _places(config: JobConfig) -> list[str]:
     """Files that the job will write, so that what stands in their way is told at once."""
-    name = request.model if request.model in BUILT_IN else Path(request.model).stem
-    variants = [name, name + request.suffix]
+    name = config.model if config.model in BUILT_IN else Path(config.model).stem
+    variants = [name, name + config.suffix]
     return [
         MANIFEST,
         f"{name}.md",
-        f"{name}{request.suffix}.keras",
+        f"{name}{config.suffix}.keras",
         f"{PLOTS}/bytes_against_score.png",
-        *(f"{variant}_{scheme}.tflite" for variant in variants for scheme in request.schemes),
+        *(f"{variant}_{scheme}.tflite" for variant in variants for scheme in config.schemes),
     ]
 
 
 def model_and_data(
-    request: Request, say: Callable[[str], None]
+    config: JobConfig, say: Callable[[str], None]
 ) -> tuple[keras.Model, Dataset, dict[str, Any]]:
     """The model to prune, the data as it takes it, and what the manifest says of the model."""
-    if request.model in BUILT_IN:
-        raw = sources.load(request.dataset, request.data, request.seed, say)
-        data = prepare(raw, request.scale, None, request.calibration, request.seed)
-        check_test_count(request.test_data, len(data.test))
+    if config.model in BUILT_IN:
+        raw = sources.load(config.dataset, config.data, config.seed, say)
+        data = prepare(raw, config.scale, None, config.calibration, config.seed)
+        check_test_count(config.test_data, len(data.test))
         shape = data.train.arrays[0].shape[1:]
-        _check_names(request, BUILT_IN[request.model](shape, 2, request.units))
+        _check_names(config, BUILT_IN[config.model](shape, 2, config.units))
         model, path = network_training.trained(
-            request.model,
-            request.units,
+            config.model,
+            config.units,
             data.train,
             data.validation,
             data_digest=data.sha256,
-            epochs=request.epochs,
-            seed=request.seed,
+            epochs=config.epochs,
+            seed=config.seed,
             say=say,
         )
-        name = request.model
+        name = config.model
     else:
-        path = Path(request.model)
-        model = load_model(path, request.unsafe, say=say)
+        path = Path(config.model)
+        model = load_model(path, config.unsafe, say=say)
         name = path.stem
         functional(model)  # A model without known shapes is told here.
-        _check_names(request, model)
-        raw = sources.load(
-            request.dataset, request.data, request.seed, say, list(input_shapes(model))
-        )
-        data = prepare(raw, request.scale, wanted(model), request.calibration, request.seed)
-        check_test_count(request.test_data, len(data.test))
+        _check_names(config, model)
+        raw = sources.load(config.dataset, config.data, config.seed, say, list(input_shapes(model)))
+        data = prepare(raw, config.scale, input_specs(model), config.calibration, config.seed)
+        check_test_count(config.test_data, len(data.test))
     return model, data, {"name": name, "sha256": digest(path) if path else None}
 
 
-def _checked(request: Request, model: keras.Model, data: Dataset) -> tuple[list[Array], Yardstick]:
+def _checked(config: JobConfig, model: keras.Model, data: Dataset) -> tuple[list[Array], Scorer]:
     """The test samples as the model takes them, and how files are scored on them.
 
     Refuses what is not possible, before the long work, so that it is told alone.
@@ -232,27 +230,27 @@ def _checked(request: Request, model: keras.Model, data: Dataset) -> tuple[list[
     check_stateless(model)
     x = check_inputs(model, data.test.x)
     check_enough(len(data.calibration))
-    if request.qat:
+    if config.qat:
         check_quantisable(model, x)
-    elif request.sparsity or request.cluster:
+    elif config.sparsity or config.cluster:
         to_tf_keras(model, x)
-    if request.c_array or request.devices:
+    if config.c_array or config.devices:
         calibration = check_inputs(model, data.calibration.x)
-        check_early(model, x, calibration, batch=request.batch, compat=request.compat)
-    measure = scorer(request, model, x, data.test, data)
-    if request.finetune:
+        check_early(model, x, calibration, batch=config.batch, compat=config.compat)
+    measure = scorer(config, model, x, data.test, data)
+    if config.finetune:
         check_labels(measure)
-    if request.max_drop is not None:
+    if config.max_drop is not None:
         check_classes(measure)
     return x, measure
 
 
-def _check_names(request: Request, model: keras.Model) -> None:
+def _check_names(config: JobConfig, model: keras.Model) -> None:
     """Tells layers that do not exist before the work, not after."""
     names = [path for path, layer in walk(model) if type(layer) in MAKERS]
     closed = [one.name for one in unfollowed(model)]
-    asked = () if isinstance(request.layers_to_prune, str) else request.layers or ()
-    for name in (*asked, *request.skip):
+    asked = () if isinstance(config.layers_to_prune, str) else config.layers or ()
+    for name in (*asked, *config.skip):
         if name not in (*names, *closed):
             raise TfpruneError(
                 f"layer {name!r} is not a Dense or convolution layer of the model; "
@@ -263,7 +261,7 @@ def _check_names(request: Request, model: keras.Model) -> None:
 def _measured(
     files: Sequence[tuple[Artifact, LiteModel]],
     x: Sequence[Array],
-    measure: Yardstick,
+    measure: Scorer,
     chosen: TestSet,
 ) -> tuple[list[Artifact], dict[str, dict[str, float]]]:
     """The artifacts with their scores on the test data and their latencies.
@@ -285,7 +283,7 @@ def _in_float(
     variants: dict[str, keras.Model],
     artifacts: Sequence[Artifact],
     x: Sequence[Array],
-    measure: Yardstick,
+    measure: Scorer,
 ) -> dict[str, dict[str, float]]:
     """The scores of every variant in float32: its file's, or where there is none the model's."""
     scores = {one.variant: one.scores for one in artifacts if one.scheme == "float32"}

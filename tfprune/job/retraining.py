@@ -9,13 +9,13 @@ from pathlib import Path
 import keras
 
 from tfprune.data.networks import load_model
-from tfprune.data.scoring import Yardstick
+from tfprune.data.scoring import Scorer
 from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import check_inputs
-from tfprune.job.config import Request
+from tfprune.job.config import JobConfig
 from tfprune.training.distillation import heal_with_record
-from tfprune.training.finetuning import Lesson
+from tfprune.training.finetuning import FineTuner
 from tfprune.training.records import Trained, TrainingHistory
 
 # What to type where a training gained nothing.
@@ -23,11 +23,11 @@ ADVICE = "give it more epochs or more data, or leave it out"
 
 
 def retrained(
-    request: Request,
+    config: JobConfig,
     model: keras.Model,
     pruned: keras.Model,
     data: Dataset,
-    measure: Yardstick,
+    measure: Scorer,
     *,
     say: Callable[[str], None],
 ) -> tuple[dict[str, keras.Model], list[Trained]]:
@@ -47,33 +47,33 @@ def retrained(
     """
     trained: list[Trained] = []
 
-    if request.heal:
-        pruned, entry = healed(request, model, pruned, data, measure)
+    if config.heal:
+        pruned, entry = healed(config, model, pruned, data, measure)
         trained.append(entry)
-    models = {"finetuned": model, "pruned": pruned} if request.finetune else {"pruned": pruned}
-    if request.finetune:
-        settings = _settings(request, say)
-        lesson = Lesson(model, data.train, settings, measure)
-        held_out = Lesson(model, data.validation, settings, measure)
+    models = {"finetuned": model, "pruned": pruned} if config.finetune else {"pruned": pruned}
+    if config.finetune:
+        settings = _settings(config, say)
+        tuner = FineTuner(model, data.train, settings, measure)
+        held_out = FineTuner(model, data.validation, settings, measure)
         for variant, before in list(models.items()):
             start = time.perf_counter()
-            after, history = lesson.fine_tuned(
-                before, request.finetune, held_out, seed=request.seed, progress=True
+            after, history = tuner.fine_tuned(
+                before, config.finetune, held_out, seed=config.seed, progress=True
             )
             seconds = time.perf_counter() - start
             trained.append(
-                record("finetune", variant, request.finetune, history, seconds=seconds, data=data)
+                record("finetune", variant, config.finetune, history, seconds=seconds, data=data)
             )
             models[variant] = after
     return models, trained
 
 
 def healed(
-    request: Request,
+    config: JobConfig,
     model: keras.Model,
     pruned: keras.Model,
     data: Dataset,
-    measure: Yardstick,
+    measure: Scorer,
     *,
     bits: int | None = None,
 ) -> tuple[keras.Model, Trained]:
@@ -87,17 +87,17 @@ def healed(
         pruned,
         model,
         x if len(x) > 1 else x[0],
-        request.heal or 0,
+        config.heal or 0,
         logits=measure.classifies,
         bits=bits,
         validation=validation if len(x) > 1 else validation[0],
-        seed=request.seed,
+        seed=config.seed,
         progress=True,
     )
     seconds = time.perf_counter() - start
     how = "heal" if bits is None else f"heal at {bits} bits"
     return result.model, record(
-        how, "pruned", request.heal or 0, result.history, seconds=seconds, data=data
+        how, "pruned", config.heal or 0, result.history, seconds=seconds, data=data
     )
 
 
@@ -137,12 +137,12 @@ def record(
     )
 
 
-def _settings(request: Request, say: Callable[[str], None]) -> keras.Model | None:
+def _settings(config: JobConfig, say: Callable[[str], None]) -> keras.Model | None:
     """A user's own model with the compile settings of its file, where they can be had."""
-    if request.built_in:
+    if config.built_in:
         return None
     try:
-        model = load_model(Path(request.model), request.unsafe, compiled=True)
+        model = load_model(Path(config.model), config.unsafe, compiled=True)
     except TfpruneError:  # The model itself was read before: it is a loss of the user's own.
         model = None
     if model is None or not model.compiled:

@@ -9,15 +9,15 @@ from typing import Any
 
 import keras
 
-from tfprune.data.scoring import Yardstick
+from tfprune.data.scoring import Scorer
 from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
 from tfprune.graph.compile_settings import compile_as
 from tfprune.graph.inputs import Array, check_inputs
 from tfprune.graph.predictions import outputs_of
-from tfprune.job.config import Request
+from tfprune.job.config import JobConfig
 from tfprune.job.retraining import ADVICE, healed, record, retrained
-from tfprune.options import Wish
+from tfprune.options import PruneOptions
 from tfprune.prune_result import PruneResult
 from tfprune.pruning import Pruner
 from tfprune.tflite.compat import check_compat
@@ -33,7 +33,7 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class Variant:
     """What became of a model.
 
     Attributes
@@ -56,25 +56,25 @@ class Made:
 
 
 @dataclass(frozen=True, eq=False)
-class Workshop:
+class VariantBuilder:
     """What smaller models are made of.
 
     Attributes
     ----------
-    request : Request
+    config : JobConfig
     model : keras.Model
     data : Dataset
-    measure : Yardstick
+    measure : Scorer
         Of the test data; what labels mean is all that is used.
     pruner : Pruner
     say : callable
         Is told, in a line each, what the user should know.
     """
 
-    request: Request
+    config: JobConfig
     model: keras.Model
     data: Dataset
-    measure: Yardstick
+    measure: Scorer
     pruner: Pruner
     say: Callable[[str], None]
 
@@ -83,7 +83,7 @@ class Workshop:
         """What the inputs are called in files."""
         return signature_names(self.model)
 
-    def make(self, wish: Wish) -> Made:
+    def make(self, options: PruneOptions) -> Variant:
         """Prunes, trains and compresses as it was asked for.
 
         Raises
@@ -91,8 +91,8 @@ class Workshop:
         TfpruneError
             If a budget cannot be met, or a training fails.
         """
-        made = self._once(wish)
-        target = wish.target
+        made = self._once(options)
+        target = options.target
         if target is None or target.what != "bytes":
             return made
         reached = made.result.reached
@@ -107,13 +107,13 @@ class Workshop:
             # Trained weights may take a few bytes more than those that widths were chosen with.
             self.say(f"{size:,} bytes after all steps, {limit:,} asked for; once more, smaller")
             target = replace(target, amount=limit - (size - limit))
-            made = self._once(replace(wish, target=target))
+            made = self._once(replace(options, target=target))
         raise TfpruneError(
             f"target_bytes: {limit:,} bytes cannot be reached with what else was asked for; "
             f"{ATTEMPTS} attempts were over, the last by {size - limit:,}"
         )
 
-    def with_file(self, made: Made, scheme: str, flag: str) -> tuple[Made, bytes]:
+    def with_file(self, made: Variant, scheme: str, flag: str) -> tuple[Variant, bytes]:
         """The same with the pruned model's file of a scheme, and that file.
 
         Raises
@@ -137,55 +137,55 @@ class Workshop:
         self, model: keras.Model, schemes: Sequence[str], calibration: Sequence[Array]
     ) -> Iterator[tuple[str, bytes | TfpruneError]]:
         """A model's files, converted as it was asked for, or why there is none."""
-        return convert_each(model, schemes, calibration, self.request.batch, self.request.compat)
+        return convert_each(model, schemes, calibration, self.config.batch, self.config.compat)
 
-    def _once(self, wish: Wish) -> Made:
-        request = self.request
-        result = self.pruner.prune_as(wish)
+    def _once(self, options: PruneOptions) -> Variant:
+        config = self.config
+        result = self.pruner.prune_as(options)
         models, learnt = retrained(
-            request, self.model, result.model, self.data, self.measure, say=self.say
+            config, self.model, result.model, self.data, self.measure, say=self.say
         )
         files: dict[str, bytes | TfpruneError] = {}
         quantised = False
-        if asked(request):
+        if asked(config):
             x, validation = (
                 check_inputs(self.model, part.x) for part in (self.data.train, self.data.validation)
             )
             targets, wanted = (outputs_of(self.model, part) for part in (x, validation))
-            lesson = {"targets": targets, "x": x, "held_out": (validation, wanted)}
-            models["pruned"], steps = self._compressed(models["pruned"], lesson)
+            tuner = {"targets": targets, "x": x, "held_out": (validation, wanted)}
+            models["pruned"], steps = self._compressed(models["pruned"], tuner)
             learnt += steps
-            if request.qat is not None:
+            if config.qat is not None:
                 try:
-                    files["int8"], quantised, step = self._quantised(models["pruned"], lesson)
+                    files["int8"], quantised, step = self._quantised(models["pruned"], tuner)
                     learnt.append(step)
                 except TfpruneError as error:
                     files["int8"] = error
-        if healed_at_4_bits(request):
+        if healed_at_4_bits(config):
             model, told = healed(
-                request, self.model, models["pruned"], self.data, self.measure, bits=4
+                config, self.model, models["pruned"], self.data, self.measure, bits=4
             )
             learnt.append(told)
             calibration = check_inputs(self.model, self.data.calibration.x)
             files |= dict(self.files(model, ["int4"], calibration))
-        return Made(result, models, learnt, files, quantised)
+        return Variant(result, models, learnt, files, quantised)
 
     def _compressed(
-        self, pruned: keras.Model, lesson: dict[str, Any]
+        self, pruned: keras.Model, tuner: dict[str, Any]
     ) -> tuple[keras.Model, list[Trained]]:
         """The pruned model with the zeros and shared weights asked for.
 
         It learns what the original computes, so it needs no labels.
         """
-        request = self.request
-        if request.sparsity is None and request.cluster is None:
+        config = self.config
+        if config.sparsity is None and config.cluster is None:
             return pruned, []
         model, steps = compress(
             pruned,
-            **lesson,
-            sparsity=request.sparsity,
-            clusters=request.cluster,
-            seed=request.seed,
+            **tuner,
+            sparsity=config.sparsity,
+            clusters=config.cluster,
+            seed=config.seed,
             progress=True,
         )
         compile_as(pruned, model)
@@ -206,35 +206,33 @@ class Workshop:
         ]
         return model, entries
 
-    def _quantised(
-        self, pruned: keras.Model, lesson: dict[str, Any]
-    ) -> tuple[bytes, bool, Trained]:
+    def _quantised(self, pruned: keras.Model, tuner: dict[str, Any]) -> tuple[bytes, bool, Trained]:
         """The better of the int8 files with and without training for it, on validation data.
 
         Also whether it is the one with training.
         """
-        request = self.request
-        assert request.qat is not None, "it was asked for"
+        config = self.config
+        assert config.qat is not None, "it was asked for"
         start = time.perf_counter()
         trained, history = quantisation_aware(
             pruned,
-            **lesson,
-            epochs=request.qat,
-            sparse=request.sparsity is not None,
-            clustered=request.cluster is not None,
-            batch=request.batch,
-            seed=request.seed,
+            **tuner,
+            epochs=config.qat,
+            sparse=config.sparsity is not None,
+            clustered=config.cluster is not None,
+            batch=config.batch,
+            seed=config.seed,
             progress=True,
         )
-        if request.compat:
+        if config.compat:
             check_compat(trained, f"the int8 file of {self.model.name}")
         seconds = time.perf_counter() - start
         calibration = check_inputs(self.model, self.data.calibration.x)
         converted = dict(self.files(pruned, ["int8"], calibration))["int8"]
-        entry = record("qat", "pruned", request.qat, history, seconds=seconds, data=self.data)
+        entry = record("qat", "pruned", config.qat, history, seconds=seconds, data=self.data)
         if isinstance(converted, TfpruneError):
             return trained, True, entry
-        x, wanted = lesson["held_out"]
+        x, wanted = tuner["held_out"]
         before, after = (
             distance(LiteModel(content, self.names).predict(x), wanted)
             for content in (converted, trained)
@@ -249,33 +247,33 @@ class Workshop:
         return converted, False, replace(entry, after=before, best_epoch=0, note=note)
 
 
-def asked(request: Request) -> dict[str, Any]:
+def asked(config: JobConfig) -> dict[str, Any]:
     """What is to be done to the pruned model beside converting it, for the manifest."""
     wanted = {
-        "sparsity": request.sparsity,
-        "clusters": request.cluster,
-        "qat_epochs": request.qat,
+        "sparsity": config.sparsity,
+        "clusters": config.cluster,
+        "qat_epochs": config.qat,
     }
     return wanted if any(value is not None for value in wanted.values()) else {}
 
 
-def healed_at_4_bits(request: Request) -> bool:
+def healed_at_4_bits(config: JobConfig) -> bool:
     """Whether the pruned int4 file is of a model of its own, healed with its weights rounded."""
-    zeros = request.sparsity is not None or request.cluster is not None
-    return bool(request.heal) and "int4" in request.schemes and not zeros
+    zeros = config.sparsity is not None or config.cluster is not None
+    return bool(config.heal) and "int4" in config.schemes and not zeros
 
 
-def made_by(request: Request, variant: str, scheme: str, *, quantised: bool) -> str:
+def made_by(config: JobConfig, variant: str, scheme: str, *, quantised: bool) -> str:
     """How a file was made, in words; ``quantised`` is whether int8 was trained for."""
     steps = []
-    if variant == "pruned" and request.sparsity is not None:
-        steps.append(f"sparsity {100 * request.sparsity:g} %")
-    if variant == "pruned" and request.cluster is not None:
-        steps.append(f"{request.cluster} clusters")
-    if (variant, scheme) == ("pruned", "int4") and healed_at_4_bits(request):
-        steps.append(f"healing of {request.heal} epochs at 4 bits")
+    if variant == "pruned" and config.sparsity is not None:
+        steps.append(f"sparsity {100 * config.sparsity:g} %")
+    if variant == "pruned" and config.cluster is not None:
+        steps.append(f"{config.cluster} clusters")
+    if (variant, scheme) == ("pruned", "int4") and healed_at_4_bits(config):
+        steps.append(f"healing of {config.heal} epochs at 4 bits")
     elif (variant, scheme) == ("pruned", "int8") and quantised:
-        steps.append(f"quantisation-aware training of {request.qat} epochs")
+        steps.append(f"quantisation-aware training of {config.qat} epochs")
     else:
         steps.append("conversion after training")
     return ", ".join(steps)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.data.splits import Part, split
+from tfprune.data.splits import Split, split
 from tfprune.pruning import Pruner
 from tfprune.studies import networks
 from tfprune.studies.study import Experiment, Study, Table
@@ -39,8 +39,8 @@ class Data:
     name: str
     sha256: str
     is_mnist: bool
-    train: Part
-    test: Part
+    train: Split
+    test: Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +96,13 @@ class Bench:
             self._kept[key] = make()
         return self._kept[key]
 
-    def parts(self, experiment: Experiment) -> tuple[Part, Part]:
+    def parts(self, experiment: Experiment) -> tuple[Split, Split]:
         """Training and test samples, drawn by the run's seed if not all are wanted."""
         wanted = ((self.data.train, experiment.train), (self.data.test, experiment.test))
         made = [self._drawn(part, count) for part, count in wanted]
         return made[0], made[1]
 
-    def _drawn(self, part: Part, count: int) -> Part:
+    def _drawn(self, part: Split, count: int) -> Split:
         if count >= len(part):
             return part
         return part.take(np.random.default_rng(self.seed).permutation(len(part))[:count])
@@ -171,7 +171,7 @@ class Bench:
         )
 
 
-def _arrays(part: Part) -> tuple[Array, Array]:
+def _arrays(part: Split) -> tuple[Array, Array]:
     """Images and classes, which the runner has made sure of."""
     assert part.y is not None
     return part.arrays[0], part.y

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.data.sources import load as load_data
-from tfprune.data.splits import Part, Raw
+from tfprune.data.splits import Raw, Split
 from tfprune.errors import TfpruneError
 from tfprune.output_folder.staging import OutputFolder, writing
 from tfprune.studies import pictures, tables
@@ -23,7 +23,7 @@ from tfprune.studies.networks import CLASSES, SHAPE
 from tfprune.studies.record import Record, key_of, pack
 from tfprune.studies.study import Experiment, Study
 from tfprune.studies.summary import Results
-from tfprune.sweep.results_log import Lines
+from tfprune.sweep.results_log import JsonLines
 from tfprune.utils.console import meter
 from tfprune.utils.digests import text_digest
 from tfprune.utils.git import git_state
@@ -65,12 +65,12 @@ def find_data(path: str | None, seed: int, say: Callable[[str], None]) -> Data:
     return Data("MNIST" if is_mnist else raw.name, raw.sha256, is_mnist, train, test)
 
 
-def _images(raw: Raw, part: Part, path: str | None) -> Part:
+def _images(raw: Raw, part: Split, path: str | None) -> Split:
     x, y = part.arrays[0], part.y
     if y is None or y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= CLASSES:
         raise TfpruneError(f"--data {path}: expected a class from 0 to 9 for each image")
     scaled = x.astype(np.float32) / 255 if x.dtype == np.uint8 else x.astype(np.float32)
-    return Part(scaled.reshape(-1, *SHAPE), y.astype(np.intp))
+    return Split(scaled.reshape(-1, *SHAPE), y.astype(np.intp))
 
 
 def run(
@@ -117,7 +117,7 @@ def _run(
     command: Sequence[str],
     say: Callable[[str], None],
 ) -> Results:
-    journal = Lines(output.path / JOURNAL, Record, "tools.reproduce")
+    journal = JsonLines(output.path / JOURNAL, Record, "tools.reproduce")
     tasks = _tasks(study, data, seed)
     left = [task for task in tasks if task.key not in journal.rows]
     say(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfprune.errors import TfpruneError
-from tfprune.job.config import Request
+from tfprune.job.config import JobConfig
 from tfprune.options import (
     FOLD_NAMES,
     REFIT,
@@ -95,19 +95,19 @@ class Grid:
 
     Attributes
     ----------
-    request : Request
+    config : JobConfig
         The model, the data, and what is the same for all points; its schemes are those of every
         point.
     points : tuple of Point
         The unpruned model first; a healed point right behind the same one unhealed.
     """
 
-    request: Request
+    config: JobConfig
     points: tuple[Point, ...]
 
 
 def grid(
-    request: Request,
+    config: JobConfig,
     *,
     quick: bool = False,
     selections: Sequence[str] | None = None,
@@ -120,11 +120,11 @@ def grid(
 
     Degrees go with ``angle`` and every fold, and with ``span`` and the folds that need no pairs;
     shares with every selection and the latter folds. Survivors are refitted at shares, on top of
-    least squares. With ``request.heal`` every point is there unhealed and healed.
+    least squares. With ``config.heal`` every point is there unhealed and healed.
 
     Parameters
     ----------
-    request : Request
+    config : JobConfig
         Checked.
     quick : bool
         A coarse grid where a list is not given.
@@ -148,9 +148,9 @@ def grid(
             f"no point to try: shares take the folds {', '.join(SHARE_FOLDS)}; degrees take the "
             f"selections {', '.join(SELECTIONS)}, and with span the same folds"
         )
-    epochs = (0, request.heal) if request.heal else (0,)
+    epochs = (0, config.heal) if config.heal else (0,)
     points = [Point(**{**asdict(cut), "heal": heal}) for cut in cuts for heal in epochs]
-    return Grid(request, (Point(), *points))
+    return Grid(config, (Point(), *points))
 
 
 def key(point: Point, scheme: str, common: dict[str, Any]) -> str:

@@ -83,7 +83,7 @@ class Row:
         return float(value if self.metric == "mse" else 1 - value)
 
 
-class Keyed(Protocol):
+class HasKey(Protocol):
     """A dataclass with a key."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -92,10 +92,10 @@ class Keyed(Protocol):
     def key(self) -> str: ...
 
 
-R = TypeVar("R", bound=Keyed)
+R = TypeVar("R", bound=HasKey)
 
 
-class Lines(Generic[R]):
+class JsonLines(Generic[R]):
     """The rows of a file, and the file to add rows to.
 
     Parameters
@@ -167,7 +167,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return type(value) in hints
 
 
-class Journal(Lines[Row]):
+class ResultsLog(JsonLines[Row]):
     """The rows of a sweep."""
 
     def __init__(self, path: Path) -> None:

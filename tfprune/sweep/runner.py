@@ -14,18 +14,18 @@ import keras
 import numpy as np
 
 from tfprune.calibration import check_enough
-from tfprune.data.splits import Dataset, Part
+from tfprune.data.splits import Dataset, Split
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
-from tfprune.job.config import Request
+from tfprune.job.config import JobConfig
 from tfprune.job.original import doubts, scorer
 from tfprune.job.pipeline import model_and_data
-from tfprune.options import DEGREES, wish
+from tfprune.options import DEGREES, prune_options
 from tfprune.output_folder.staging import OutputFolder, writing
 from tfprune.pruning import Pruner
 from tfprune.sweep import plot, tables
 from tfprune.sweep.grid import UNPRUNED, Grid, Point, key
-from tfprune.sweep.results_log import Journal, Row
+from tfprune.sweep.results_log import ResultsLog, Row
 from tfprune.sweep.tables import Sweep
 from tfprune.tflite.converter import convert_each, signature_names
 from tfprune.tflite.interpreter import LiteModel
@@ -65,32 +65,32 @@ def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep
         exported in no scheme.
     """
     places = [JOURNAL, PICTURE, "sweep.csv", "sweep.md"]
-    with writing(Path(grid.request.output), places=places) as output:
+    with writing(Path(grid.config.output), places=places) as output:
         return _run(grid, output, command, say)
 
 
 def _run(
     grid: Grid, output: OutputFolder, command: Sequence[str], say: Callable[[str], None]
 ) -> Sweep:
-    request = grid.request
-    journal = Journal(output.path / JOURNAL)
-    keras.utils.set_random_seed(request.seed)
-    model, data, about = model_and_data(request, say)
+    config = grid.config
+    journal = ResultsLog(output.path / JOURNAL)
+    keras.utils.set_random_seed(config.seed)
+    model, data, about = model_and_data(config, say)
     check_enough(len(data.calibration))
-    bench = _Bench(request, model, data, say)
+    bench = _Bench(config, model, data, say)
     for note in (*data.notes, *bench.notes):
         say(f"data: {note}")
     for doubt in bench.doubts:
         say(str(doubt))
-    common = _common(request, about["sha256"] or digest(model), data)
+    common = _common(config, about["sha256"] or digest(model), data)
     wanted = {
         (point, scheme): key(point, scheme, common | (HEALING if point.heal else {}))
         for point in grid.points
-        for scheme in request.schemes
+        for scheme in config.schemes
     }
     done = [made for made in wanted.values() if made in journal.rows]
     say(
-        f"{len(grid.points)} points in {', '.join(request.schemes)}: {len(wanted)} files"
+        f"{len(grid.points)} points in {', '.join(config.schemes)}: {len(wanted)} files"
         + (f", {len(done)} of them measured before" if done else "")
     )
     drawn_at = -BETWEEN_PICTURES
@@ -106,7 +106,7 @@ def _run(
         drawn.update(len(done))
         for point in grid.points:
             _check_any(so_far())
-            schemes = [s for s in request.schemes if wanted[point, s] not in journal.rows]
+            schemes = [s for s in config.schemes if wanted[point, s] not in journal.rows]
             if not schemes:
                 continue
             drawn.set_postfix_str(point.name)
@@ -127,16 +127,16 @@ class _Bench:
     """Makes the model of a point and measures its files; keeps what points have in common."""
 
     def __init__(
-        self, request: Request, model: keras.Model, data: Dataset, say: Callable[[str], None]
+        self, config: JobConfig, model: keras.Model, data: Dataset, say: Callable[[str], None]
     ) -> None:
-        self._request, self._model, self._data, self._say = request, model, data, say
+        self._request, self._model, self._data, self._say = config, model, data, say
         self._last: tuple[Point, _Made] | None = None
         self._pruner = Pruner(
             model,
             data.calibration.x,
-            layers=request.layers_to_prune,
-            skip=request.skip,
-            centre=request.centre,
+            layers=config.layers_to_prune,
+            skip=config.skip,
+            centre=config.centre,
             validation=data.validation.take(slice(MOST_HELD_BACK)).x,
             progress=True,
         )
@@ -150,15 +150,15 @@ class _Bench:
         y = None
         if data.validation.y is not None and data.test.y is not None:
             y = np.concatenate([data.validation.y, data.test.y])
-        part = Part(data.test.given(self._x).x, y)
-        whole = scorer(request, model, self._x, part, data)
+        part = Split(data.test.given(self._x).x, y)
+        whole = scorer(config, model, self._x, part, data)
         self._held = len(held[0])
         self._validation, self._test = (
             whole.some(index) for index in (slice(self._held), slice(self._held, None))
         )
         self.metric = whole.metric or "agreement"
         self.notes = whole.notes
-        self.doubts = doubts(request, model, self._x, whole, data)
+        self.doubts = doubts(config, model, self._x, whole, data)
 
     def rows(self, point: Point, keys: dict[str, str], known: Sequence[Row]) -> Iterator[Row]:
         """A row for each of the schemes, which come with their keys; and rows that are there."""
@@ -209,7 +209,7 @@ class _Bench:
 
     def _pruned(self, point: Point) -> _Made:
         share = point.unit == "share"
-        asked = wish(
+        asked = prune_options(
             DEGREES if share else point.amount,
             remove=point.amount if share else None,
             select=point.select,
@@ -292,19 +292,19 @@ def _weight_bytes(content: bytes) -> int:
         return weight_bytes(path)
 
 
-def _common(request: Request, model: str, data: Dataset) -> dict[str, Any]:
+def _common(config: JobConfig, model: str, data: Dataset) -> dict[str, Any]:
     """What the figures of all points depend on, beside the point."""
     return {
         "model": model,
         "data": data.sha256,
-        "scale": request.scale,
+        "scale": config.scale,
         "factors": [scale.factor for scale in data.scales],
-        "seed": request.seed,
-        "calibration": request.calibration,
-        "centre": request.centre,
+        "seed": config.seed,
+        "calibration": config.calibration,
+        "centre": config.centre,
         "angles": ANGLES,
-        "layers": request.layers,
-        "skip": request.skip,
+        "layers": config.layers,
+        "skip": config.skip,
         "versions": versions(),
     }
 

@@ -26,7 +26,7 @@ from tfprune.graph.predictions import outputs_of
 from tfprune.output_folder.staging import writing
 from tfprune.tflite.compat import check_compat
 from tfprune.tflite.conversion_process import MODEL, convert_folder, run_file, start, work_folder
-from tfprune.tflite.minify import compact
+from tfprune.tflite.minify import minify
 from tfprune.tflite.saved_model import collecting_loops, recurrent_layers, write_saved_model
 from tfprune.tflite.schemes import DEFAULT_SCHEMES, check_batch, check_schemes
 from tfprune.utils.child_process import ChildError
@@ -140,7 +140,7 @@ def _each(
                 if scheme in NO_LOOPS:
                     _check_loops(model, function, scheme)
                 raw = convert_folder(folder, scheme, names, batch=batch, compat=compat)
-                result = compact(raw)
+                result = minify(raw)
                 if compat:
                     check_compat(result, f"the {scheme} file of {model.name}")
                 _compare(folder, result, scheme, expected, names)

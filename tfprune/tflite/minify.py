@@ -23,7 +23,7 @@ ALIGNMENT = 16
 LARGEST = 2**31 - 1
 
 
-def compact(data: bytes) -> bytes:
+def minify(data: bytes) -> bytes:
     """Rewrites a TFLite file without what does not serve computing; its signatures stay.
 
     Parameters

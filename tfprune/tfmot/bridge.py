@@ -11,7 +11,7 @@ from keras import layers as kl
 
 from tfprune.core.metrics import disagreement
 from tfprune.errors import TfpruneError
-from tfprune.graph.clone import copied, copy_weights, functional, is_nested, rebuild, walk
+from tfprune.graph.clone import clone_layer, copy_weights, functional, is_nested, rebuild, walk
 from tfprune.graph.inputs import Array, input_shapes
 from tfprune.graph.layers import IDENTITY
 from tfprune.graph.precision import in_float32
@@ -90,7 +90,7 @@ def weights_from(twin: Any, model: keras.Model) -> keras.Model:
     pairs: list[tuple[Any, Any]] = []
 
     def paired(layer: Any) -> Any:
-        pairs.append((layer, copied(layer)))
+        pairs.append((layer, clone_layer(layer)))
         return pairs[-1][1]
 
     copy = rebuild(model, paired)
@@ -151,7 +151,7 @@ class _Twin:
             # To be called once more in a graph of its own; the model's keeps its calls.
             if not is_nested(layer) and type(layer) not in IDENTITY:
                 translated(layer)
-            alive.append(copied(layer))
+            alive.append(clone_layer(layer))
             origins[id(alive[-1])] = layer
             return alive[-1]
 

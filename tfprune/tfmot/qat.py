@@ -16,7 +16,7 @@ from tfprune.graph.inputs import Array
 from tfprune.graph.precision import in_float32
 from tfprune.tflite.conversion_process import MODEL, convert_folder, start, work_folder
 from tfprune.tflite.converter import REPRESENTATIVE, signature_names, verify
-from tfprune.tflite.minify import compact
+from tfprune.tflite.minify import minify
 from tfprune.tfmot.bridge import to_tf_keras
 from tfprune.tfmot.distillation import Distillation, Sides, as_inputs, tools
 from tfprune.training.records import TrainingHistory
@@ -221,7 +221,7 @@ def _converted(
         except ChildError as error:
             raise TfpruneError(f"--qat: no int8 file can be made of the model: {error}") from error
     _check_whole(content)
-    return compact(content)
+    return minify(content)
 
 
 def _check_whole(content: bytes) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from tfprune.errors import PruningWarning, TfpruneError
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded, states_of
-from tfprune.graph.clone import functional, lost, twin
+from tfprune.graph.clone import clone, functional, lost
 from tfprune.graph.inputs import Samples
 from tfprune.graph.subclasses import check_call
 from tfprune.outputs.distance import matches
@@ -230,7 +230,7 @@ def heal_with_record(
         )
     check_call(model, samples.head)
     watched = None if validation is None else Samples(model, validation)
-    student = twin(model)
+    student = clone(model)
     head, tail = parted(student, teacher)
     if tail is None:
         return HealResult(student, TrainingHistory((0.0,), 0.0), 0, 0, lost(model, student))
@@ -251,7 +251,7 @@ def heal_with_record(
         else:
             history = TrainingHistory((_loss(network, held_out),), 0.0)
     # A new one, as the student's layers stand in several graphs by now.
-    healed = twin(model)
+    healed = clone(model)
     healed.set_weights(student.get_weights())
     for state, own in zip(states_of(healed), states_of(model), strict=True):
         state.assign(own)

@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.data.scoring import Yardstick, yardstick
-from tfprune.data.splits import Part
+from tfprune.data.scoring import Scorer, make_scorer
+from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch
-from tfprune.graph.clone import functional, twin
+from tfprune.graph.clone import clone, functional
 from tfprune.graph.compile_settings import fresh_optimizer, only_loss, starting_rate
 from tfprune.graph.inputs import check_inputs
 from tfprune.graph.predictions import outputs_of
@@ -24,7 +24,7 @@ from tfprune.training.records import TrainingHistory
 from tfprune.utils.checks import check_count
 
 
-def check_labels(measure: Yardstick) -> None:
+def check_labels(measure: Scorer) -> None:
     """Raises :class:`TfpruneError` if the data has nothing to learn from."""
     if measure.metric is None:
         raise TfpruneError(
@@ -32,19 +32,19 @@ def check_labels(measure: Yardstick) -> None:
         )
 
 
-class Lesson:
+class FineTuner:
     """Samples and what each output is to learn of them.
 
-    The output that the labels fit (see :func:`tfprune.data.scoring.yardstick`) learns them; others
-    learn to stay as the teacher's are. Classes are learnt by cross entropy, from logits or from
-    probabilities as the output's activation says, values by squared error.
+    The output that the labels fit (see :func:`tfprune.data.scoring.make_scorer`) learns them;
+    others learn to stay as the teacher's are. Classes are learnt by cross entropy, from logits or
+    from probabilities as the output's activation says, values by squared error.
 
     Parameters
     ----------
     teacher : keras.Model
     part : Part
         Samples and labels; labels may lack where an output reconstructs the input.
-    measure : Yardstick, optional
+    measure : Scorer, optional
         What the labels mean, as found out on other samples; by default on these.
     settings : keras.Model, optional
         A compiled model whose optimizer with its learning rate and, where there is one output and
@@ -59,14 +59,14 @@ class Lesson:
     def __init__(
         self,
         teacher: keras.Model,
-        part: Part,
+        part: Split,
         settings: keras.Model | None = None,
-        measure: Yardstick | None = None,
+        measure: Scorer | None = None,
     ) -> None:
         self._x = check_inputs(teacher, part.x)
         answers = [np.asarray(out) for out in outputs_of(teacher, self._x)]
         if measure is None:
-            measure = yardstick(answers, part, rules_of(teacher, answers))
+            measure = make_scorer(answers, part, rules_of(teacher, answers))
         else:
             measure = measure.like(answers, part)
         check_labels(measure)
@@ -101,7 +101,7 @@ class Lesson:
         self,
         model: keras.Model,
         epochs: int,
-        held_out: Lesson,
+        held_out: FineTuner,
         *,
         seed: int = 0,
         progress: bool = False,
@@ -116,7 +116,7 @@ class Lesson:
             Of the teacher's inputs and outputs; it stays as it is.
         epochs : int
             At least 1.
-        held_out : Lesson
+        held_out : FineTuner
             Other samples of the same kind. The loss on them is measured at the start and after
             each epoch, and the best state is returned, the start among them.
         seed : int
@@ -131,7 +131,7 @@ class Lesson:
         """
         epochs = check_count("epochs", epochs)
         keras.utils.set_random_seed(seed)
-        student = twin(model)
+        student = clone(model)
         flat = functional(student)
         network = keras.Model(flat.inputs, flat.outputs)
         samples = len(self._x[0])
@@ -155,12 +155,12 @@ class Lesson:
             progress=progress,
         ) as trainer:
             history = trainer.fit(feed, epochs, rate=rate, samples=samples, steps=steps, seed=seed)
-        tuned = twin(model)
+        tuned = clone(model)
         tuned.set_weights(student.get_weights())
         return tuned, history
 
 
-def _loss(kind: str, measure: Yardstick) -> tuple[Any, Any]:
+def _loss(kind: str, measure: Scorer) -> tuple[Any, Any]:
     """The loss of an output by what makes it, and the labels in the form that it takes."""
     output, target = measure.reference[measure.output], np.asarray(measure.target)
     if measure.metric == "mse":
