@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import struct
 import subprocess
 import sys
-import zipfile
 
 import flatbuffers
 import numpy as np
@@ -87,27 +85,6 @@ def test_no_change_of_bytes_makes_the_check_fail_in_another_way(data):
     cut = data.draw(st.integers(9, len(content)))
     with contextlib.suppress(run.RunError, struct.error, IndexError):
         run.check_graph(bytes(content[:cut]))
-
-
-def npz(**members) -> bytes:
-    stream = io.BytesIO()
-    np.savez(stream, **members)
-    return stream.getvalue()
-
-
-def zipped(name: str, content: bytes, **settings) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def head(shape: str, kind: str = "<f4") -> bytes:
-    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
-
-
-X = np.zeros((4, 28, 28, 1), np.float32)
 
 
 @pytest.mark.parametrize("name", HOSTILE_DATA)

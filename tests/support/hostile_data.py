@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zipfile
+
 import numpy as np
 
-from tests.commands.test_run_hostile import X, head, npz, zipped
+X = np.zeros((4, 28, 28, 1), np.float32)
+
+
+def npz(**members) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **members)
+    return stream.getvalue()
+
+
+def zipped(name: str, content: bytes, **settings) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def head(shape: str, kind: str = "<f4") -> bytes:
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
 
 HOSTILE_DATA = {
     "objects": npz(x=np.array([{}, []], object)),
