@@ -47,7 +47,7 @@ def check(path: Path) -> None:
     known = key_of(path)
     if known in _passed:
         return
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     code = f"import sys; sys.path.insert(0, {root!r}); {CODE}file_trial.main()"
     limit = SECONDS + path.stat().st_size / BYTES
     try:

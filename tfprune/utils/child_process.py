@@ -175,7 +175,7 @@ def _environment() -> dict[str, str]:
 
     TensorFlow takes all of a GPU's memory, which the user's process may have taken already.
     """
-    places = [str(Path(__file__).resolve().parent.parent), *filter(None, sys.path)]
+    places = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
     path = os.pathsep.join(dict.fromkeys(os.path.abspath(place) for place in places))  # noqa: PTH100
     return {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"}
 
