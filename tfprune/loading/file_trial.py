@@ -19,7 +19,7 @@ BYTES = 10 * 2**20
 MEMORY = 4 * 2**30
 REFUSED = 3
 Key = tuple[Path, int, int]
-CODE = "from tfprune import file_trial; "
+CODE = "from tfprune.loading import file_trial; "
 
 
 # Files that were read so in this process, which a command reads up to three times.
