@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tfprune.errors import PruningWarning, TfpruneError
 
 if TYPE_CHECKING:
+    from tfprune.core.unit_group import UnitGroup
     from tfprune.prune_result import PruneResult
     from tfprune.pruning import Pruner, prune
     from tfprune.tflite.converter import export
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "HealResult", "PruneResult", "Pruner", "PruningWarning", "TfpruneError", "export", "heal",
-    "heal_with_record", "prune",
+    "HealResult", "PruneResult", "Pruner", "PruningWarning", "TfpruneError", "UnitGroup", "export",
+    "heal", "heal_with_record", "prune",
 ]  # fmt: skip
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.
@@ -30,6 +31,7 @@ _MODULES = {
     "PruneResult": "prune_result", "Pruner": "pruning", "prune": "pruning",
     "export": "tflite.converter", "heal": "training.distillation",
     "heal_with_record": "training.distillation", "HealResult": "training.distillation",
+    "UnitGroup": "core.unit_group",
 }  # fmt: skip
 
 

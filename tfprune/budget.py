@@ -36,10 +36,7 @@ class RemovalSchedule:
         self._groups = survey.groups
         groups = [seen.group for seen in survey.groups]
         self._costs = (multiply_accumulates if macs else parameters)(survey.trace, groups)
-        found = [
-            elimination(seen.group, seen.views, seen.constant, survey.trace)
-            for seen in survey.groups
-        ]
+        found = [elimination(seen, survey.trace) for seen in survey.groups]
         self._orders = [made.order for made in found]
         errors = [made.errors / (made.variance or 1.0) for made in found]
         self._ranking = ranking(errors, self._costs)

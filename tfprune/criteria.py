@@ -1,116 +1,209 @@
-"""What the readers of a group say of its units, and which of these go."""
+"""The criteria by which units are removed: what the consumers of a group say of its units."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from tfprune.calibration import Calibration, ConsumerView, GroupStats
+from tfprune.calibration import Calibration, GroupStats
 from tfprune.core.elimination import ConsumerStats, Elimination, backward_elimination
 from tfprune.core.fold import FOLD_RULES
 from tfprune.core.moments import Array
 from tfprune.core.selection import Selection, by_nearest, by_span, without
+from tfprune.core.unit_group import (
+    ScoreFunction,
+    UnitConsumer,
+    UnitGroup,
+    UnitProducer,
+    checked_scores,
+    magnitude,
+)
 from tfprune.graph.groups import Consumer, Group
 from tfprune.graph.layers import kernel_of, weights_of
 from tfprune.graph.trace import Trace
-from tfprune.options import PruneOptions
+from tfprune.options import PruneOptions, criterion_name
+
+# Removes so many units of a group; the last argument is a seed.
+ShareRule = Callable[[GroupStats, Trace, int, int], Selection]
+# Removes those that others stand for within so many degrees; the last argument names the fold.
+DegreesRule = Callable[[GroupStats, float, str], Selection]
 
 
-def select_share(
-    group: Group,
-    views: Sequence[ConsumerView],
-    evidence: tuple[Array, npt.NDArray[np.bool_]],
-    trace: Trace,
-    *,
-    select: str,
-    share: float,
-    seed: int = 0,
+@dataclass(frozen=True)
+class Criterion:
+    """A way to choose units; an entry of :data:`CRITERIA`.
+
+    Attributes
+    ----------
+    words : str
+        What a layer's note says of the units that were removed: ``4 of least effect``.
+    colour : str
+        Of its points in the picture of a sweep.
+    share : callable
+        ``(group, trace, count, seed) -> Selection`` without ``count`` of the group's units.
+    degrees : callable, optional
+        ``(group, degrees, fold) -> Selection``, where it takes a threshold as well.
+    budget : bool
+        Whether budgets go by it.
+    """
+
+    words: str
+    colour: str
+    share: ShareRule
+    degrees: DegreesRule | None = None
+    budget: bool = False
+
+
+def _by_effect(seen: GroupStats, trace: Trace, count: int, seed: int) -> Selection:
+    return without(elimination(seen, trace, count).order, seen.constant)
+
+
+def _by_span(seen: GroupStats, trace: Trace, count: int, seed: int) -> Selection:
+    return by_span(_spread(seen), seen.constant, count=count)
+
+
+def _within_span(seen: GroupStats, degrees: float, fold: str) -> Selection:
+    return by_span(_spread(seen), seen.constant, degrees)
+
+
+def _by_angle(seen: GroupStats, trace: Trace, count: int, seed: int) -> Selection:
+    return by_nearest(seen.angles, seen.constant, count)
+
+
+def _within_angle(seen: GroupStats, degrees: float, fold: str) -> Selection:
+    return FOLD_RULES[fold].rule(seen.angles, seen.constant, degrees)
+
+
+def _by_magnitude(seen: GroupStats, trace: Trace, count: int, seed: int) -> Selection:
+    return without(_lowest(magnitude(unit_group(seen, trace)), count), seen.constant)
+
+
+def _at_random(seen: GroupStats, trace: Trace, count: int, seed: int) -> Selection:
+    order = np.random.default_rng(seed).permutation(len(seen.group.unit_ids))
+    return without(order[:count], seen.constant)
+
+
+# By their names, the default with a share first. The options know the names as well, without
+# loading numpy: ``tfprune.options.SHARE_SELECTIONS``, ``SELECTIONS`` and ``BUDGET_SELECTIONS``.
+# The colours are Okabe and Ito's, which the colour-blind can tell apart.
+CRITERIA = {
+    "effect": Criterion("of least effect", "#0072b2", _by_effect, budget=True),
+    "span": Criterion("in the span of the others", "#009e73", _by_span, _within_span),
+    "angle": Criterion("of the closest pairs", "#d55e00", _by_angle, _within_angle),
+    "magnitude": Criterion("of least magnitude", "#cc79a7", _by_magnitude),
+    "random": Criterion("at random", "#404040", _at_random),
+}
+
+
+def select_units(
+    seen: GroupStats, whole: Calibration, options: PruneOptions, place: int
 ) -> Selection:
-    """Takes out a share of a group's units.
+    """Which of a group's units are removed, where no budget says how many.
 
     Parameters
     ----------
-    evidence : tuple
-        Of :func:`evidence`.
-    select : {"effect", "span", "angle", "magnitude", "random"}
-    share : float
-        In (0, 1); rounded to whole units, and at least one stays.
-    seed : int
-        Of ``random``.
+    seen : GroupStats
+    whole : Calibration
+        That it is a part of.
+    options : PruneOptions
+    place : int
+        Its number among the calibration's groups.
+
+    Raises
+    ------
+    TfpruneError
+        If a criterion of the user's own returns no finite score for each unit.
     """
-    between, constant = evidence
-    size = len(group.unit_ids)
-    count = min(round(share * size), size - 1)
-    if select == "angle":
-        return by_nearest(between, constant, count)
-    if select == "span":
-        return by_span(_spread(group, views), constant, count=count)
-    if select == "random":
-        taken = np.random.default_rng(seed).permutation(size)[:count]
-    elif select == "magnitude":
-        taken = np.argsort(_magnitudes(group, trace), kind="stable")[:count]
-    else:
-        taken = elimination(group, views, constant, trace, count).order
-    return without(taken, constant)
+    if options.share is None:
+        rule = CRITERIA[criterion_name(options.select)].degrees
+        assert rule is not None, "options were checked"
+        return rule(seen, options.degrees, options.fold)
+    size = len(seen.group.unit_ids)
+    count = min(round(options.share * size), size - 1)
+    if not isinstance(options.select, str):
+        return _by_score(seen, whole.trace, count, options.select)
+    return CRITERIA[options.select].share(seen, whole.trace, count, options.seed + place)
 
 
-def elimination(
-    group: Group,
-    views: Sequence[ConsumerView],
-    constant: npt.NDArray[np.bool_],
-    trace: Trace,
-    count: int | None = None,
-) -> Elimination:
+def words_for(select: str | ScoreFunction) -> str:
+    """What notes say of units that a criterion, or a user's own, removed."""
+    if isinstance(select, str):
+        return CRITERIA[select].words
+    return f"of least score by {criterion_name(select)}"
+
+
+def _by_score(seen: GroupStats, trace: Trace, count: int, score: ScoreFunction) -> Selection:
+    group = unit_group(seen, trace)
+    scores = checked_scores(criterion_name(score), group, score(group))
+    return without(_lowest(scores, count), seen.constant)
+
+
+def _lowest(scores: Array, count: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """The units of the lowest scores; of equal ones the first."""
+    return np.argsort(scores, kind="stable")[:count]
+
+
+def elimination(seen: GroupStats, trace: Trace, count: int | None = None) -> Elimination:
     """The order in which units go by their effect, and its errors; all but one by default."""
     consumers = [
-        ConsumerStats(seen.read.units, seen.moments, _rows(trace, seen.read), seen.read.no_offset)
-        for seen in views
+        ConsumerStats(
+            view.read.units, view.moments, _outgoing(trace, view.read), view.read.no_offset
+        )
+        for view in seen.views
     ]
-    size = len(group.unit_ids)
-    return backward_elimination(size, consumers, constant, size - 1 if count is None else count)
+    size = len(seen.group.unit_ids)
+    rest = size - 1 if count is None else count
+    return backward_elimination(size, consumers, seen.constant, rest)
 
 
-def in_span(
-    group: Group, views: Sequence[ConsumerView], constant: npt.NDArray[np.bool_], threshold: float
-) -> Selection:
-    """Takes out units within so many degrees of the span of those that stay."""
-    return by_span(_spread(group, views), constant, threshold)
+def unit_group(seen: GroupStats, trace: Trace) -> UnitGroup:
+    """What criteria of users' own receive of a group."""
+    producers = tuple(
+        UnitProducer(path, units.copy(), _incoming(trace, path))
+        for path, units in seen.group.producers.items()
+    )
+    consumers = tuple(
+        UnitConsumer(
+            view.read.layer, view.read.units.copy(), _outgoing(trace, view.read),
+            view.moments.count, view.moments.mean, view.moments.covariance(),
+        )
+        for view in seen.views
+    )  # fmt: skip
+    size = len(seen.group.unit_ids)
+    return UnitGroup(size, producers, consumers, seen.angles.copy(), seen.constant.copy())
 
 
-def _spread(group: Group, views: Sequence[ConsumerView]) -> Array:
+def _spread(seen: GroupStats) -> Array:
     """Products of the units' activation vectors without their constants, in units of their length.
 
     Where several layers read them, their vectors are laid end to end, each reader's of one length.
     """
-    size = len(group.unit_ids)
+    size = len(seen.group.unit_ids)
     total, seen_by = np.zeros((size, size)), np.zeros(size)
-    for seen in views:
-        mean = np.zeros(seen.moments.units) if seen.read.no_offset else seen.moments.mean
-        lengths = np.where(seen.lengths > 0, seen.lengths, np.inf)
-        total[np.ix_(seen.read.units, seen.read.units)] += seen.moments.gram(mean) / np.outer(
+    for view in seen.views:
+        mean = np.zeros(view.moments.units) if view.read.no_offset else view.moments.mean
+        lengths = np.where(view.lengths > 0, view.lengths, np.inf)
+        total[np.ix_(view.read.units, view.read.units)] += view.moments.gram(mean) / np.outer(
             lengths, lengths
         )
-        seen_by[seen.read.units] += 1
+        seen_by[view.read.units] += 1
     places = np.sqrt(np.maximum(seen_by, 1))
     return total / np.outer(places, places)
 
 
-def _magnitudes(group: Group, trace: Trace) -> Array:
-    """Length of each unit's incoming weights, all makers together, shape (units,)."""
-    squares = np.zeros(len(group.unit_ids))
-    for path, units in group.producers.items():
-        layer = trace.layers[path]
-        where = kernel_of(layer, "")
-        kernel = dict(zip(weights_of(layer), layer.get_weights(), strict=True))[where.name]
-        # Of the last two axes one counts inputs, the other units.
-        made = np.moveaxis(kernel, where.axis, 0).astype(np.float64)
-        np.add.at(squares, units, (made**2).sum(axis=tuple(range(made.ndim - 1))))
-    return np.sqrt(squares)
+def _incoming(trace: Trace, path: str) -> Array:
+    """Weights from which a layer makes its units, shape (inputs, its units)."""
+    layer = trace.layers[path]
+    where = kernel_of(layer, "")
+    kernel = dict(zip(weights_of(layer), layer.get_weights(), strict=True))[where.name]
+    # Of the last two axes one counts inputs, the other units.
+    kernel = np.moveaxis(kernel, where.axis, -2).astype(np.float64)
+    return kernel.reshape(-1, kernel.shape[-1])
 
 
-def _rows(trace: Trace, read: Consumer) -> Array:
+def _outgoing(trace: Trace, read: Consumer) -> Array:
     """By what a layer multiplies each unit that it sees, shape (seen, outputs)."""
     layer = trace.layers[read.layer]
     where = kernel_of(layer, read.part)
@@ -126,28 +219,3 @@ def keep_one_per_layer(group: Group, selection: Selection) -> Selection:
         if not np.isin(units, selection.kept).any():
             selection = selection.rescue(int(units[-1]))
     return selection
-
-
-def select_units(
-    seen: GroupStats, whole: Calibration, options: PruneOptions, place: int
-) -> Selection:
-    """Which of a group's units go.
-
-    Parameters
-    ----------
-    seen : Seen
-    whole : Calibration
-        That it is a part of.
-    options : PruneOptions
-    place : int
-        Its number among the survey's groups.
-    """
-    group, views, found = seen.group, seen.views, (seen.angles, seen.constant)
-    if options.share is not None:
-        return select_share(
-            group, views, found, whole.trace,
-            select=options.select, share=options.share, seed=options.seed + place,
-        )  # fmt: skip
-    if options.select == "span":
-        return in_span(group, views, seen.constant, options.degrees)
-    return FOLD_RULES[options.fold].rule(*found, options.degrees)

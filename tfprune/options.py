@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tfprune.errors import TfpruneError
 from tfprune.tflite.schemes import check_batch, check_schemes
 from tfprune.utils.checks import as_number, check_choice, check_share, check_target
+
+if TYPE_CHECKING:
+    from tfprune.core.unit_group import ScoreFunction
 
 # What kinds of layers a word for --layers means.
 KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv"}}
@@ -17,6 +21,8 @@ FOLD_NAMES = ("least-squares", "scaled", "outgoing", "incoming", "drop")
 # By which units are chosen, the default first: with a threshold, and with a share.
 SELECTIONS = ("angle", "span")
 SHARE_SELECTIONS = ("effect", "span", "angle", "magnitude", "random")
+# And by which for a budget.
+BUDGET_SELECTIONS = ("effect",)
 CENTRES = ("auto", "mean", "activation", "none")
 DEGREES = 30.0
 # What readers can get where units are not chosen in pairs.
@@ -67,7 +73,9 @@ class PruneOptions:
         In place of degrees.
     target : Target or None
         In place of both.
-    select, fold : str
+    select : str or callable
+        The name of a criterion, or one of the user's own.
+    fold : str
     refit : int or None
     seed : int
     """
@@ -75,7 +83,7 @@ class PruneOptions:
     degrees: float = DEGREES
     share: float | None = None
     target: Target | None = None
-    select: str = "angle"
+    select: str | ScoreFunction = "angle"
     fold: str = "least-squares"
     refit: int | None = None
     seed: int = 0
@@ -93,7 +101,7 @@ def prune_options(
     target_params: object = None,
     target_macs: object = None,
     target_bytes: object = None,
-    select: str | None = None,
+    select: str | ScoreFunction | None = None,
     fold: str = "least-squares",
     refit: int | None = None,
     scheme: str = "int8",
@@ -127,9 +135,12 @@ def prune_options(
             number = check_target(amount, called(f"target_{what}"))
             target = Target(what, number, scheme, file_batch, file_compat)
     check_choice(called("fold"), fold, FOLD_NAMES)
-    by = check_select(select, bool(asked))
-    if target is not None and by != "effect":
-        raise TfpruneError(f"{called('select')}: a budget knows effect only, received {by!r}")
+    by = _check_criterion(select, asked, called)
+    if target is not None and by not in BUDGET_SELECTIONS:
+        raise TfpruneError(
+            f"{called('select')}: a budget knows {' and '.join(BUDGET_SELECTIONS)} only, "
+            f"received {by!r}"
+        )
     if (by != "angle" or asked) and fold not in SHARE_FOLDS:
         other = called(asked[0]) if asked else f"{called('select')} {by}"
         raise TfpruneError(
@@ -137,6 +148,35 @@ def prune_options(
         )
     check_refit(refit, wanted=False, groups=0)
     return PruneOptions(degrees, share, target, by, fold, refit, seed)
+
+
+def _check_criterion(
+    select: str | ScoreFunction | None, asked: Sequence[str], called: Callable[[str], str]
+) -> str | ScoreFunction:
+    """Returns a criterion; one of the user's own scores units, so it has to be told how many go."""
+    if select is None or isinstance(select, str) or not callable(select):
+        return check_select(select, bool(asked))
+    if list(asked) != ["remove"]:
+        other = called(asked[0] if asked else "threshold")
+        raise TfpruneError(
+            f"{called('select')} {criterion_name(select)}: a criterion of your own needs a share "
+            f"to remove, such as remove=0.5, in place of {other}"
+        )
+    return select
+
+
+def criterion_name(select: str | ScoreFunction) -> str:
+    """What a criterion is called: by its name, or that of the user's function or class.
+
+    Examples
+    --------
+    >>> criterion_name("effect"), criterion_name(len)
+    ('effect', 'len')
+    """
+    if isinstance(select, str):
+        return select
+    function = getattr(select, "func", select)  # What functools.partial holds.
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def check_threshold(threshold: object) -> float:

@@ -13,14 +13,6 @@ from tfprune.core.selection import Selection
 from tfprune.outputs.change import Change
 from tfprune.results import LayerResult, Other, Reached, Skipped, layer_table
 
-_WHY = {
-    "effect": "of least effect",
-    "span": "in the span of the others",
-    "angle": "of the closest pairs",
-    "magnitude": "of least magnitude",
-    "random": "at random",
-}
-
 
 @dataclass(frozen=True)
 class PruneResult:
@@ -45,7 +37,7 @@ class PruneResult:
     refit : int
         Steps of least squares that survivors were given, at most.
     select : str
-        By what units were chosen.
+        By what units were chosen; of a criterion of the user's own its name.
     reached : Reached or None
         How far a budget was met, where there was one.
     change : Change or None
@@ -86,17 +78,17 @@ class PruneResult:
         return self.threshold is not None
 
 
-def layer_results(seen: GroupStats, selection: Selection, by: str) -> list[LayerResult]:
+def layer_results(seen: GroupStats, selection: Selection, words: str) -> list[LayerResult]:
     """What becomes of each of a group's layers.
 
     Parameters
     ----------
-    seen : Seen
+    seen : GroupStats
         The group as it was measured.
     selection : Selection
         Which of its units stay.
-    by : str
-        By what they were chosen, as in :attr:`PruneResult.select`.
+    words : str
+        What a layer's note says of units that were chosen one by one: ``of least effect``.
     """
     results = []
     group, between, samples = seen.group, seen.angles, seen.samples
@@ -109,7 +101,7 @@ def layer_results(seen: GroupStats, selection: Selection, by: str) -> list[Layer
         elif samples <= selection.units:
             note = f"WARNING: only {samples} samples for {selection.units} units"
         elif selection.least:
-            note = f"{len(selection.least)} {_WHY[by]}"
+            note = f"{len(selection.least)} {words}"
         elif len(selection.kept) == selection.units > 1:
             note = f"closest pair at {_closest(between):.1f} degrees"
         results.append(

@@ -12,14 +12,22 @@ from tfprune.budget import RemovalSchedule, fit_budget
 from tfprune.calibration import Calibration, calibrate
 from tfprune.core.fold import FOLD_RULES
 from tfprune.core.selection import Selection
-from tfprune.criteria import keep_one_per_layer, select_units
+from tfprune.core.unit_group import ScoreFunction
+from tfprune.criteria import keep_one_per_layer, select_units, words_for
 from tfprune.errors import PruningWarning
 from tfprune.folding import cuts_of
 from tfprune.graph.clone import lost
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples
 from tfprune.graph.safe_gradients import newly_unsafe
 from tfprune.graph.shrink import shrink
-from tfprune.options import DEGREES, PruneOptions, check_centre, check_refit, prune_options
+from tfprune.options import (
+    DEGREES,
+    PruneOptions,
+    check_centre,
+    check_refit,
+    criterion_name,
+    prune_options,
+)
 from tfprune.outputs.change import Change, change_of
 from tfprune.prune_result import PruneResult, layer_results
 from tfprune.reconstruction import reconstruct as refit_survivors
@@ -35,7 +43,7 @@ def prune(
     target_params: float | str | None = None,
     target_macs: float | str | None = None,
     target_bytes: float | str | None = None,
-    select: str | None = None,
+    select: str | ScoreFunction | None = None,
     centre: str | float = "auto",
     fold: str = "least-squares",
     layers: str | Sequence[str] | None = None,
@@ -67,13 +75,16 @@ def prune(
         sample, or bytes of the ``.tflite`` file the smaller model may have; a number, or a share
         of the whole model's such as ``"50%"``. As few units as possible go, from layers where
         they have least effect for what they save.
-    select : {"angle", "span", "effect", "magnitude", "random"}, optional
+    select : {"angle", "span", "effect", "magnitude", "random"} or callable, optional
         By what units are chosen. ``angle``, the default with a threshold: pairs that do the same
         work. ``span``: the threshold holds for the angle between a unit and the span of all
         survivors. ``effect``, the default with ``remove`` and the only one with targets: those go
         whose loss, with the survivors refitted, changes least what their readers receive.
         ``magnitude`` (length of the incoming weights) and ``random`` are there to compare with.
-        The last three need ``remove``.
+        The last three need ``remove``. So does a criterion of your own, ``score(group)``: it is
+        called with a :class:`tfprune.UnitGroup` for every group of units that go together, and
+        returns a finite number for each, shape (units,); units of the lowest scores go, of equal
+        ones the first.
     centre : {"auto", "mean", "activation", "none"} or float
         The point about which angles are measured. ``auto``: the ``mean`` of the activations for
         the folds that correct by a constant (``least-squares``, ``scaled``), else ``activation``:
@@ -118,7 +129,8 @@ def prune(
     ------
     TfpruneError
         If an argument is not as above, a layer does not exist, the data does not fit the model,
-        weights, data or activations are NaN or infinite, or a target cannot be reached.
+        weights, data or activations are NaN or infinite, scores are not what they should be, or a
+        target cannot be reached.
 
     References
     ----------
@@ -197,7 +209,7 @@ class Pruner:
         target_params: float | str | None = None,
         target_macs: float | str | None = None,
         target_bytes: float | str | None = None,
-        select: str | None = None,
+        select: str | ScoreFunction | None = None,
         fold: str = "least-squares",
         refit: int | None = None,
         scheme: str = "int8",
@@ -263,7 +275,8 @@ file_batch, file_compat, seed
             ]
         smaller = built(selections)
         pairs = list(zip(seen.groups, selections, strict=True))
-        results = [result for pair in pairs for result in layer_results(*pair, options.select)]
+        words = words_for(options.select)
+        results = [result for pair in pairs for result in layer_results(*pair, words)]
         shrunk = [one.group for one, chosen in pairs if len(chosen.kept) < chosen.units]
         wanted = options.by_count and options.fold == "least-squares"
         steps = check_refit(options.refit, wanted, len(shrunk))
@@ -297,7 +310,7 @@ file_batch, file_compat, seed
             fold=options.fold,
             remove=options.share,
             refit=steps,
-            select=options.select,
+            select=criterion_name(options.select),
             reached=reached,
             notes=tuple(notes),
             others=seen.others,

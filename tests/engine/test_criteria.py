@@ -11,6 +11,9 @@ from keras import layers as kl
 
 import tfprune
 from tests.support.graphs import fill, outputs
+from tfprune.criteria import CRITERIA
+from tfprune.options import BUDGET_SELECTIONS, SELECTIONS, SHARE_SELECTIONS
+from tfprune.sweep.grid import DEFAULTS
 
 
 @pytest.fixture
@@ -63,7 +66,16 @@ def test_a_sum_of_others_goes_though_no_pair_is_similar(rng, x):
     np.testing.assert_allclose(outputs(by_span.model, x), outputs(model, x), atol=1e-3)
 
 
-@pytest.mark.parametrize("select", ["effect", "span", "angle", "magnitude", "random"])
+def test_every_list_of_criteria_names_the_same():
+    assert tuple(CRITERIA) == SHARE_SELECTIONS == DEFAULTS["selections"]
+    assert {name for name in CRITERIA if CRITERIA[name].degrees} == set(SELECTIONS)
+    assert tuple(name for name in CRITERIA if CRITERIA[name].budget) == BUDGET_SELECTIONS
+    for name in CRITERIA:
+        assert f"``{name}``" in tfprune.prune.__doc__
+        assert f'"{name}"' in tfprune.prune.__doc__
+
+
+@pytest.mark.parametrize("select", CRITERIA)
 def test_every_way_takes_the_share_that_was_asked_for(select, rng):
     data = keras.Input((8, 8, 2))
     y = kl.Conv2D(6, 3, activation="relu", name="one")(data)

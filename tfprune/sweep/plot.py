@@ -10,15 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from tfprune.criteria import CRITERIA
 from tfprune.sweep.grid import UNPRUNED
 from tfprune.sweep.results_log import Row
 from tfprune.sweep.tables import Sweep
 
-# Okabe and Ito's, which the colour-blind can tell apart.
-COLOURS = {
-    "effect": "#0072b2", "span": "#009e73", "angle": "#d55e00", "magnitude": "#cc79a7",
-    "random": "#404040", UNPRUNED: "#000000",
-}  # fmt: skip
+COLOURS = {name: criterion.colour for name, criterion in CRITERIA.items()}
+COLOURS[UNPRUNED] = "#000000"
 FILLS: dict[str, Any] = {
     "float32": "none", "float16": "left", "dynamic": "bottom", "int16x8": "right", "int4": "top",
     "int8": "full",
