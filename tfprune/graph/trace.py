@@ -59,6 +59,28 @@ class Reading:
     part: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class RegisteredCall:
+    """A call of a layer whose rule a user registered.
+
+    Attributes
+    ----------
+    layer : str
+    inputs : list of KerasTensor
+    input_labels : list of arrays
+        Of the shapes of the inputs without the batch.
+    output : KerasTensor or list of KerasTensor
+    labels : array or None
+        Of the output's shape without the batch; None where its units are nobody's.
+    """
+
+    layer: str
+    inputs: list[Any]
+    input_labels: list[Index]
+    output: Any
+    labels: Index | None
+
+
 def slot(path: str, part: str = "") -> str:
     """Under which name :attr:`Trace.input_labels` has what reaches a layer's input."""
     return f"{path}:{part}" if part else path
@@ -87,6 +109,8 @@ class Trace:
         The layers of ``model`` by the same paths.
     given : dict of str to list of list of KerasTensor
         What each layer takes, once for every call.
+    registered : list of RegisteredCall
+        The calls of layers whose rules a user registered, in order.
     """
 
     model: keras.Model
@@ -99,6 +123,7 @@ class Trace:
     blocked: list[tuple[Index, str]] = field(default_factory=list)
     copies: dict[str, Any] = field(default_factory=dict)
     given: dict[str, list[list[Any]]] = field(default_factory=dict)
+    registered: list[RegisteredCall] = field(default_factory=list)
 
 
 class Ledger:
@@ -115,6 +140,8 @@ class Ledger:
         self.views = 0
         self.refused: dict[str, str] = {}
         self.paths: dict[int, str] = {}
+        # Halves of separable convolutions, which take the weights of their layers.
+        self.inner: list[tuple[str, Any]] = []
 
     def path(self, layer: Any) -> str:
         """The original's path."""

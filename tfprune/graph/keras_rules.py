@@ -1,0 +1,224 @@
+"""Rules of Keras' layers: see :mod:`tfprune.graph.rules`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers as kl
+
+from tfprune.graph import layers as known
+from tfprune.graph.configs import config_of
+from tfprune.graph.features import Features, compact, row_of, shape_of
+from tfprune.graph.rules import Call, per_unit_weights, unknown
+
+
+def dense(call: Call) -> Features:
+    """A Dense layer."""
+    call.ledger.read(call.layer, call.inputs[0], call.features[0])
+    return _made(call, "dense", call.layer.units)
+
+
+def _made(call: Call, kind: str, units: int) -> Features:
+    """What a layer makes, after its activation."""
+    return _activated(call, call.ledger.produce(call.layer, kind, units, call.output))
+
+
+def recurrent(call: Call) -> None:
+    """A recurrent layer reads units and makes none that could go."""
+    call.ledger.read(call.layer, call.inputs[0], call.features[0])
+    for features in call.features[1:]:
+        call.ledger.block(features.labels, f"is the initial state of {call.name}")
+
+
+def attention(call: Call) -> None:
+    """Multi-head attention reads query, key and value with a kernel for each."""
+    if config_of(call.layer).get("use_gate"):
+        unknown(call)
+        return
+    signature = inspect.signature(type(call.layer).call)
+    arguments = signature.bind(call.layer, *call.args, **call.kwargs).arguments
+    query, value = arguments["query"], arguments["value"]
+    key = arguments.get("key")
+    read = {"query": query, "key": value if key is None else key, "value": value}
+    for part, tensor in read.items():
+        call.ledger.read(call.layer, tensor, call.ledger.features_of(tensor), part=part)
+    for tensor, features in zip(call.inputs, call.features, strict=True):
+        if all(tensor is not other for other in read.values()):
+            call.ledger.block(features.labels, f"is a mask of {call.name}")
+
+
+def convolution(call: Call) -> Features:
+    """A convolution, transposed or not."""
+    layer, features = call.layer, call.features[0]
+    # Inside a transposed convolution outputs near the border sum over fewer inputs.
+    padded = type(layer) in known.TRANSPOSED or (
+        # A kernel of one pixel never reaches beyond the border.
+        layer.padding != "valid" and set(layer.kernel_size) != {1}
+    )
+    grouped = getattr(layer, "groups", 1) > 1
+    if grouped:
+        call.ledger.refuse(layer, features.labels, "reads its channels in groups")
+    else:
+        call.ledger.read(layer, call.inputs[0], features, no_offset=padded)
+    filters = _made(call, "conv", layer.filters)
+    if grouped:
+        call.ledger.block(filters.labels, "it makes its filters in groups")
+    return filters
+
+
+def separable(call: Call) -> Features:
+    """A separable convolution, which reads its channels after its depthwise half."""
+    part = known.depthwise_part(call.layer)
+    between = part(call.inputs[0])
+    call.ledger.alive.append(between)
+    call.ledger.inner.append((call.ledger.path(call.layer), part))
+    halfway = _depthwise_channels(call, between)
+    if halfway is not None:
+        call.ledger.read(call.layer, between, halfway, cuts=False)
+    return _made(call, "conv", call.layer.filters)
+
+
+def depthwise(call: Call) -> Features | None:
+    """A depthwise convolution."""
+    channels = _depthwise_channels(call, call.output)
+    return None if channels is None else _activated(call, channels)
+
+
+def _depthwise_channels(call: Call, output: Any) -> Features | None:
+    """Channels after a depthwise kernel, before an activation."""
+    features, layer = call.features[0], call.layer
+    if call.ledger.row(layer, features) is None:
+        return None
+    if not per_unit_weights(call, features, is_last_axis=True):
+        return None
+    # Every channel makes so many, each by a filter of its own.
+    times = layer.depth_multiplier
+    labels, views, _ = (np.repeat(array, times) for array in features.rows())
+    views = views * times + np.tile(np.arange(times), len(views) // times)
+    return Features.spread(labels, call.ledger.next_views(views), 0.0, shape_of(output))
+
+
+def activation(call: Call) -> Features:
+    """A layer that applies the function in its ``activation``."""
+    return _activated(call, call.features[0])
+
+
+def nonlinear(call: Call) -> Features:
+    """A layer that applies one function without weights to every unit alone."""
+    return call.ledger.after(call.features[0])
+
+
+def _activated(call: Call, features: Features) -> Features:
+    """Features after a layer's activation."""
+    name = known.activation_name(call.layer.activation)
+    if name == "linear":
+        return features
+    if name in known.MIXING_ACTIVATIONS:
+        call.ledger.block(features.labels, f"{name} of {call.name} mixes the units")
+        return features
+    if name not in known.UNITWISE_ACTIVATIONS:
+        what = f"activation {name} of {call.name}"
+        call.ledger.block(features.labels, f"{what} is not known to treat units alone")
+        return features
+    return call.ledger.after(features, known.UNITWISE_ACTIVATIONS[name])
+
+
+def mixing(call: Call) -> Features:
+    """Mixes the units but keeps their order."""
+    call.ledger.block(call.features[0].labels, f"{call.name} mixes the units")
+    return call.features[0]
+
+
+def moving(call: Call) -> Features | None:
+    """Moves values and changes none: run on the labels themselves."""
+    layer, out = call.layer, call.output
+    original = call.ledger.original(layer)
+
+    def moved(arrays: list[Any], dtype: str) -> npt.NDArray[Any]:
+        tensors = [keras.ops.convert_to_tensor(a[None].astype(dtype)) for a in arrays]
+        result = original(tensors if type(layer) is kl.Concatenate else tensors[0])
+        return keras.ops.convert_to_numpy(result)[0]
+
+    if len(out.shape) < 2 or None in out.shape[1:] or getattr(layer, "axis", 1) == 0:
+        unknown(call)
+        return None
+    labels = compact(moved([f.labels for f in call.features], "int32").astype(np.intp))
+    if type(layer) is kl.Reshape:
+        row = row_of(labels)
+        if row is None:
+            call.ledger.block(labels, f"{call.name} splits the units over several axes")
+        else:
+            call.ledger.cut(call.ledger.path(layer), row)
+    return Features(
+        labels,
+        compact(moved([f.views for f in call.features], "int32").astype(np.intp)),
+        compact(moved([f.centre for f in call.features], "float32").astype(float)),
+    )
+
+
+def resizing(call: Call) -> Features:
+    """Pooling, padding, cropping, upsampling, rescaling: every channel for itself."""
+    if call.ledger.row(call.layer, call.features[0]) is None:
+        return call.ledger.features_of(call.output)
+    return call.ledger.after(call.features[0], 0.0, shape_of(call.output))
+
+
+def meeting(call: Call) -> Features:
+    """Layers that meet in one: what lies over each other goes together."""
+    ledger, out = call.ledger, call.output
+    if not any(features.labels.any() for features in call.features):
+        return ledger.features_of(out)
+    rows = []
+    size = out.shape[-1]
+    for tensor, features in zip(call.inputs, call.features, strict=True):
+        row = features.row
+        if row is None:
+            ledger.block(features.labels, f"{call.name} meets units across several axes")
+            return ledger.features_of(out)
+        if len(row) == size:
+            rows.append(row)
+        elif tensor.shape[-1] == 1 and row.any():
+            ledger.block(row, f"{call.name} spreads it over all channels")
+    together = ledger.lay_over(call.name, rows)
+    wide = [features.rows()[1] for features in call.features if features.labels.shape[-1] == size]
+    return Features.spread(together, ledger.next_views(*wide), 0.0, shape_of(out))
+
+
+def operation(call: Call) -> Features | None:
+    """``x + y``, ``0.5 * x``, ``keras.ops.relu(x)``: what treats every unit alone."""
+    name, inputs, features = type(call.layer).__name__, call.inputs, call.features
+    others = [a for a in keras.tree.flatten((call.args, call.kwargs)) if a is not inputs[0]]
+    if len(features) == 1 and all(np.ndim(other) == 0 for other in others):
+        if name in known.UNITWISE_OPERATIONS:
+            return call.ledger.after(features[0], known.UNITWISE_OPERATIONS[name])
+        if name in known.ARITHMETIC:
+            return call.ledger.after(features[0])
+    ranks = {len(tensor.shape) for tensor in inputs}
+    if len(features) == 2 and name in known.ARITHMETIC and len(ranks) == 1:
+        return meeting(call)
+    unknown(call)
+    return None
+
+
+def normalisation(call: Call) -> Features:
+    """Batch normalisation."""
+    features = call.features[0]
+    if not per_unit_weights(call, features, call.is_last_axis):
+        return features
+    # The centre goes the way of the values: gamma * (centre - mean) / deviation + beta.
+    centre = features.rows()[2].reshape((1,) * features.labels.ndim + (-1,))
+    values = keras.ops.convert_to_tensor(centre.astype("float32"))
+    normalised = call.ledger.original(call.layer)(values, training=False)
+    return call.ledger.after(features, keras.ops.convert_to_numpy(normalised).ravel())
+
+
+def prelu(call: Call) -> Features:
+    """A PReLU, with a slope for each channel or one for all of them."""
+    last = len(call.inputs[0].shape) - 1
+    shared = last in (call.layer.shared_axes or [])
+    per_unit_weights(call, call.features[0], is_last_axis=not shared)
+    return call.ledger.after(call.features[0])
