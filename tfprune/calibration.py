@@ -17,6 +17,7 @@ from tfprune.graph.batches import fixed_batch, from_zero_state, padded
 from tfprune.graph.clone import walk
 from tfprune.graph.groups import Consumer, Group, groups_of
 from tfprune.graph.inputs import Samples, packed
+from tfprune.graph.rule_check import check_rules
 from tfprune.graph.subclasses import check_call
 from tfprune.graph.trace import Trace
 from tfprune.graph.tracer import trace
@@ -27,6 +28,8 @@ from tfprune.utils.checks import check_choice
 
 # Fewer make every two vectors look alike.
 LEAST_SAMPLES = 8
+# So many are enough to try the rules of registered layers, all activations of which are held.
+TRIED = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +109,7 @@ def calibrate(
     ------
     TfpruneError
         If a layer does not exist, the data does not fit the model or is too little, or weights,
-        data or activations are NaN or infinite.
+        data or activations are NaN or infinite, or a registered rule does not hold.
     """
     check_weights(model)
     traced = trace(model)
@@ -123,6 +126,9 @@ def calibrate(
         tried = measure(traced, reads, Samples(model, validation), batch_size)
         pairs = zip(found, tried, strict=True)
         found = [Measured(ours.moments, ours.moments, other.moments) for ours, other in pairs]
+    if reads and traced.registered:
+        few = [array[:TRIED] for array in next(data.batches(TRIED))]
+        check_rules(model, traced, groups, few)
     measured = iter(found)
     seen = []
     for group in groups:

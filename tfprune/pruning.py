@@ -129,8 +129,9 @@ def prune(
     ------
     TfpruneError
         If an argument is not as above, a layer does not exist, the data does not fit the model,
-        weights, data or activations are NaN or infinite, scores are not what they should be, or a
-        target cannot be reached.
+        weights, data or activations are NaN or infinite, scores are not what they should be, a
+        target cannot be reached, or a layer does not do what the rule registered for it says: see
+        :func:`tfprune.register_layer`.
 
     References
     ----------

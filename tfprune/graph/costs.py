@@ -65,7 +65,7 @@ class Costs:
 def parameters(trace: Trace, groups: Sequence[Group]) -> Costs:
     """Numbers that layers hold."""
     made = [
-        (math.prod(weight.shape), *_shares(trace, groups, path, name))
+        (math.prod(weight.shape), *_shares(trace, groups, path, name, weight))
         for path, layer in trace.layers.items()
         for name, weight in _weights(layer).items()
     ]
@@ -84,7 +84,10 @@ def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
         If a layer reads an axis without a size.
     """
     made = [
-        (math.prod(weight.shape) * _places(layer, inputs), *_shares(trace, groups, path, name))
+        (
+            math.prod(weight.shape) * _places(layer, inputs),
+            *_shares(trace, groups, path, name, weight),
+        )
         for path, calls in trace.given.items()
         if type(layer := trace.layers[path]) in READERS
         for inputs in calls
@@ -100,8 +103,10 @@ def macs(model: keras.Model) -> int:
 
 
 def _weights(layer: Any) -> dict[str, Any]:
-    # Operations such as x[:, 0] have none.
-    return weights_of(layer) if getattr(layer, "weights", None) else {}
+    if type(layer) in READERS:
+        return weights_of(layer)
+    # Layers inside a user's own may name theirs alike; operations such as x[:, 0] have none.
+    return {str(number): each for number, each in enumerate(getattr(layer, "weights", ()))}
 
 
 def _costs(made: Sequence[tuple[float, Array, Array]], groups: Sequence[Group]) -> Costs:
@@ -113,7 +118,9 @@ def _costs(made: Sequence[tuple[float, Array, Array]], groups: Sequence[Group]) 
     )
 
 
-def _shares(trace: Trace, groups: Sequence[Group], path: str, name: str) -> tuple[Array, Array]:
+def _shares(
+    trace: Trace, groups: Sequence[Group], path: str, name: str, weight: Any
+) -> tuple[Array, Array]:
     """Rows of :class:`Costs` for one weight."""
     layer = trace.layers[path]
     reads = units = np.zeros(0, np.intp)
@@ -121,6 +128,8 @@ def _shares(trace: Trace, groups: Sequence[Group], path: str, name: str) -> tupl
     own = type(layer) not in READERS or type(layer) in DEPTHWISE or name == "depthwise_kernel"
     if part in (*ATTENDED, "") and (own or name == kernel_of(layer, part).name):
         reads = trace.input_labels.get(slot(path, part), reads)
+    if type(layer) not in READERS and weight.shape[-1:] != reads.shape:
+        reads = np.zeros(0, np.intp)  # It does not depend on the number of features.
     if path in trace.producers and name != "depthwise_kernel":
         units = trace.producers[path].labels
     return _by_group(trace, groups, reads), _by_group(trace, groups, units)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from keras import layers as kl
 
 from tfprune.core.fold import Fold, apply_fold
+from tfprune.errors import TfpruneError
 from tfprune.graph.clone import clone_layer, copy_weights, rebuild
 from tfprune.graph.compile_settings import compile_as
 from tfprune.graph.configs import config_of
@@ -22,6 +23,7 @@ from tfprune.graph.layers import (
     READERS,
     SEPARABLE,
     Kernel,
+    describe,
     kernel_of,
     weights_of,
 )
@@ -88,9 +90,11 @@ def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model
     return smaller
 
 
-def _keep(trace: Trace, labels: npt.NDArray[np.intp], cuts: Sequence[Cut]) -> npt.NDArray[np.bool_]:
-    """Which features stay."""
-    stays = np.ones(len(labels), bool)
+def kept_features(
+    trace: Trace, labels: npt.NDArray[np.intp], cuts: Sequence[Cut]
+) -> npt.NDArray[np.bool_]:
+    """Which features stay, in an array of the labels' shape."""
+    stays = np.ones(labels.shape, bool)
     unit_ids = trace.labels.find(labels)
     for cut in cuts:
         units = cut.group.units_of(unit_ids)
@@ -104,7 +108,7 @@ class _Change:
     def __init__(self, trace: Trace, cuts: Sequence[Cut]) -> None:
         self._paths = {id(layer): path for path, layer in trace.layers.items()}
         self._keep = {
-            name: _keep(trace, labels, cuts) for name, labels in trace.input_labels.items()
+            name: kept_features(trace, labels, cuts) for name, labels in trace.input_labels.items()
         }
         self._intakes = {name: cut.intake_of(name) for cut in cuts for name in cut.group.producers}
         self._folds: dict[str, list[tuple[Consumer, Fold]]] = {}
@@ -138,7 +142,7 @@ class _Change:
         if intake is None and all(keep is None or keep.all() for keep in keeps.values()):
             return None
         if type(layer) not in READERS:
-            return [weight[..., keeps[""]] for weight in layer.get_weights()]
+            return _cut_to_size(layer, copy, keeps[""])
         made = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
         for name, variable in weights_of(copy).items():
             # A bias that was not there before is that of all units.
@@ -152,6 +156,23 @@ class _Change:
             if type(layer) not in DEPTHWISE:
                 _read(made, kernel_of(layer, part), folds, stays)
         return [made[name] for name in weights_of(copy)]
+
+
+def _cut_to_size(layer: Any, copy: Any, keep: Array | None) -> list[Array]:
+    """Weights that go with the features, cut; those that do not depend on their number."""
+    weights = []
+    for weight, variable in zip(layer.get_weights(), copy.weights, strict=True):
+        size = tuple(variable.shape)
+        if keep is None or weight.shape == size:
+            weights.append(weight)
+        elif weight.shape[-1:] == keep.shape and (*weight.shape[:-1], keep.sum()) == size:
+            weights.append(weight[..., keep])
+        else:
+            raise TfpruneError(
+                f"layer {describe(layer)}: cannot cut a weight of shape {weight.shape} to {size}; "
+                "expected the units on its last axis alone"
+            )
+    return weights
 
 
 def _read(

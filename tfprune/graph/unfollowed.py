@@ -11,6 +11,7 @@ from keras import layers as kl
 
 from tfprune.graph.clone import walk
 from tfprune.graph.layers import CONVOLUTIONS, DEPTHWISE, MAKERS, SEPARABLE, describe
+from tfprune.graph.registry import user_rule
 
 _RECURRENT = (kl.RNN, kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D)
 _ATTENTION = (kl.MultiHeadAttention, kl.GroupQueryAttention)
@@ -63,7 +64,7 @@ def _within(path: str, layer: Any, holder: str) -> Iterator[Unfollowed]:
         yield Unfollowed(path, kind, type(layer).__name__, inside or reason)
         return
     parts = _parts(layer)
-    if not keras_own and _has_kernel(layer, parts):
+    if not keras_own and user_rule(layer) is None and _has_kernel(layer, parts):
         own = f"{type(layer).__name__} is not one of Keras' layers"
         yield Unfollowed(path, kind, type(layer).__name__, inside or own)
     for part in parts:

@@ -14,13 +14,13 @@ from keras import layers as kl
 from tfprune.graph.clone import is_nested
 from tfprune.graph.layers import (
     ACTIVATION_LAYERS,
-    IDENTITY,
     MAKERS,
     MOVING,
     RESIZING,
     activation_name,
     is_operation,
 )
+from tfprune.graph.registry import hands_on
 from tfprune.outputs.distance import Call, graph_of
 
 Array = npt.NDArray[Any]
@@ -194,9 +194,9 @@ def _activation(tensor: Any, calls: Sequence[Call]) -> str:
     if is_nested(layer):
         position = next(n for n, made in enumerate(call.made) if made is tensor)
         return activations_of(layer)[position]
-    through = (*IDENTITY, *MOVING, *RESIZING, kl.Resizing)
+    through = (*MOVING, *RESIZING, kl.Resizing)
     linear = isinstance(layer, kl.Activation) and activation_name(layer.activation) == "linear"
-    if type(layer) in through or linear:
+    if type(layer) in through or linear or hands_on(layer):
         names = {_activation(read, calls) for read in call.read}
         return names.pop() if len(names) == 1 else ""
     if is_operation(layer):

@@ -14,8 +14,9 @@ from tfprune.errors import TfpruneError
 from tfprune.graph.clone import functional, is_nested
 from tfprune.graph.compile_settings import only_loss
 from tfprune.graph.inputs import Array
-from tfprune.graph.layers import IDENTITY, MAKERS, MOVING, activation_name, is_operation
+from tfprune.graph.layers import MAKERS, MOVING, activation_name, is_operation
 from tfprune.graph.predictions import outputs_of
+from tfprune.graph.registry import hands_on
 
 # Of an output's mean square: the least that counts as its variance.
 LEAST_SHARE = 1e-6
@@ -194,10 +195,10 @@ def _kind(tensor: Any, calls: Sequence[Call]) -> str:
     if is_nested(layer):
         position = next(n for n, made in enumerate(call.made) if made is tensor)
         return kinds_of(layer)[position]
-    if type(layer) in (*IDENTITY, *MOVING):
+    if hands_on(layer) or type(layer) in MOVING:
         kinds = {_kind(read, calls) for read in call.read}
         # Moved values may lie along another axis than the one that softmax sums to 1.
-        kept = kinds <= ({"softmax", "sigmoid"} if type(layer) in IDENTITY else {"sigmoid"})
+        kept = kinds <= ({"softmax", "sigmoid"} if hands_on(layer) else {"sigmoid"})
         return kinds.pop() if kept and len(kinds) == 1 else "values"
     if getattr(layer, "axis", -1) not in (-1, len(tensor.shape) - 1):
         return "values"
