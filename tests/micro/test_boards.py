@@ -84,8 +84,8 @@ def test_what_is_not_for_microcontrollers_is_refused_with_the_reason(monkeypatch
         check_micro("--c-array", ("float16", "dynamic"), 1)
     with pytest.raises(TfpruneError, match="one size; leave --batch dynamic out"):
         check_micro("--device", ("int8",), None)
-    monkeypatch.setattr("tfprune.utils.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("tfprune.tflite.schemes.find_spec", lambda name: None)
     with pytest.raises(TfpruneError, match=r"--c-array: .*requirements-tflm\.txt"):
         check_micro("--c-array", ("int8",), 1)
-    monkeypatch.setattr("tfprune.utils.checks.find_spec", lambda name: name)
+    monkeypatch.setattr("tfprune.tflite.schemes.find_spec", lambda name: name)
     check_micro("--c-array", ("float32", "int8"), 1)

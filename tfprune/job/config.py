@@ -19,7 +19,7 @@ from tfprune.options import (
     prune_options,
 )
 from tfprune.tflite.compat import RUNTIME
-from tfprune.tflite.schemes import DEFAULT_SCHEMES, MOST_BATCH, check_micro, check_schemes
+from tfprune.tflite.schemes import DEFAULT_SCHEMES, MOST_BATCH, SCHEMES, check_micro, check_schemes
 from tfprune.utils.checks import check_choice, check_points, check_share
 
 BUILT_IN = ("cnn", "mlp", "autoencoder")
@@ -211,10 +211,7 @@ def validate(
         raise TfpruneError(
             f"--qat: it makes the int8 file, and --schemes has none: {', '.join(schemes)}"
         )
-    if config.compat and "int4" in schemes:
-        raise TfpruneError(
-            f"--compat: {RUNTIME} has no weights of 4 bits; leave int4 out of --schemes"
-        )
+    _check_compat(config.compat, schemes)
     size = _batch(batch)
     _check_micro(config.c_array, device, schemes, size)
     # The search for a drop sets a budget of parameters, so it allows what that does.
@@ -258,6 +255,15 @@ def _check_micro(
     for flag, wanted in (("--c-array", c_array), ("--device", device)):
         if wanted:
             check_micro(flag, schemes, batch)
+
+
+def _check_compat(compat: bool, schemes: Sequence[str]) -> None:
+    for scheme in [SCHEMES[name] for name in schemes if compat]:
+        if scheme.not_compat:
+            raise TfpruneError(
+                f"--compat: {RUNTIME} has no {scheme.not_compat}; "
+                f"leave {scheme.name} out of --schemes"
+            )
 
 
 def _batch(batch: str) -> int | None:

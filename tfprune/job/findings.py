@@ -17,6 +17,7 @@ from tfprune.job.config import JobConfig
 from tfprune.job.records import Artifact, Finding
 from tfprune.options import SHARE_FOLDS
 from tfprune.results import LayerResult
+from tfprune.tflite.schemes import SCHEMES
 
 BUDGETS = ("prune", "remove", "target-params", "target-macs", "target-bytes", "max-drop")
 HEAL, QAT, FINETUNE = 10, 3, 5
@@ -243,7 +244,7 @@ def _finer(run: Run, variant: str, schemes: Sequence[str]) -> list[str]:
     finer += ["float16"] if "float16" not in schemes else ["float32"]
     more = [one for one in finer if one not in schemes]
     advice.append(f"a finer scheme, --schemes {' or '.join(more)}")
-    if config.calibration < 500 and {"int8", "int16x8", "int4"} & set(schemes):
+    if config.calibration < 500 and any(SCHEMES[one].from_samples for one in schemes):
         advice.append("more samples that set the scales, --calibration 500")
     return advice
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tfprune.tflite.schemes import SCHEMES
 from tfprune.utils.escapes import code, markdown, plain
 
 # By the names of data sets that the package knows.
@@ -14,7 +15,6 @@ LICENCES = {
     "Learning Repository), CC BY 4.0, as scikit-learn brings it along",
 }
 _METRICS = {"accuracy": "accuracy %", "mse": "mse", "agreement": "agreement %"}
-_MICRO = ("int8", "int16x8", "float32")
 
 
 def licence(name: str, own: bool) -> str | None:
@@ -209,7 +209,8 @@ def _limits(manifest: dict[str, Any]) -> str:
         f"- Not written: {plain(one['variant'])} {plain(one['scheme'])}: {plain(one['reason'])}."
         for one in manifest.get("failed", [])
     ]
-    refused = sorted({e["scheme"] for e in manifest["artifacts"]} - set(_MICRO))
+    micro = {name for name, scheme in SCHEMES.items() if scheme.micro_runs}
+    refused = sorted({entry["scheme"] for entry in manifest["artifacts"]} - micro)
     if refused:
         lines.append(f"- TensorFlow Lite Micro cannot run these: {', '.join(refused)}.")
     return "\n".join(lines)

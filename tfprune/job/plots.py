@@ -14,12 +14,12 @@ from scipy.spatial.distance import squareform
 
 from tfprune.job.records import Artifact
 from tfprune.results import LayerResult
+from tfprune.tflite.schemes import SCHEMES
 
 # Above this many units a plain dendrogram order is drawn: the best one takes too long.
 OPTIMAL_ORDER_UNITS = 400
 # Percent points that the score axis shows at least.
 LEAST_SPAN = 1.0
-MARKERS = {"float32": "o", "float16": "s", "dynamic": "^", "int8": "D", "int16x8": "v", "int4": "P"}
 COLOURS = {"original": "#7f7f7f", "finetuned": "#7570b3", "pruned": "#d95f02"}
 
 
@@ -92,7 +92,7 @@ def bytes_against_score(artifacts: Sequence[Artifact], path: Path) -> None:
         axes.plot(
             artifact.bytes,
             value,
-            MARKERS.get(artifact.scheme, "o"),
+            SCHEMES[artifact.scheme].marker,
             color=COLOURS[artifact.variant],
             markersize=8,
             label=f"{artifact.variant} {artifact.scheme}",

@@ -14,13 +14,15 @@ from tfprune.criteria import CRITERIA
 from tfprune.sweep.grid import UNPRUNED
 from tfprune.sweep.results_log import Row
 from tfprune.sweep.tables import Sweep
+from tfprune.tflite.schemes import SCHEMES
 
 COLOURS = {name: criterion.colour for name, criterion in CRITERIA.items()}
 COLOURS[UNPRUNED] = "#000000"
-FILLS: dict[str, Any] = {
-    "float32": "none", "float16": "left", "dynamic": "bottom", "int16x8": "right", "int4": "top",
-    "int8": "full",
-}  # fmt: skip
+# Full markers are named last.
+FILLS = {
+    scheme.name: scheme.fill
+    for scheme in sorted(SCHEMES.values(), key=lambda scheme: scheme.fill == "full")
+}
 REFITTED, HEALED = "least-squares, refitted", "healed"
 MARKERS = {
     "least-squares": "o", REFITTED: "D", "scaled": "s", "outgoing": "^", "incoming": "<",

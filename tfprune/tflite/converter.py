@@ -28,7 +28,7 @@ from tfprune.tflite.compat import check_compat
 from tfprune.tflite.conversion_process import MODEL, convert_folder, run_file, start, work_folder
 from tfprune.tflite.minify import minify
 from tfprune.tflite.saved_model import collecting_loops, recurrent_layers, write_saved_model
-from tfprune.tflite.schemes import DEFAULT_SCHEMES, check_batch, check_schemes
+from tfprune.tflite.schemes import DEFAULT_SCHEMES, SCHEMES, check_batch, check_schemes
 from tfprune.utils.child_process import ChildError
 from tfprune.utils.console import meter
 
@@ -36,13 +36,7 @@ Array = npt.NDArray[Any]
 
 # Samples whose ranges set the scales of quantised activations.
 REPRESENTATIVE = 500
-# TensorFlow's calibration for these crashes on loops that collect what each step makes.
-NO_LOOPS = ("int8", "int16x8", "int4")
-# How far a file's outputs may be from Keras', as a share of their spread over the samples.
-# Far above what the scheme costs, far below a file that computes something else.
-TOLERANCE = {"float32": 1e-3, "float16": 0.05}
-TOLERANCE |= dict.fromkeys(("dynamic", "int8", "int16x8", "int4"), 0.5)
-# And how far LiteRT's own kernels may be from XNNPACK's, beside a step of the output.
+# How far LiteRT's own kernels may be from XNNPACK's, beside a step of the output.
 BETWEEN_KERNELS = 0.05
 
 
@@ -137,7 +131,7 @@ def _each(
         for scheme in schemes:
             result: bytes | TfpruneError
             try:
-                if scheme in NO_LOOPS:
+                if SCHEMES[scheme].from_samples:
                     _check_loops(model, function, scheme)
                 raw = convert_folder(folder, scheme, names, batch=batch, compat=compat)
                 result = minify(raw)
@@ -175,6 +169,7 @@ def signature_names(model: keras.Model) -> list[str]:
 
 
 def _check_loops(model: keras.Model, function: Any, scheme: str) -> None:
+    # TensorFlow's calibration crashes on loops that collect what each step makes.
     loops = collecting_loops(function)
     if not loops:
         return
@@ -231,26 +226,27 @@ def _compare(
     received, steps = run(delegate=True)
     if [ours.shape for ours in received] != [theirs.shape for theirs in expected]:
         raise TfpruneError(f"the {scheme} file disagrees with Keras: its outputs have other shapes")
+    tolerance = SCHEMES[scheme].tolerance
     for out, (ours, keras_out) in enumerate(zip(received, expected, strict=True)):
         off = disagreement(ours, keras_out, steps[out])
-        if not off <= TOLERANCE[scheme]:
+        if not off <= tolerance:
             raise TfpruneError(
                 f"the {scheme} file disagrees with Keras: output {out} is off by {off:.1%} of "
-                f"its spread, at most {TOLERANCE[scheme]:.1%} is accepted"
+                f"its spread, at most {tolerance:.1%} is accepted"
             )
-    if scheme == "int4":
-        _verify_kernels(received, *run(delegate=False))
+    if SCHEMES[scheme].both_kernels:
+        _verify_kernels(scheme, received, *run(delegate=False))
 
 
 def _verify_kernels(
-    expected: Sequence[Array], received: Sequence[Array], steps: Sequence[float]
+    scheme: str, expected: Sequence[Array], received: Sequence[Array], steps: Sequence[float]
 ) -> None:
     for out, (ours, theirs, step) in enumerate(zip(received, expected, steps, strict=True)):
         off = disagreement(ours, theirs, step)
         if not off <= BETWEEN_KERNELS:
             raise TfpruneError(
-                f"the int4 file computes something else without XNNPACK: output {out} is off by "
-                f"{off:.1%} of its spread, at most {BETWEEN_KERNELS:.1%} is accepted"
+                f"the {scheme} file computes something else without XNNPACK: output {out} is off "
+                f"by {off:.1%} of its spread, at most {BETWEEN_KERNELS:.1%} is accepted"
             )
 
 
