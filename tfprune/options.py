@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # What kinds of layers a word for --layers means.
 KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv"}}
 FARTHEST_CENTRE = 1e6
-# The keys of fold.FOLDS, whose room needs numpy.
+# The keys of core.fold.FOLD_RULES, which needs numpy.
 FOLD_NAMES = ("least-squares", "scaled", "outgoing", "incoming", "drop")
 # By which units are chosen, the default first: with a threshold, and with a share.
 SELECTIONS = ("angle", "span")

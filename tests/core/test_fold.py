@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfprune.core import fold as core_fold
 from tfprune.core.fold import (
     FOLD_RULES,
     apply_fold,
@@ -18,7 +21,8 @@ from tfprune.core.fold import (
 )
 from tfprune.core.moments import Moments
 from tfprune.core.selection import Selection
-from tfprune.options import FOLD_NAMES
+from tfprune.options import FOLD_NAMES, SHARE_FOLDS
+from tfprune.sweep.plot import MARKERS
 
 NOWHERE = np.zeros(4)
 
@@ -153,3 +157,10 @@ def test_fewer_samples_than_units_leave_a_steady_fold(rng, units, scale):
 
 def test_the_names_that_are_checked_are_those_of_the_folds():
     assert tuple(FOLD_RULES) == FOLD_NAMES
+    assert tuple(name for name, rule in FOLD_RULES.items() if rule.any_units) == SHARE_FOLDS
+    assert set(FOLD_RULES) <= set(MARKERS)
+
+
+def test_the_examples_of_the_docstrings_hold():
+    tried = doctest.testmod(core_fold)
+    assert (tried.failed, tried.attempted > 0) == (0, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfprune.core import moments as core_moments
 from tfprune.core.moments import ROWS, Moments, angles
 from tfprune.errors import TfpruneError
 
@@ -102,13 +104,26 @@ def test_cosines_just_outside_their_range_are_clamped():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_not_finite_are_refused(bad):
-    a = np.ones((10, 3), np.float32)
-    a[4, 1] = bad
+@pytest.mark.parametrize("rows", [10, ROWS, ROWS + 10])
+def test_numbers_that_are_not_finite_are_refused_by_the_call_that_adds_them(bad, rows):
+    a = np.ones((rows, 3), np.float32)
+    a[-4, 1] = bad
     moments = Moments(3)
+    moments.add(np.arange(6.0).reshape(2, 3))
     with pytest.raises(TfpruneError, match="NaN or infinity"):
         moments.add(a)
-        moments.flush()
+
+
+@pytest.mark.parametrize("units", [3, 200])
+def test_large_finite_numbers_are_no_infinity(units):
+    a = np.full((10, units), 3e38, np.float32)
+    a[::2] *= -1
+    np.testing.assert_allclose(moments_of(a).mean, 0, atol=1e32)
+
+
+def test_the_examples_of_the_docstrings_hold():
+    tried = doctest.testmod(core_moments)
+    assert (tried.failed, tried.attempted > 0) == (0, True)
 
 
 def test_squares_beyond_float32_do_not_overflow():

@@ -272,12 +272,20 @@ class FoldRule:
         Whether survivors take the incoming weights of the units merged into them.
     shifts : bool
         Whether a removed unit is corrected by a constant too, which goes into a bias.
+    any_units : bool
+        Whether it does for units that were not chosen in pairs.
+
+    Examples
+    --------
+    >>> FOLD_RULES["scaled"].centre("auto"), FOLD_RULES["drop"].centre("auto")
+    ('mean', 'activation')
     """
 
     fold: Callable[[Selection, Moments, Array, bool], Fold]
     rule: Rule
     merge_incoming: bool = False
     shifts: bool = False
+    any_units: bool = False
 
     def centre(self, asked: str | float) -> str | float:
         """The point about which angles say how well this fold does, where ``auto`` was asked for.
@@ -290,10 +298,12 @@ class FoldRule:
         return "mean" if self.shifts else "activation"
 
 
+# By their names, the default first. The options know the names as well, without loading numpy:
+# ``tfprune.options.FOLD_NAMES`` and ``SHARE_FOLDS``.
 FOLD_RULES = {
-    "least-squares": FoldRule(least_squares, by_survivors, shifts=True),
+    "least-squares": FoldRule(least_squares, by_survivors, shifts=True, any_units=True),
     "scaled": FoldRule(scaled, by_survivors, shifts=True),
     "outgoing": FoldRule(outgoing, by_pairs),
     "incoming": FoldRule(drop, by_pairs, merge_incoming=True),
-    "drop": FoldRule(drop, by_pairs),
+    "drop": FoldRule(drop, by_pairs, any_units=True),
 }

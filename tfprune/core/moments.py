@@ -79,8 +79,17 @@ class Moments:
         Raises
         ------
         TfpruneError
-            If the shape is another, or a value is NaN or infinite (which may be noticed only
-            when enough samples have come together, or at :meth:`flush`).
+            If the shape is another, or a value is NaN or infinite.
+
+        Examples
+        --------
+        >>> moments = Moments(2)
+        >>> moments.add([[1.0, 0.0], [3.0, 0.0]])
+        >>> moments.mean
+        array([2., 0.])
+        >>> moments.add([[np.nan, 0.0]])
+        Traceback (most recent call last):
+        tfprune.errors.TfpruneError: activations: expected finite numbers, received NaN or infinity
         """
         batch = np.asarray(activations)
         if batch.dtype not in (np.float32, np.float64):
@@ -101,6 +110,7 @@ class Moments:
             space = self._waiting[self._filled : self._filled + len(batch)]
             with np.errstate(invalid="ignore"):
                 np.subtract(batch[: len(space)], self._reference, out=space, casting="same_kind")
+            _check_finite(space)
             self._filled += len(space)
             batch = batch[len(space) :]
             if self._filled == rows:
@@ -114,13 +124,7 @@ class Moments:
                 self._reference[:] = mean
 
     def flush(self) -> None:
-        """Takes in the samples that still wait; every reading below does it first.
-
-        Raises
-        ------
-        TfpruneError
-            If a value is NaN or infinite.
-        """
+        """Takes in the samples that still wait; every reading below does it first."""
         if self._filled:
             self._take(self._waiting[: self._filled])
             self._filled = 0
@@ -129,8 +133,7 @@ class Moments:
         with np.errstate(over="ignore", invalid="ignore"):  # Both are looked for below.
             products = centred.T @ centred
         if not np.isfinite(products.diagonal()).all():
-            if not np.isfinite(centred).all():
-                raise TfpruneError("activations: expected finite numbers, received NaN or infinity")
+            _check_finite(centred)
             # The squares overflow float32 although the values do not.
             products = centred.T.astype(np.float64) @ centred
         self._products += products
@@ -230,6 +233,13 @@ class Moments:
         self.flush()
         spread = self._sum / max(self.count, 1)
         return np.maximum(self._products.diagonal() / max(self.count, 1) - spread**2, 0)
+
+
+def _check_finite(values: npt.NDArray[Any]) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = values.sum()  # A sum is far cheaper than a look at every value.
+    if not np.isfinite(total) and not np.isfinite(values).all():
+        raise TfpruneError("activations: expected finite numbers, received NaN or infinity")
 
 
 def angles(gram: Array) -> Array:
