@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.core.moments import Array, Moments, angles
+from tfprune.core.arrays import Array
+from tfprune.core.moments import Moments, angles
 from tfprune.errors import TfpruneError
 from tfprune.graph.activations import Measured, measure
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfprune.calibration import Calibration, GroupStats
+from tfprune.core.arrays import Array
 from tfprune.core.elimination import ConsumerStats, Elimination, backward_elimination
 from tfprune.core.fold import FOLD_RULES
-from tfprune.core.moments import Array
 from tfprune.core.selection import Selection, by_nearest, by_span, without
 from tfprune.core.unit_group import (
     ScoreFunction,

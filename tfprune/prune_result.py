@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfprune.calibration import GroupStats
-from tfprune.core.moments import Array
+from tfprune.core.arrays import Array
 from tfprune.core.selection import Selection
 from tfprune.outputs.change import Change
 from tfprune.results import LayerResult, Other, Reached, Skipped, layer_table

@@ -30,9 +30,8 @@ from tfprune.graph.precision import in_float32
 from tfprune.graph.safe_gradients import safe_gradients
 from tfprune.graph.trace import Trace
 from tfprune.graph.tracer import trace
+from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
-
-Array = npt.NDArray[Any]
 
 # Samples that a block is fitted on, at most; fewer where they hold more numbers than this.
 SAMPLES = 4096

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import blas, lapack
 
+from tfprune.core.arrays import Array
 from tfprune.core.blas import threads_for
 from tfprune.core.fold import RIDGE, RIDGE_PER_SAMPLE
-from tfprune.core.moments import Array, Moments
+from tfprune.core.moments import Moments
 
 # Removals that are taken off the matrices together, in one product.
 BLOCK = 32

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
+from tfprune.core.arrays import Array
 from tfprune.core.blas import threads_for
 from tfprune.core.moments import Moments
 from tfprune.core.selection import Rule, Selection, by_pairs, by_survivors
-
-Array = npt.NDArray[np.float64]
 
 # Steadies collinear survivors and those that hardly fire, more so where few samples would be
 # fitted to the letter; the refinement takes its bias out of all other directions.

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tfprune.core.arrays import Array
 from tfprune.core.blas import threads_for
 from tfprune.core.fold import Fold, constants, least_squares, scaled
-from tfprune.core.moments import Array, Moments
+from tfprune.core.moments import Moments
 from tfprune.core.selection import Selection
 
 # By how many times more the weights of the fit are held back.

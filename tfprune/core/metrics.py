@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from tfprune.utils.arrays import Array
 
 # Share of their size that outputs count as varying at least.
 LEAST_SPREAD = 0.05

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfprune.core.arrays import Array
 from tfprune.errors import TfpruneError
-
-Array = npt.NDArray[np.float64]
 
 # Relative spread below which float32 activations are a constant plus rounding.
 CONSTANT_SPREAD = 1e-6

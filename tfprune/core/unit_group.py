@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfprune.core.moments import Array
+from tfprune.core.arrays import Array
 from tfprune.errors import TfpruneError
 
 

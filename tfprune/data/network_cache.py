@@ -11,17 +11,15 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.utils.archives import check_archive
+from tfprune.utils.arrays import Array
 from tfprune.utils.digests import file_digest
 from tfprune.utils.files import remove_stale_partials, whole_file
 
-Array = npt.NDArray[Any]
 Say = Callable[[str], None]
 
 

@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.core.metrics import disagreement
 from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.outputs.decisions import Rule, rule_of
-
-Array = npt.NDArray[Any]
+from tfprune.utils.arrays import Array
 
 # An output of as many numbers as the input, and of at least so many, is taken for its copy.
 LEAST_RECONSTRUCTION = 16

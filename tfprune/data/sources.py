@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfprune.data.splits import Array, Raw, Split, split
+from tfprune.data.splits import Raw, Split, split
 from tfprune.errors import TfpruneError
 from tfprune.utils.archives import check_archive
+from tfprune.utils.arrays import Array
 from tfprune.utils.digests import file_digest, text_digest
 
 # Share of data that comes unsplit that is held back for the test.

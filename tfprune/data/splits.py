@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
+from tfprune.utils.arrays import Array
 
-Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
 
 # Share of the training data that is held back for choices.

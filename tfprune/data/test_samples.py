@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.data.scoring import Scorer
 from tfprune.errors import TfpruneError
 from tfprune.graph.precision import OTHERS
+from tfprune.utils.arrays import Array
 from tfprune.utils.digests import file_digest
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

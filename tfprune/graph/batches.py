@@ -8,11 +8,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
-
-Array = npt.NDArray[Any]
+from tfprune.utils.arrays import Array
 
 
 def fixed_batch(model: keras.Model) -> int | None:

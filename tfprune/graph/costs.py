@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from keras import layers as kl
 
+from tfprune.core.arrays import Array
 from tfprune.errors import TfpruneError
 from tfprune.graph.features import Index
 from tfprune.graph.groups import Group
@@ -28,8 +28,6 @@ from tfprune.graph.layers import (
 )
 from tfprune.graph.trace import Trace, slot
 from tfprune.graph.tracer import trace
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

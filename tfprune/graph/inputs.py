@@ -13,13 +13,13 @@ import tensorflow as tf
 
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, padded, rebatched
+from tfprune.utils.arrays import Array
 
 # What may be held back of calibration data: one sample in so many, and at most so many. Of a stream
 # whose length is not known, after the first so many, one in so many.
 HELD_BACK, MOST_HELD_BACK = 5, 256
 STREAM_SURE, STREAM_HELD_BACK = 64, 16
 
-Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded
-from tfprune.graph.inputs import Array, packed
+from tfprune.graph.inputs import packed
 from tfprune.graph.precision import HALF
+from tfprune.utils.arrays import Array
 
 
 def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -> list[Array]:

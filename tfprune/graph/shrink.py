@@ -28,8 +28,7 @@ from tfprune.graph.layers import (
     weights_of,
 )
 from tfprune.graph.trace import Trace, slot
-
-Array = npt.NDArray[Any]
+from tfprune.utils.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)

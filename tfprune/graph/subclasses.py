@@ -13,7 +13,8 @@ import numpy as np
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded, reset_states
 from tfprune.graph.configs import STATEFUL, arguments_of, can_be_shared
-from tfprune.graph.inputs import Array, packed
+from tfprune.graph.inputs import packed
+from tfprune.utils.arrays import Array
 
 _MISSING = object()
 

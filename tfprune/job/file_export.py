@@ -10,7 +10,6 @@ from pathlib import Path
 import keras
 
 from tfprune.errors import TfpruneError
-from tfprune.graph.inputs import Array
 from tfprune.job.config import JobConfig
 from tfprune.job.records import Artifact, FailedFile
 from tfprune.job.variants import Variant, VariantBuilder, made_by
@@ -18,6 +17,7 @@ from tfprune.tflite.converter import signature_names
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tflite.reader import weight_bytes
 from tfprune.tfmot.qat import EPOCHS
+from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 from tfprune.utils.digests import file_digest
 

@@ -15,12 +15,12 @@ from tfprune.micro.c_source import c_array, identifier
 from tfprune.micro.tflm import Trial, check_runs, tflm_version, tried
 from tfprune.tflite.converter import convert, signature_names
 from tfprune.tflite.interpreter import LiteModel
+from tfprune.utils.arrays import Array
 
 SCHEME = "int8"
 # How many samples of the test data go through both runtimes.
 SAMPLES = 16
 
-Array = Any
 Files = Sequence[tuple[Artifact, LiteModel]]
 
 

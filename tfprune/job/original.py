@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from tfprune.data.networks import load_model
@@ -19,8 +18,7 @@ from tfprune.graph.predictions import outputs_of
 from tfprune.job.config import JobConfig
 from tfprune.job.records import Finding
 from tfprune.outputs.decisions import losses_of, rules_of
-
-Array = npt.NDArray[Any]
+from tfprune.utils.arrays import Array
 
 # Samples that other ways of scaling are tried on.
 TRIED = 300

@@ -19,7 +19,7 @@ from tfprune.data.test_samples import TestSet, check_test_count, drawn
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import check_stateless
 from tfprune.graph.clone import functional, walk
-from tfprune.graph.inputs import MOST_HELD_BACK, Array, check_inputs, input_shapes
+from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs, input_shapes
 from tfprune.graph.layers import CONVOLUTIONS, MAKERS, SEPARABLE
 from tfprune.graph.predictions import outputs_of
 from tfprune.graph.unfollowed import unfollowed
@@ -44,6 +44,7 @@ from tfprune.tflite.interpreter import LiteModel, latencies
 from tfprune.tfmot.bridge import to_tf_keras
 from tfprune.tfmot.qat import check_quantisable
 from tfprune.training.finetuning import check_labels
+from tfprune.utils.arrays import Array
 from tfprune.utils.git import git_state
 
 

@@ -13,7 +13,7 @@ from tfprune.data.scoring import Scorer
 from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
 from tfprune.graph.compile_settings import compile_as
-from tfprune.graph.inputs import Array, check_inputs
+from tfprune.graph.inputs import check_inputs
 from tfprune.graph.predictions import outputs_of
 from tfprune.job.config import JobConfig
 from tfprune.job.retraining import ADVICE, healed, record, retrained
@@ -27,6 +27,7 @@ from tfprune.tfmot.compression import compress
 from tfprune.tfmot.distillation import distance
 from tfprune.tfmot.qat import quantisation_aware
 from tfprune.training.records import Trained
+from tfprune.utils.arrays import Array
 
 # How often a file that training left over its budget is made again, smaller.
 ATTEMPTS = 3

@@ -9,14 +9,13 @@ from typing import Any
 import h5py
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
 from tfprune.loading import keras1
 from tfprune.loading.h5_arrays import names_in, text_attribute
 from tfprune.loading.keras2_forms import HARD_SIGMOID, Adapted
+from tfprune.utils.arrays import Array
 
-Array = npt.NDArray[Any]
 # The backend whose kernels are turned round.
 THEANO = "theano"
 

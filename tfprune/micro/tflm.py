@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
 from tfprune.micro import worker
 from tfprune.micro.c_source import Port, methods
+from tfprune.utils.arrays import Array
 from tfprune.utils.child_process import ending
 from tfprune.utils.console import quiet
-
-Array = npt.NDArray[Any]
 
 # Steps of an output's scale by which kernels may differ: some functions (softmax, tanh) are
 # computed from tables in LiteRT and without in TensorFlow Lite Micro.

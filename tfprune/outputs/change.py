@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from tfprune.core.metrics import LIMITS, disagreement
-from tfprune.graph.inputs import Array
 from tfprune.graph.predictions import outputs_of
 from tfprune.outputs.decisions import Rule, rules_of
+from tfprune.utils.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from keras import layers as kl
 
 from tfprune.graph.clone import is_nested
@@ -22,8 +21,7 @@ from tfprune.graph.layers import (
 )
 from tfprune.graph.registry import hands_on
 from tfprune.outputs.distance import Call, graph_of
-
-Array = npt.NDArray[Any]
+from tfprune.utils.arrays import Array
 
 # Above what units decide by the activation that makes them: the middle of its range.
 MIDDLES = {

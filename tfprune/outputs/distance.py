@@ -13,10 +13,10 @@ from keras import layers as kl
 from tfprune.errors import TfpruneError
 from tfprune.graph.clone import functional, is_nested
 from tfprune.graph.compile_settings import only_loss
-from tfprune.graph.inputs import Array
 from tfprune.graph.layers import MAKERS, MOVING, activation_name, is_operation
 from tfprune.graph.predictions import outputs_of
 from tfprune.graph.registry import hands_on
+from tfprune.utils.arrays import Array
 
 # Of an output's mean square: the least that counts as its variance.
 LEAST_SHARE = 1e-6

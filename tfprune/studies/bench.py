@@ -10,14 +10,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.data.splits import Split, split
 from tfprune.pruning import Pruner
 from tfprune.studies import networks
 from tfprune.studies.study import Experiment, Study, Table
+from tfprune.utils.arrays import Array
 
-Array = npt.NDArray[Any]
 # Samples of one prediction.
 BATCH = 500
 # How many images a picture of reconstructions shows: the first of each class, in order.

@@ -10,15 +10,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
 from tfprune.studies.bench import BATCH, Bench, Trained, predicted, scores
 from tfprune.studies.cutting import OURS, Cut, cut, file_of, told
 from tfprune.studies.networks import CLASSES
 from tfprune.studies.study import Experiment
+from tfprune.utils.arrays import Array
 
-Array = npt.NDArray[Any]
 # Filters of a first layer, and images to reconstruct, that are kept for pictures.
 FILTERS = 64
 REQUIREMENTS = "requirements-studies.txt"

@@ -6,13 +6,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from keras import layers as kl
 
 from tfprune.errors import TfpruneError
 from tfprune.studies.study import Table
-
-Array = npt.NDArray[Any]
+from tfprune.utils.arrays import Array
 
 LAYERS = (
     "AveragePooling2D",

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.studies.study import Experiment, Study
+from tfprune.utils.arrays import Array
 from tfprune.utils.digests import text_digest
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

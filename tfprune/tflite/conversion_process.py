@@ -10,16 +10,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
 from tfprune.tflite.conversion_worker import read_arrays, write_arrays
+from tfprune.utils.arrays import Array
 from tfprune.utils.child_process import Child, ChildEndedError, ChildError
-
-Array = npt.NDArray[Any]
 
 # In a work folder.
 MODEL, INPUTS, FILE = "saved_model", "inputs", "model.tflite"

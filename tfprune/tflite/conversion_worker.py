@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.tflite.int4 import quantised
 from tfprune.tflite.interpreter import LiteModel
+from tfprune.utils.arrays import Array
 from tfprune.utils.console import quiet
 
 with quiet():
     import tensorflow as tf
 
 Converter = Any
-Array = npt.NDArray[Any]
 Representative = Callable[[], Iterator[dict[str, Array]]]
 
 

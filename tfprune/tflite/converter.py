@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy.typing as npt
 
 from tfprune.core.metrics import disagreement
 from tfprune.errors import TfpruneError
@@ -29,10 +28,9 @@ from tfprune.tflite.conversion_process import MODEL, convert_folder, run_file, s
 from tfprune.tflite.minify import minify
 from tfprune.tflite.saved_model import collecting_loops, recurrent_layers, write_saved_model
 from tfprune.tflite.schemes import DEFAULT_SCHEMES, SCHEMES, check_batch, check_schemes
+from tfprune.utils.arrays import Array
 from tfprune.utils.child_process import ChildError
 from tfprune.utils.console import meter
-
-Array = npt.NDArray[Any]
 
 # Samples whose ranges set the scales of quantised activations.
 REPRESENTATIVE = 500

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.tflite.interpreter import LiteModel
+from tfprune.utils.arrays import Array
 from tfprune.utils.console import quiet
-
-Array = npt.NDArray[Any]
 
 SIGNATURE = "serving_default"
 # Scales from the largest weight of a channel, or such that large weights are cut off: with 15

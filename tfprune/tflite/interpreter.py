@@ -9,12 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
+from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter, quiet
-
-Array = npt.NDArray[Any]
 
 WARM_UP = 50
 ROUNDS = 5

@@ -10,12 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.graph.inputs import Array
 from tfprune.graph.precision import in_float32
 from tfprune.graph.predictions import outputs_of
 from tfprune.tfmot.bridge import to_tf_keras, weights_from
 from tfprune.tfmot.distillation import BATCH_SIZE, Distillation, Sides, as_inputs, tools
 from tfprune.training.records import TrainingHistory
+from tfprune.utils.arrays import Array
 
 # Epochs of training, unless the data is so small that they would be fewer steps than this.
 EPOCHS = 3

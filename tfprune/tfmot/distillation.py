@@ -14,9 +14,9 @@ import numpy as np
 
 from tfprune.data.held_out import held_out_split
 from tfprune.errors import TfpruneError
-from tfprune.graph.inputs import Array
 from tfprune.graph.safe_gradients import safe_gradients
 from tfprune.training.records import TrainingHistory
+from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter, quiet
 
 BATCH_SIZE = 100

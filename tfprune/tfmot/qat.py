@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.errors import TfpruneError
-from tfprune.graph.inputs import Array
 from tfprune.graph.precision import in_float32
 from tfprune.tflite.conversion_process import MODEL, convert_folder, start, work_folder
 from tfprune.tflite.converter import REPRESENTATIVE, signature_names, verify
@@ -20,6 +19,7 @@ from tfprune.tflite.minify import minify
 from tfprune.tfmot.bridge import to_tf_keras
 from tfprune.tfmot.distillation import Distillation, Sides, as_inputs, tools
 from tfprune.training.records import TrainingHistory
+from tfprune.utils.arrays import Array
 from tfprune.utils.child_process import ChildError
 from tfprune.utils.console import quiet
 

@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, reset_states, states_of
-from tfprune.graph.inputs import Array
 from tfprune.graph.safe_gradients import safe_gradients
 from tfprune.training.learning_rates import WarmCosine, best_rate
 from tfprune.training.records import TrainingHistory
+from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 
 # Largest and smallest; in between, so many steps in an epoch.

@@ -13,9 +13,10 @@ import numpy as np
 
 from tfprune.data.held_out import held_out_split
 from tfprune.graph.batches import fixed_batch, rebatched, reset_states, states_of
-from tfprune.graph.inputs import Array, Samples, predicted
+from tfprune.graph.inputs import Samples, predicted
 from tfprune.outputs.distance import Spread
 from tfprune.training.loop import Batch, batch_size_for, check_whole, epoch_of
+from tfprune.utils.arrays import Array
 
 # Samples that go through the teacher, or the layers in front, at a time.
 PREDICTED = 512
