@@ -25,8 +25,7 @@ from tfprune.graph.registry import hands_on
 from tfprune.graph.shrink import Cut, kept_features, shrink
 from tfprune.graph.trace import RegisteredCall, Trace
 from tfprune.graph.tracer import trace
-
-Array = npt.NDArray[Any]
+from tfprune.utils.arrays import Array
 
 # Largest difference, as a share of the largest value, that rounding may make.
 SINGLE_PRECISION, HALF_PRECISION = 1e-3, 3e-2
