@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tfprune.errors import TfpruneError
 
@@ -13,8 +12,8 @@ MOST_BATCH = 4096
 Fill = Literal["full", "left", "right", "bottom", "top", "none"]
 
 
-@dataclass(frozen=True)
-class Scheme:
+# No dataclass: commands import this before Ctrl-C is handled, and dataclasses load slowly.
+class Scheme(NamedTuple):
     """A kind of ``.tflite`` file; an entry of :data:`SCHEMES`.
 
     Attributes
