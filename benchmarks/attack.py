@@ -206,7 +206,8 @@ def model_files(folder: Path) -> list[Subject]:
     with quiet():
         import keras
 
-        from tfprune.data.networks import cnn, load_model
+        from tfprune.data.built_in import cnn
+        from tfprune.data.networks import load_model
 
     model = cnn((16, 16, 1), 3, 4)
     model.compile("adam", "sparse_categorical_crossentropy")

@@ -23,7 +23,7 @@ with quiet():
 
     import tfprune
     from tfprune.data import network_training, sources, splits
-    from tfprune.data.networks import cnn
+    from tfprune.data.built_in import cnn
     from tfprune.graph.inputs import check_inputs
     from tfprune.tflite.converter import convert
     from tfprune.tflite.interpreter import LiteModel, latencies

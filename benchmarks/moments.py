@@ -73,7 +73,7 @@ def calibration() -> list[list[Any]]:
     with quiet():
         import keras
 
-        from tfprune.data.networks import cnn
+        from tfprune.data.built_in import cnn
         from tfprune.graph.activations import measure
         from tfprune.graph.groups import groups_of
         from tfprune.graph.inputs import Samples

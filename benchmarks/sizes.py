@@ -24,7 +24,7 @@ with quiet():
     from tfprune.core.fold import drop, merge_matrix
     from tfprune.core.moments import Moments
     from tfprune.core.selection import Selection
-    from tfprune.data.networks import cnn
+    from tfprune.data.built_in import cnn
     from tfprune.graph.groups import groups_of
     from tfprune.graph.shrink import Cut, shrink
     from tfprune.graph.tracer import trace

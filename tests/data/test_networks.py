@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from tfprune.data import network_training, networks
+from tfprune.data import built_in, network_training, networks
 from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.loading.model_files import reason
@@ -22,20 +22,20 @@ def test_parameters_of_the_reference_networks():
     shape = (28, 28, 1)
     convolutions = (5 * 5 * 1 * 10 + 10) + (5 * 5 * 10 * 20 + 20)
     flat = 4 * 4 * 20
-    assert networks.cnn(shape, 10).count_params() == convolutions + (flat * 64 + 64) + (
+    assert built_in.cnn(shape, 10).count_params() == convolutions + (flat * 64 + 64) + (
         64 * 10 + 10
     )
-    wide = networks.cnn(shape, 10, units=500).count_params()
+    wide = built_in.cnn(shape, 10, units=500).count_params()
     assert wide == convolutions + (flat * 500 + 500) + (500 * 10 + 10)
-    assert networks.mlp(shape, 10).count_params() == 784 * 64 + 64 + 64 * 10 + 10
-    assert networks.autoencoder(shape, 1).count_params() == 784 * 400 + 400 + 400 * 784 + 784
-    assert networks.autoencoder(shape, 1).output_shape == (None, *shape)
+    assert built_in.mlp(shape, 10).count_params() == 784 * 64 + 64 + 64 * 10 + 10
+    assert built_in.autoencoder(shape, 1).count_params() == 784 * 400 + 400 + 400 * 784 + 784
+    assert built_in.autoencoder(shape, 1).output_shape == (None, *shape)
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (8, 8, 1), (784,)])
 def test_the_cnn_needs_images(shape):
     with pytest.raises(TfpruneError, match="at least 16x16"):
-        networks.cnn(shape, 10)
+        built_in.cnn(shape, 10)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tqdm.keras import TqdmCallback
 
 from tfprune.data import network_cache
-from tfprune.data.networks import BUILT_IN
+from tfprune.data.built_in import BUILT_IN
 from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.utils.console import interval

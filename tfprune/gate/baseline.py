@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tfprune.errors import TfpruneError
 from tfprune.gate.limits import Config, tightened
-from tfprune.gate.sizes import MANIFEST, SCHEMA, Side, members, read_side
+from tfprune.gate.sizes import Side, members, read_side
+from tfprune.output_folder.run_files import MANIFEST, SCHEMA
 from tfprune.output_folder.staging import replace_files
 from tfprune.utils.digests import text_digest
 from tfprune.utils.files import PRIVATE, write_whole

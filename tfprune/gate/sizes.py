@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tfprune.errors import TfpruneError
+from tfprune.output_folder.run_files import MANIFEST, SCHEMA
 from tfprune.output_folder.transaction import read_settled
 from tfprune.tflite.reader import read, shares
 from tfprune.utils.digests import file_digest, text_digest
 from tfprune.utils.files import PRIVATE
 from tfprune.utils.untrusted import inside, plain_name, read_json
 
-MANIFEST = "manifest.json"
-SCHEMA = 1
 DIGEST = re.compile("[0-9a-f]{64}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tfprune.data.built_in import BUILT_IN
 from tfprune.errors import TfpruneError
 from tfprune.micro.boards import Board, boards
 from tfprune.options import (
@@ -22,7 +23,6 @@ from tfprune.tflite.compat import RUNTIME
 from tfprune.tflite.schemes import DEFAULT_SCHEMES, MOST_BATCH, SCHEMES, check_micro, check_schemes
 from tfprune.utils.checks import check_choice, check_points, check_share
 
-BUILT_IN = ("cnn", "mlp", "autoencoder")
 MODEL_FILES = (".keras", ".h5", ".hdf5")
 
 

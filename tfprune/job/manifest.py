@@ -11,11 +11,10 @@ from typing import Any
 
 from tfprune.data.splits import Dataset
 from tfprune.job.records import Artifact, FailedFile, Finding, Tried
+from tfprune.output_folder.run_files import SCHEMA
 from tfprune.prune_result import PruneResult
 from tfprune.training.records import Trained
 from tfprune.utils.versions import versions
-
-SCHEMA = 1
 
 
 def manifest(

@@ -11,7 +11,8 @@ import keras
 
 from tfprune.calibration import check_enough, check_weights
 from tfprune.data import network_training, sources
-from tfprune.data.networks import BUILT_IN, load_model
+from tfprune.data.built_in import BUILT_IN
+from tfprune.data.networks import load_model
 from tfprune.data.preprocessing import input_specs
 from tfprune.data.scoring import Scorer
 from tfprune.data.splits import Dataset, prepare

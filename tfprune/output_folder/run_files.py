@@ -12,6 +12,8 @@ from tfprune.output_folder.transaction import files_in, is_file_within
 from tfprune.utils.digests import file_digest
 
 MANIFEST = "manifest.json"
+# Version of the manifest.
+SCHEMA = 1
 PLOTS = "plots"
 # The endings of what a run writes; nothing else is ever removed, whatever a manifest says.
 ENDINGS = (".tflite", ".keras", ".npz", ".md", ".h", ".cc")
