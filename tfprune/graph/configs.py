@@ -100,7 +100,7 @@ def config_of(source: Any) -> Config:
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
         try:
             return dict(source.get_config())
-        except Exception:
+        except Exception:  # Any class' own code may fail here in any way; the next way is tried.
             pass
         try:
             return dict(_shadow(source, {}).get_config())
