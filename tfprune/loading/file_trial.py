@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tfprune.child import ending
 from tfprune.errors import TfpruneError
 
 # Seconds, and bytes for which there is another one.
@@ -66,15 +67,9 @@ def check(path: Path) -> None:
     if done.returncode == REFUSED:
         raise TfpruneError(done.stdout.decode("utf-8", "replace").strip())
     if done.returncode:
-        raise TfpruneError(f"reading it ends the process ({_how(done)}); it is damaged")
+        how = ending(done.returncode, done.stderr.decode("utf-8", "replace"))
+        raise TfpruneError(f"reading it ends the process ({how}); it is damaged")
     _passed.add(known)
-
-
-def _how(done: subprocess.CompletedProcess[bytes]) -> str:
-    if done.returncode < 0:
-        return f"signal {-done.returncode}"
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else f"exit code {done.returncode}"
 
 
 def main() -> None:

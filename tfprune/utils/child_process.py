@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -27,6 +28,8 @@ from typing import IO, Any
 IDLE = 300.0
 # Lines of a native check that fails, as Google's libraries write them before they abort.
 _FATAL = ("F0000", "FATAL", "Fatal")
+# The last line of a traceback.
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
 
 
 class ChildError(Exception):
@@ -188,9 +191,12 @@ def ending(code: int, said: str = "") -> str:
     code : int
         Its exit code, negative for a signal.
     said : str
-        What it wrote; the line of a failed check is passed on.
+        What it wrote; the line of a failed check is passed on, and that of Python's error.
     """
     how = f"exit code {code}"
+    lines = said.strip().splitlines()
+    if code > 0 and lines and _ERROR.match(lines[-1]):
+        how += f", {lines[-1][:200]}"
     if code < 0:
         with contextlib.suppress(ValueError):
             how = signal.Signals(-code).name
