@@ -92,9 +92,6 @@ def convert_each(
     (scheme, bytes or TfpruneError)
         In the order of the schemes; the error in place of a file that cannot be made or is wrong.
     """
-    check_batch(batch)
-    check_stateless(model)
-    start()
     left = list(schemes)
     try:
         for scheme, result in _each(model, schemes, representative, batch, compat):
@@ -112,6 +109,10 @@ def _each(
     batch: int | None,
     compat: bool,
 ) -> Iterator[tuple[str, bytes | TfpruneError]]:
+    """As :func:`convert_each`, but what all schemes need is raised where it fails."""
+    check_batch(batch)
+    check_stateless(model)
+    start()
     model = in_float32(model)
     samples = [
         data[:REPRESENTATIVE].astype(tensor.dtype)
@@ -301,17 +302,31 @@ def export(
     folder = Path(directory)
     files = {scheme: f"{name or model.name}_{scheme}.tflite" for scheme in wanted}
     with writing(folder, "output", list(files.values())) as output:
-        made = {}
+        made, failed = {}, {}
         with meter("converting", len(wanted), progress, "file") as drawn:
-            for scheme, data in convert_each(model, wanted, samples, batch, compat):
+            for scheme, data in _each(model, wanted, samples, batch, compat):
                 if isinstance(data, TfpruneError):
-                    raise TfpruneError(
-                        f"{data}; nothing was written, schemes without {scheme} may do"
-                    ) from data
-                made[files[scheme]] = data
+                    failed[scheme] = data
+                else:
+                    made[files[scheme]] = data
                 drawn.update()
+        if failed:
+            raise TfpruneError(_refusal(wanted, failed))
         try:
             output.replace(made)
         except OSError as error:
             raise TfpruneError(f"output {folder}: cannot be written ({error.strerror})") from None
     return {scheme: folder / file for scheme, file in files.items()}
+
+
+def _refusal(wanted: Sequence[str], failed: dict[str, TfpruneError]) -> str:
+    """Which schemes failed, why the first of them did, and what to call instead."""
+    left = [scheme for scheme in wanted if scheme not in failed]
+    advice = "to write the others: "
+    if not left:
+        left = [scheme for scheme in DEFAULT_SCHEMES if scheme not in failed][:1]
+        advice = "perhaps another can be made: "
+    listed = ", ".join(f'"{scheme}"' for scheme in left)
+    more = f"; {advice}schemes=[{listed}]" if left else ""
+    first = next(iter(failed.values()))
+    return f"schemes: {' and '.join(failed)} failed: {first}; nothing was written{more}"
