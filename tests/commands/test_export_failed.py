@@ -11,8 +11,8 @@ import pytest
 from keras import layers as kl
 
 from tests.support.commands import run
-from tfprune import TfpruneError
-from tfprune.job import variants
+from tfprune import TfpruneError, export
+from tfprune.job import micro_files, variants
 from tfprune.tflite import converter
 from tools.compare import main as compare
 
@@ -115,6 +115,59 @@ def test_one_variant_may_fail_alone(files, tmp_path, capfd, monkeypatch):
     (failed,) = manifest["failed"]
     assert (failed["variant"], failed["scheme"]) == ("pruned", "int8")
     assert failed["reason"].startswith("it is wrong; choose other --schemes")
+
+
+@pytest.mark.parametrize("wrong", [{"original"}, {"original", "pruned"}])
+def test_boards_are_told_of_the_int8_files_that_there_are(
+    files, tmp_path, capfd, monkeypatch, wrong
+):
+    pytest.importorskip("tflite_micro", reason="needs requirements-tflm.txt")
+    whole = keras.saving.load_model(files / "plain.keras").count_params()
+
+    def fails(model, schemes, *more, **options):
+        fault = ("original" if model.count_params() == whole else "pruned") in wrong
+        for scheme, data in converter.convert_each(model, schemes, *more, **options):
+            yield scheme, TfpruneError("it is wrong") if scheme == "int8" and fault else data
+
+    for place in (variants, micro):
+        monkeypatch.setattr(place, "convert_each", fails)
+    own = ("--schemes", "int8,float32", "--json", "--c-array", "--device", "raspberry-pi-pico")
+    code, out, err = run(words(files, "plain", tmp_path / "made", *own), capfd)
+    assert code == 3, err
+    made = json.loads(out)
+    assert {entry["variant"] for entry in made["failed"]} == wrong
+    assert len(made["artifacts"]) == 4 - len(wrong)
+    source = tmp_path / "made" / "plain_remove50_int8.cc"
+    assert source.exists() == ("pruned" not in wrong)
+    if "pruned" not in wrong:
+        (entry,) = made["microcontrollers"]["files"]
+        assert entry["file"] == "plain_remove50_int8.tflite"
+    # Where int8 is all that was asked for, it ends at once.
+    own = ("--schemes", "int8", "--c-array")
+    code, out, err = run(words(files, "plain", tmp_path / "none", *own), capfd)
+    assert (code, out) == (2, "")
+    assert "it is wrong" in err.splitlines()[-1]
+
+
+def test_the_library_says_which_scheme_failed_and_what_to_call(tmp_path):
+    """One line and no second error above it; nothing is written."""
+    model = keras.Sequential([keras.Input((5, 3)), kl.GRU(4), kl.Dense(2)], name="m")
+    x = np.random.default_rng(0).normal(size=(20, 5, 3)).astype("float32")
+    for schemes, advice in (
+        (["float32", "int8", "float16"], 'to write the others: schemes=["float32", "float16"]'),
+        (["int8"], 'perhaps another can be made: schemes=["float32"]'),
+    ):
+        with pytest.raises(TfpruneError) as caught:
+            export(model, tmp_path, schemes, x)
+        text = str(caught.value)
+        assert text.startswith("schemes: int8 failed: model m: no int8 file can be made")
+        assert text.endswith(f"; nothing was written; {advice}")
+        assert caught.value.__cause__ is None
+        assert not list(tmp_path.iterdir())
+    # No scheme's fault: it speaks of the model alone.
+    model.layers[-1].set_weights([np.full((4, 2), np.nan), np.zeros(2)])
+    with pytest.raises(TfpruneError, match="^model m: expected finite outputs"):
+        export(model, tmp_path, ["float32", "int8"], x)
 
 
 def test_a_scheme_that_fails_does_not_end_the_others_of_convert_each():

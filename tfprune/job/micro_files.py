@@ -9,11 +9,12 @@ from typing import Any
 
 import keras
 
+from tfprune.errors import TfpruneError
 from tfprune.job.records import Artifact
 from tfprune.micro.boards import Board
 from tfprune.micro.c_source import c_array, identifier
 from tfprune.micro.tflm import Trial, check_runs, tflm_version, tried
-from tfprune.tflite.converter import convert, signature_names
+from tfprune.tflite.converter import convert_each, signature_names
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.utils.arrays import Array
 
@@ -63,6 +64,8 @@ def examined(
     """
     if not devices and not arrays:
         return list(files), None
+    if not any(artifact.scheme == SCHEME for artifact, _ in files):
+        return list(files), None  # None could be made, which the user was told.
     others = sorted({artifact.scheme for artifact, _ in files} - {SCHEME})
     if others:
         say(f"for microcontrollers are int8 files alone, not {', '.join(others)}")
@@ -95,9 +98,15 @@ def examined(
 
 
 def check_early(
-    model: keras.Model, x: Sequence[Array], calibration: Sequence[Array], **how: Any
+    model: keras.Model,
+    x: Sequence[Array],
+    calibration: Sequence[Array],
+    schemes: Sequence[str],
+    **how: Any,
 ) -> None:
     """Tells before the long work that TensorFlow Lite Micro cannot run a model.
+
+    A file that cannot be made is told here only where there is no other scheme.
 
     Parameters
     ----------
@@ -105,6 +114,8 @@ def check_early(
     x : sequence of arrays of shape (samples, ...)
         For each input.
     calibration : sequence of arrays of shape (samples, ...)
+    schemes : sequence of str
+        All that were asked for.
     **how
         What :func:`tfprune.tflite.converter.convert` is told: ``batch``, ``compat``.
 
@@ -113,7 +124,11 @@ def check_early(
     TfpruneError
         As :func:`examined`.
     """
-    ((_, data),) = convert(model, [SCHEME], calibration, **how)
+    ((_, data),) = convert_each(model, [SCHEME], calibration, **how)
+    if isinstance(data, TfpruneError):
+        if set(schemes) == {SCHEME}:
+            raise data
+        return
     fed = LiteModel(data, signature_names(model)).fed([each[:1] for each in x])
     check_runs(data, fed, f"the {SCHEME} file of {model.name}")
 

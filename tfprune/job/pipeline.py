@@ -238,7 +238,8 @@ def _checked(config: JobConfig, model: keras.Model, data: Dataset) -> tuple[list
         to_tf_keras(model, x)
     if config.c_array or config.devices:
         calibration = check_inputs(model, data.calibration.x)
-        check_early(model, x, calibration, batch=config.batch, compat=config.compat)
+        how = {"batch": config.batch, "compat": config.compat}
+        check_early(model, x, calibration, config.schemes, **how)
     measure = scorer(config, model, x, data.test, data)
     if config.finetune:
         check_labels(measure)
