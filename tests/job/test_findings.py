@@ -126,6 +126,14 @@ def test_advice_is_something_else_than_what_was_asked_for(asked, expected, absen
     assert not any(words in advice for words in absent)
 
 
+def test_training_for_int8_is_advised_only_where_it_is_possible():
+    for possible in (True, False):
+        said = findings(run(scored(0.9, 0.9), scored(0.9, 0.6), quantisable=lambda: possible))  # noqa: B023
+        (one,) = [one for one in said if one.about == "quantisation"]
+        assert ("--qat" in str(one)) == possible
+        assert "--schemes int16x8" in str(one)
+
+
 COMMANDS = [
     ["--prune", "30"],
     ["--remove=50%", "--compat", "--layers", "conv"],

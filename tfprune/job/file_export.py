@@ -16,7 +16,7 @@ from tfprune.job.variants import Variant, VariantBuilder, made_by
 from tfprune.tflite.converter import signature_names
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tflite.reader import weight_bytes
-from tfprune.tfmot.qat import EPOCHS
+from tfprune.tfmot.qat import EPOCHS, quantisable
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 from tfprune.utils.digests import file_digest
@@ -64,7 +64,9 @@ def export_variants(
                 content = given[scheme] if scheme in given else next(converted)[1]
                 path = folder / f"{name}_{scheme}.tflite"
                 if isinstance(content, TfpruneError):
-                    reason = f"{content}; {_advice(config, variant, scheme)}"
+                    trained = (variant, scheme) == ("pruned", "int8")
+                    advice = _trained_for_int8(config, model, calibration) if trained else ""
+                    reason = f"{content}; choose other --schemes{advice}"
                     failed.append(FailedFile(path.name, variant, scheme, reason))
                 else:
                     path.write_bytes(content)
@@ -79,11 +81,11 @@ def export_variants(
     return files, failed
 
 
-def _advice(config: JobConfig, variant: str, scheme: str) -> str:
-    if (variant, scheme) == ("pruned", "int8"):
-        trained = f"--qat {EPOCHS}" if config.qat is None else "more epochs of --qat"
-        return f"choose other --schemes, or try {trained}"
-    return "choose other --schemes"
+def _trained_for_int8(config: JobConfig, model: keras.Model, x: Sequence[Array]) -> str:
+    """Advice to train for int8, where that is possible."""
+    if config.qat is not None:
+        return ", or try more epochs of --qat"
+    return f", or try --qat {EPOCHS}" if quantisable(model, x) else ""
 
 
 def _artifact(

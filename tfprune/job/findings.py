@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,8 @@ class Run:
         Test samples.
     filters : bool
         Whether the model has convolutions.
+    quantisable : callable
+        Says whether the model can be trained for int8; takes seconds, so it is asked when needed.
     """
 
     config: JobConfig
@@ -56,6 +58,7 @@ class Run:
     judged_by: Sequence[str]
     samples: int
     filters: bool = False
+    quantisable: Callable[[], bool] = lambda: True
 
     @property
     def limits(self) -> dict[str, float]:
@@ -234,7 +237,7 @@ def _finer(run: Run, variant: str, schemes: Sequence[str]) -> list[str]:
     """What to type to lose less by quantisation."""
     config = run.config
     advice = []
-    if "int8" in schemes and variant == "pruned":
+    if "int8" in schemes and variant == "pruned" and (config.qat or run.quantisable()):
         epochs = QAT if config.qat is None else 2 * config.qat
         advice.append(run.typed("--qat", str(epochs)))
     if "int4" in schemes and variant == "pruned" and not config.heal:

@@ -43,7 +43,7 @@ from tfprune.tflite.compat import RUNTIME
 from tfprune.tflite.converter import signature_names
 from tfprune.tflite.interpreter import LiteModel, latencies
 from tfprune.tfmot.bridge import to_tf_keras
-from tfprune.tfmot.qat import check_quantisable
+from tfprune.tfmot.qat import check_quantisable, quantisable
 from tfprune.training.finetuning import check_labels
 from tfprune.utils.arrays import Array
 from tfprune.utils.git import git_state
@@ -145,6 +145,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
                 config, command, result.layers, artifacts, samples=len(data.test),
                 floats=_in_float(variants, artifacts, x, measure), judged_by=measure.judged_by,
                 filters=any(type(layer) in (*CONVOLUTIONS, *SEPARABLE) for _, layer in walk(model)),
+                quantisable=lambda: quantisable(model, x),
             )
         )  # fmt: skip
         _draw(result, artifacts, stage / PLOTS)

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tfprune.child import ending
 from tfprune.errors import TfpruneError
+from tfprune.utils.child_process import ending
 
 # Seconds, and bytes for which there is another one.
 SECONDS = 30

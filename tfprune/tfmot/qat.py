@@ -131,6 +131,15 @@ def check_quantisable(model: keras.Model, x: Sequence[Array]) -> None:
         _quantised(to_tf_keras(model, x), _scheme(tfmot, False, False), tfmot)
 
 
+def quantisable(model: keras.Model, x: Sequence[Array]) -> bool:
+    """Whether :func:`check_quantisable` lets a model pass, so that --qat may be advised."""
+    try:
+        check_quantisable(model, x)
+    except TfpruneError:
+        return False
+    return True
+
+
 def _scheme(tfmot: Any, sparse: bool, clustered: bool) -> Any:
     combine = tfmot.experimental.combine
     if clustered:
