@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tfprune.errors import TfpruneError
 
@@ -101,3 +101,61 @@ def check_choice(what: str, choice: str, known: Iterable[str]) -> str:
     if choice not in list(known):
         raise TfpruneError(f"{what}: expected one of {', '.join(known)}, received {choice!r}")
     return choice
+
+
+def text(value: object, what: str) -> str:
+    """Returns any text as it is; there is nothing to check."""
+    return str(value)
+
+
+def switch(value: object, what: str) -> bool:
+    """Returns ``true`` or ``false`` as a bool.
+
+    Raises
+    ------
+    TfpruneError
+        If it is neither.
+    """
+    words = {"true": True, "false": False}
+    if str(value).lower() not in words:
+        raise TfpruneError(f"{what}: expected true or false, received {value!r}")
+    return words[str(value).lower()]
+
+
+def names(value: str | tuple[str, ...], what: str) -> tuple[str, ...]:
+    """Returns names, ``A,B``, as a tuple.
+
+    Raises
+    ------
+    TfpruneError
+        If text holds none.
+    """
+    if not isinstance(value, str):
+        return tuple(value)
+    found = tuple(word.strip() for word in value.split(",") if word.strip())
+    if not found:
+        raise TfpruneError(f"{what}: expected names, such as A,B, received {value!r}")
+    return found
+
+
+def whole(least: int, end: int | None = None) -> Callable[[object, str], int]:
+    """A check for whole numbers from ``least`` up to, but without, ``end``."""
+
+    def check(value: object, what: str) -> int:
+        try:
+            number = int(value)  # type: ignore[call-overload]
+        except ValueError:
+            raise TfpruneError(f"{what}: expected a whole number, received {value!r}") from None
+        if number < least or (end is not None and number >= end):
+            to = "" if end is None else f" to {end - 1}"
+            raise TfpruneError(
+                f"{what}: expected a whole number from {least}{to}, received {number}"
+            )
+        return int(number)
+
+    return check
+
+
+def choice(known: Iterable[str]) -> Callable[[str, str], str]:
+    """A check for one of several words."""
+    return lambda value, what: check_choice(what, value, known)
