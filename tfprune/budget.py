@@ -94,7 +94,7 @@ def fit_budget(
     unit = COUNTED[target.what]
     if steps is None:
         raise TfpruneError(
-            f"target_{target.what}: {limit:,} {unit} cannot be reached; the least is "
+            f"{target.called}: {limit:,} {unit} cannot be reached; the least is "
             f"{min(sizes.values()):,} of {whole:,}, with one unit left in every layer that may "
             "lose any (layers='all' may reach more)"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tfprune.errors import TfpruneError
 from tfprune.tflite.schemes import check_batch, check_schemes
-from tfprune.utils.checks import as_number, check_choice, check_share, check_target
+from tfprune.utils.checks import as_number, check_choice, check_points, check_share, check_target
 
 if TYPE_CHECKING:
     from tfprune.core.unit_group import ScoreFunction
@@ -49,6 +49,8 @@ class Target:
         Of that file.
     compat : bool
         Whether tflite-runtime 2.14 is to run that file.
+    called : str
+        What the user calls it, for messages.
     """
 
     what: str
@@ -56,6 +58,7 @@ class Target:
     scheme: str = "int8"
     batch: int | None = 1
     compat: bool = False
+    called: str = "target"
 
     def __str__(self) -> str:
         amount = f"{100 * self.amount:g} %" if self.amount < 1 else f"{self.amount:,.0f}"
@@ -73,6 +76,9 @@ class PruneOptions:
         In place of degrees.
     target : Target or None
         In place of both.
+    max_drop : float or None
+        In place of all: percent points of accuracy that may be lost, within which a search looks
+        for the target.
     select : str or callable
         The name of a criterion, or one of the user's own.
     fold : str
@@ -83,6 +89,7 @@ class PruneOptions:
     degrees: float = DEGREES
     share: float | None = None
     target: Target | None = None
+    max_drop: float | None = None
     select: str | ScoreFunction = "angle"
     fold: str = "least-squares"
     refit: int | None = None
@@ -91,7 +98,7 @@ class PruneOptions:
     @property
     def by_count(self) -> bool:
         """Whether it says how much goes, in place of how similar it has to be."""
-        return self.share is not None or self.target is not None
+        return not (self.share is None and self.target is None and self.max_drop is None)
 
 
 def prune_options(
@@ -101,6 +108,7 @@ def prune_options(
     target_params: object = None,
     target_macs: object = None,
     target_bytes: object = None,
+    max_drop: object = None,
     select: str | ScoreFunction | None = None,
     fold: str = "least-squares",
     refit: int | None = None,
@@ -112,7 +120,8 @@ def prune_options(
 ) -> PruneOptions:
     """Returns what was asked for; parameters as of :func:`tfprune.prune`.
 
-    ``called`` turns the name of an argument into what the user calls it.
+    ``max_drop`` is for those who search for a target; ``called`` turns the name of an argument into
+    what the user calls it.
 
     Raises
     ------
@@ -122,23 +131,27 @@ def prune_options(
     targets = {"params": target_params, "macs": target_macs, "bytes": target_bytes}
     asked = [f"target_{what}" for what, amount in targets.items() if amount is not None]
     asked += ["remove"] if remove is not None else []
+    asked += ["max_drop"] if max_drop is not None else []
     if len(asked) > 1:
         names = " and ".join(called(name) for name in asked)
         raise TfpruneError(f"{names}: expected one of them, received {len(asked)}")
-    degrees = check_threshold(threshold)
+    degrees = check_threshold(threshold, called("threshold"))
+    points = None if max_drop is None else check_points(max_drop, called("max_drop"))
     share = None if remove is None else check_share(remove, called("remove"))
     check_schemes([scheme])
     check_batch(file_batch, called("file_batch"))
     target = None
     for what, amount in targets.items():
         if amount is not None:
-            number = check_target(amount, called(f"target_{what}"))
-            target = Target(what, number, scheme, file_batch, file_compat)
+            name = called(f"target_{what}")
+            number = check_target(amount, name)
+            target = Target(what, number, scheme, file_batch, file_compat, name)
     check_choice(called("fold"), fold, FOLD_NAMES)
     by = _check_criterion(select, asked, called)
-    if target is not None and by not in BUDGET_SELECTIONS:
+    if (target is not None or points is not None) and by not in BUDGET_SELECTIONS:
+        budget = "a budget" if points is None else called("max_drop")
         raise TfpruneError(
-            f"{called('select')}: a budget knows {' and '.join(BUDGET_SELECTIONS)} only, "
+            f"{called('select')}: {budget} knows {' and '.join(BUDGET_SELECTIONS)} only, "
             f"received {by!r}"
         )
     if (by != "angle" or asked) and fold not in SHARE_FOLDS:
@@ -147,7 +160,7 @@ def prune_options(
             f"{called('fold')}: expected {' or '.join(SHARE_FOLDS)} with {other}, received {fold!r}"
         )
     check_refit(refit, wanted=False, groups=0)
-    return PruneOptions(degrees, share, target, by, fold, refit, seed)
+    return PruneOptions(degrees, share, target, points, by, fold, refit, seed)
 
 
 def _check_criterion(
@@ -155,7 +168,7 @@ def _check_criterion(
 ) -> str | ScoreFunction:
     """Returns a criterion; one of the user's own scores units, so it has to be told how many go."""
     if select is None or isinstance(select, str) or not callable(select):
-        return check_select(select, bool(asked))
+        return check_select(select, bool(asked), called("select"))
     if list(asked) != ["remove"]:
         other = called(asked[0] if asked else "threshold")
         raise TfpruneError(
@@ -179,7 +192,7 @@ def criterion_name(select: str | ScoreFunction) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def check_threshold(threshold: object) -> float:
+def check_threshold(threshold: object, what: str = "threshold") -> float:
     """Returns a threshold as a float.
 
     Raises
@@ -190,12 +203,12 @@ def check_threshold(threshold: object) -> float:
     degrees = as_number(threshold)
     if not 0 < degrees < 90:
         raise TfpruneError(
-            f"threshold: expected a number of degrees between 0 and 90, received {threshold!r}"
+            f"{what}: expected a number of degrees between 0 and 90, received {threshold!r}"
         )
     return degrees
 
 
-def check_select(select: str | None, with_share: bool) -> str:
+def check_select(select: str | None, with_share: bool, what: str = "select") -> str:
     """Returns a way to choose units, the default where nothing was said.
 
     Raises
@@ -205,8 +218,8 @@ def check_select(select: str | None, with_share: bool) -> str:
     """
     known = SHARE_SELECTIONS if with_share else SELECTIONS
     if select in set(SHARE_SELECTIONS) - set(known):
-        raise TfpruneError(f"select {select}: needs a share to remove, in place of degrees")
-    return known[0] if select is None else check_choice("select", select, known)
+        raise TfpruneError(f"{what} {select}: needs a share to remove, in place of degrees")
+    return known[0] if select is None else check_choice(what, select, known)
 
 
 def check_refit(steps: object, wanted: bool, groups: int) -> int:
@@ -224,7 +237,7 @@ def check_refit(steps: object, wanted: bool, groups: int) -> int:
     return steps
 
 
-def check_centre(centre: object) -> str | float:
+def check_centre(centre: object, what: str = "centre") -> str | float:
     """Returns a centre as its name or a float.
 
     Raises
@@ -237,6 +250,6 @@ def check_centre(centre: object) -> str | float:
     value = as_number(centre)
     if not abs(value) <= FARTHEST_CENTRE:
         raise TfpruneError(
-            f"centre: expected {', '.join(CENTRES)} or a number, received {centre!r}"
+            f"{what}: expected {', '.join(CENTRES)} or a number, received {centre!r}"
         )
     return value

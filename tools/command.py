@@ -27,7 +27,8 @@ NOTHING = "nothing was changed"
 
 
 def main(
-    work: Callable[..., int | None],
+    work: Callable[[Any], int | None],
+    table: Callable[[], type],
     argv: Sequence[str] | None = None,
     left: str = NOTHING,
 ) -> int:
@@ -36,7 +37,10 @@ def main(
     Parameters
     ----------
     work : callable
-        Keyword-only parameters with annotations: its flags.
+        Takes the options; its docstring stands above them in the help.
+    table : callable
+        Imports the table of the options, see :mod:`tfprune.utils.option_table`: late, as it takes
+        time.
     argv : sequence of str, optional
         The command line without the program.
     left : str
@@ -56,12 +60,13 @@ def main(
             if code is not None:
                 return code
         _hush()
-        from tools.flags import collect
+        from tools.flags import HELP, help_text, read
 
-        flags = collect(work, sys.argv[1:] if argv is None else argv, name)
-        if flags is not None:
-            return work(**flags) or 0
-        return 0
+        words = sys.argv[1:] if argv is None else argv
+        if set(HELP) & set(words):
+            print(help_text(table(), work.__doc__ or "", f"python -m {name}"))
+            return 0
+        return work(read(table(), words, name)) or 0
 
     return guarded(call, name, left)
 

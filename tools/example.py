@@ -16,14 +16,27 @@ COMMAND = (
 )
 
 
-def example(*, data: str | None = None, output: str = "exported/example") -> None:
+def options() -> type[Any]:
+    """The table of the options."""
+    from dataclasses import dataclass
+
+    from tfprune.utils.checks import text
+    from tfprune.utils.option_table import COMMON, option
+
+    @dataclass(frozen=True)
+    class ExampleConfig:
+        data: str | None = option(
+            None, text, COMMON, "FILE.npz", "MNIST, else TFPRUNE_MNIST, Keras' cache or a download."
+        )
+        output: str = option("exported/example", text, COMMON, "FOLDER", "The folder to write to.")
+
+    return ExampleConfig
+
+
+def example(config: Any) -> None:
     """Exports the built-in CNN on MNIST, and keeps two files, 100 samples, manifest and card.
 
     Needs MNIST and requirements-tflm.txt.
-
-    Args:
-        data: An .npz file of MNIST, else TFPRUNE_MNIST, Keras' cache or its download.
-        output: The folder to write to.
     """
     import json
     import tempfile
@@ -31,24 +44,21 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
     from pathlib import Path
 
     from tfprune.errors import TfpruneError
-    from tfprune.job.config import JobConfig, validate
+    from tfprune.job.config import JobConfig
     from tfprune.output_folder.run_files import MANIFEST, leftovers, listed
     from tfprune.output_folder.staging import staging
     from tfprune.utils.console import quiet
     from tfprune.utils.environment import start_keras
-    from tools.export import export
-    from tools.flags import collect
+    from tools.flags import read
 
-    flags = collect(export, COMMAND.split()[3:], "tools.export")
-    assert flags is not None, "it asks for no help"
-    texts = {name: flags.pop(name) for name in ("prune", "device")}
-    config = validate(JobConfig(data=data, **flags), **texts)
+    job = read(JobConfig, COMMAND.split()[3:], "tools.export")
+    job = replace(job, data=config.data).validate()
     start_keras()
     with quiet():
         from tfprune.job.pipeline import run
     from tfprune.job.model_card import card
 
-    folder = Path(output)
+    folder = Path(config.output)
 
     def obsolete(written: Sequence[str]) -> list[str]:
         return leftovers(folder, written, _say)
@@ -57,7 +67,7 @@ def example(*, data: str | None = None, output: str = "exported/example") -> Non
         tempfile.TemporaryDirectory() as made,
         staging(folder, MANIFEST, obsolete=obsolete) as stage,
     ):
-        outcome = run(replace(config, output=made), COMMAND.split(), _say)
+        outcome = run(replace(job, output=made), COMMAND.split(), _say)
         if outcome.failed:
             raise TfpruneError(f"not written: {outcome.failed[0]}")
         manifest = kept(json.loads(Path(made, MANIFEST).read_text(encoding="utf-8")))
@@ -98,4 +108,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(example))
+    sys.exit(main(example, options))

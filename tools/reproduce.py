@@ -11,6 +11,7 @@ from tools.command import command_line
 from tools.command import main as run_command
 
 if TYPE_CHECKING:
+    from tfprune.studies.config import StudyConfig
     from tfprune.studies.study import Study
 
 # What an interrupt leaves behind.
@@ -18,46 +19,31 @@ LEFT = "finished runs are kept, and the same command goes on from there"
 VALUED = ("--runs", "--data", "--output", "--seed")
 
 
-def reproduce(
-    *,
-    study: str = "",
-    quick: bool = False,
-    runs: int | None = None,
-    data: str | None = None,
-    output: str = "studies",
-    seed: int = 0,
-    list: bool = False,
-) -> None:
+def options() -> type[StudyConfig]:
+    """The table of the options."""
+    from tfprune.studies.config import StudyConfig
+
+    return StudyConfig
+
+
+def reproduce(config: StudyConfig) -> None:
     """Repeats a study of MNIST, and shows published and measured figures side by side.
 
-    python -m tools.reproduce STUDY, without --study. Writes OUTPUT/STUDY/results.md, results.json,
-    results.jsonl and the study's figures. The same command goes on where it was interrupted.
-
-    Args:
-        study: fanyu, zhu, bastani, zheng, mchunu, or all.
-        quick: Fewer epochs, samples, runs and points: under 2 minutes a study.
-        runs: In place of the study's own numbers of runs.
-        data: MNIST as mnist.npz; without it scikit-learn's 1,797 digits, which figures of MNIST
-            are not to be compared with.
-        output: The folder to write to, and to go on in.
-        seed: Of the first run; the next run's is one more.
-        list: Show the studies, and run nothing.
+    Writes OUTPUT/STUDY/results.md, results.json, results.jsonl and the study's figures. The same
+    command goes on where it was interrupted.
     """
-    from tfprune.errors import TfpruneError
     from tfprune.studies import study as studies
+    from tfprune.utils.option_table import checked
 
-    if list:
+    config = checked(config)
+    if config.list:
         for name, title, counts in studies.listing():
             said = ", ".join(f"{count} {what}" for what, count in counts.items())
             print(f"{name:8} {title.partition(': ')[2]} ({said})")
         return
-    names = studies.NAMES if study == "all" else (studies.check_name(study),)
-    if runs is not None and runs < 1:
-        raise TfpruneError(f"--runs: expected a whole number from 1, received {runs}")
-    if seed < 0:
-        raise TfpruneError(f"--seed: expected a whole number from 0, received {seed}")
-    wanted = [studies.load(name, quick, runs) for name in names]
-    _start(wanted, data, output, seed)
+    names = studies.NAMES if config.study == "all" else (studies.check_name(config.study),)
+    wanted = [studies.load(name, config.quick, config.runs) for name in names]
+    _start(wanted, config.data, config.output, config.seed)
 
 
 def _start(wanted: Sequence[Study], data: str | None, output: str, seed: int) -> None:
@@ -99,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not word.startswith("-") and (place == 0 or words[place - 1] not in VALUED):
             words[place] = f"--study={word}"
             break
-    return run_command(reproduce, words, left=LEFT)
+    return run_command(reproduce, options, words, LEFT)
 
 
 if __name__ == "__main__":

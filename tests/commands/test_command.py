@@ -9,17 +9,18 @@ from tests.support.paths import ROOT
 
 WORK = """
 import os, signal, sys
+from tfprune.studies.config import StudyConfig
 from tools.command import main
 
 class Cut:
     def __del__(self):
         raise KeyError("cut short")
 
-def work():
+def work(config):
     cut = Cut()
     os.kill(os.getpid(), signal.SIGINT)
 
-sys.exit(main(work, []))
+sys.exit(main(work, lambda: StudyConfig, []))
 """
 
 

@@ -143,13 +143,13 @@ def test_halving_ends_near_the_border(whole, least_share, border_share):
         (["--target-params", "0"], "--target-params: expected a share such as 50%"),
         (["--target-bytes", "20k"], "--target-bytes: expected a share such as 50%"),
         (["--target-macs", "50%", "--select", "span"], "--select: a budget knows effect only"),
-        (["--max-drop", "1", "--select", "span"], "--select: a budget knows effect only"),
+        (["--max-drop", "1", "--select", "span"], "--select: --max-drop knows effect only"),
         (
             ["--max-drop", "1", "--fold", "scaled"],
             "--fold: expected least-squares or drop with --max-drop",
         ),
         (["--max-drop", "-1"], "--max-drop: expected percent points from 0 to 100"),
-        (["--target-params", "10"], "target_params: 10 parameters cannot be reached; the least"),
+        (["--target-params", "10"], "--target-params: 10 parameters cannot be reached; the least"),
     ],
 )
 def test_mistakes_are_one_line(own, tmp_path, capfd, words, complaint):

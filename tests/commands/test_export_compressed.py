@@ -15,13 +15,12 @@ from keras import layers as kl
 from tests.support.graphs import fill
 from tfprune.tfmot.qat import quantisation_aware
 from tfprune.utils.console import quiet
-from tools.command import main
-from tools.export import export
+from tools.export import main
 
 
 def run(argv, capfd):
     with warnings.catch_warnings():  # The command sets its own filters.
-        code = main(export, [str(word) for word in argv])
+        code = main([str(word) for word in argv])
     return (code, *capfd.readouterr())
 
 

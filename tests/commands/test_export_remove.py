@@ -54,7 +54,7 @@ def test_the_share_goes_and_is_told(own):
         (["--remove", "100%"], "--remove: expected a share between 0 and 1"),
         (["--remove", "half"], "--remove: expected a share between 0 and 1"),
         (["--remove", "50%", "--fold", "scaled"], "--fold: expected least-squares or drop"),
-        (["--select", "effect"], "select effect: needs a share to remove"),
+        (["--select", "effect"], "--select effect: needs a share to remove"),
         (["--refit", "-1"], "--refit: expected a whole number from 0"),
     ],
 )

@@ -26,15 +26,14 @@ from tests.support.paths import ROOT
 from tfprune.data.sources import digits
 from tfprune.data.splits import prepare
 from tfprune.errors import TfpruneError
-from tfprune.job.config import JobConfig, validate
+from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import grid
 from tfprune.sweep.plot import picture
 from tfprune.sweep.results_log import ResultsLog, Row
 from tfprune.sweep.runner import run
 from tfprune.sweep.tables import Sweep, to_csv, to_markdown
-from tools.command import main
-from tools.export import export
-from tools.sweep import sweep
+from tools.export import main as export
+from tools.sweep import main as sweep
 
 SEED = 3
 GRID = (
@@ -213,10 +212,9 @@ def asked(folder, data, model, **more):
     path = folder / "model.keras"
     model.save(path)
     np.savez(folder / "data.npz", **data)
-    config = JobConfig(
+    return SweepConfig(
         model=str(path), data=str(folder / "data.npz"), output=str(folder / "out"), **more
     )
-    return validate(config)
 
 
 def regression(rng, model, labels=True):
@@ -231,7 +229,8 @@ def test_values_are_scored_by_their_error_and_healed_points_stand_beside(tmp_pat
     hidden = keras.layers.Dense(8, "relu", name="hidden")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1, name="output")(hidden))
     config = asked(tmp_path, regression(rng, model), model, schemes=("float32",), heal=8)
-    wanted = grid(config, selections=["effect"], shares=["50%"], degrees=["none"], folds=["drop"])
+    lists = {"selections": "effect", "shares": "50%", "degrees": "none", "folds": "drop"}
+    wanted = grid(replace(config, **lists))
     said = []
     made = run(wanted, ["sweep"], said.append)
     plain, bare, healed = made.rows
@@ -243,7 +242,9 @@ def test_values_are_scored_by_their_error_and_healed_points_stand_beside(tmp_pat
     assert "3 points in float32: 3 files" in said
     # Without labels agreement with the unpruned model is all that can be told.
     config = asked(tmp_path, regression(rng, model, labels=False), model, schemes=("float32",))
-    unlabelled = run(replace(wanted, config=config, points=wanted.points[:2]), ["s"], said.append)
+    unlabelled = run(
+        replace(wanted, config=config.validate(), points=wanted.points[:2]), ["s"], said.append
+    )
     assert [row.metric for row in unlabelled.rows] == ["agreement"] * 2
     # Other data and other settings have other keys, and leave the rows that are there.
     assert len(lines(tmp_path / "out")) == 5
@@ -255,8 +256,8 @@ def test_a_scheme_that_is_refused_is_a_row_with_the_reason(tmp_path, rng):
     hidden = keras.layers.Dense(6, "relu", name="hidden")(state)
     model = keras.Model(inputs, keras.layers.Dense(1, name="output")(hidden))
     config = asked(tmp_path, regression(rng, model), model, schemes=("int8", "float32"))
-    options = {"selections": ["random"], "shares": ["50%"], "degrees": ["none"]}
-    made = run(grid(config, folds=["drop"], **options), ["sweep"], lambda line: None)
+    config = replace(config, selections="random", shares="50%", degrees="none")
+    made = run(grid(replace(config, folds="drop")), ["sweep"], lambda line: None)
     assert [row.scheme for row in made.rows] == ["int8", "float32"] * 2
     for row in made.rows:
         assert ("recurrent layers" in row.reason) == (row.bytes is None) == (row.scheme == "int8")
@@ -264,7 +265,7 @@ def test_a_scheme_that_is_refused_is_a_row_with_the_reason(tmp_path, rng):
     refused = replace(config, schemes=("int8",), output=str(tmp_path / "none"))
     for _ in range(2):
         with pytest.raises(TfpruneError, match="no int8 file can be made of recurrent layers"):
-            run(grid(refused, **options), ["sweep"], lambda line: None)
+            run(grid(refused), ["sweep"], lambda line: None)
     assert len(lines(tmp_path / "none")) == 1
 
 
@@ -281,13 +282,13 @@ def test_a_model_without_hidden_units_is_told_before_the_work(tmp_path, rng):
     ("words", "said"),
     [
         (("--shares", "150%"), "--shares: expected a share between 0 and 1, .*received '150%'"),
-        (("--degrees", "10,95"), "--degrees: threshold: expected a number of degrees .*'95'"),
+        (("--degrees", "10,95"), "--degrees: expected a number of degrees .*'95'"),
         (("--selections", "effect,best"), "--selections: expected one of effect, .*'best'"),
         (("--folds", "merge"), "--folds: expected one of least-squares, .*'merge'"),
         (("--refit", "0,-5"), "--refit: expected whole numbers from 0 .*received '-5'"),
         (("--selections", "random", "--shares", "none"), "no point to try: shares take the folds"),
         (("--folds", "scaled", "--degrees", "none"), "no point to try"),
-        (("--schemes", "int9"), "schemes: expected some of float32"),
+        (("--schemes", "int9"), "--schemes: expected some of float32"),
         (("--heal", "0"), "--heal: expected a whole number from 1"),
         (("--model", "none.keras"), "expected data for a model of your own"),
         (("--model", "none.keras", "--dataset", "digits"), "none.keras"),
@@ -297,7 +298,7 @@ def test_a_model_without_hidden_units_is_told_before_the_work(tmp_path, rng):
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd, words, said):
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():  # The command sets its own filters.
-        assert main(sweep, words) == 2
+        assert sweep(words) == 2
     out, err = capfd.readouterr()
     assert out == ""
     assert re.match(f"tools.sweep: .*{said}", err)
@@ -363,7 +364,7 @@ def test_a_healed_int4_file_is_that_of_the_export(home, tmp_path):
     rows = [json.loads(line) for line in lines(tmp_path / "swept")]
     ours = {row["scheme"]: row["sha256"] for row in rows if row["heal"]}
     asked = [*words, "--remove", "50%", "--refit", "0", "--output", str(tmp_path / "made")]
-    assert main(export, asked) == 0
+    assert export(asked) == 0
     manifest = json.loads((tmp_path / "made" / "manifest.json").read_text())
     theirs = {a["scheme"]: a["sha256"] for a in manifest["artifacts"] if a["variant"] == "pruned"}
     assert ours == theirs

@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.job.config import JobConfig, validate
+from tfprune.job.config import JobConfig
 from tfprune.job.findings import Run, closest, findings, lost
 from tfprune.job.model_card import card
 from tfprune.job.records import Artifact
 from tfprune.results import LayerResult
-from tools.export import export
-from tools.flags import collect
+from tools.flags import read
 
 COMMAND = ["python", "-m", "tools.export", "--prune", "30", "--data", "my data.npz", "--seed=3"]
 
@@ -101,7 +100,7 @@ def test_a_loss_that_neither_step_has_alone_is_not_lost_between_them():
 
 
 def test_a_drop_that_was_asked_for_is_no_surprise():
-    asked = JobConfig(schemes=("float32",), max_drop=2.0)
+    asked = JobConfig(schemes=("float32",), max_drop=2.0).validate()
     assert findings(run(scored(0.9), scored(0.881), config=asked)) == []
     (one,) = findings(run(scored(0.9), scored(0.879), config=asked))
     assert "--max-drop 1" in str(one)
@@ -119,7 +118,7 @@ def test_a_drop_that_was_asked_for_is_no_surprise():
     ],
 )
 def test_advice_is_something_else_than_what_was_asked_for(asked, expected, absent):
-    config = JobConfig(schemes=("float32",), **asked)
+    config = JobConfig(schemes=("float32",), **asked).validate()
     (one,) = findings(run(scored(0.9), scored(0.8), config=config))
     advice = " ".join(one.advice).replace("--prune 30", "")
     assert all(words in advice for words in expected)
@@ -163,13 +162,7 @@ def test_every_command_that_is_named_can_be_typed(words, removed):
 
 def request_of(words):
     """What a command line asks for, checked."""
-    read = collect(export, words, "tools.export")
-    fields = ("layers", "heal", "qat", "schemes", "compat")
-    budgets = ("prune", "remove", "target_params", "target_macs", "target_bytes", "max_drop")
-    return validate(
-        JobConfig(**{name: read[name] for name in fields if name in read}),
-        **{name: read[name] for name in budgets if name in read},
-    )
+    return read(JobConfig, words, "tools.export").validate()
 
 
 def test_nothing_removed_says_what_would_go():

@@ -10,9 +10,10 @@ from keras import layers as kl
 from tfprune.data.preprocessing import input_specs
 from tfprune.data.splits import Raw, Split, prepare, split
 from tfprune.graph.inputs import check_inputs
-from tfprune.job.config import JobConfig, validate
+from tfprune.job.config import JobConfig
 from tfprune.job.original import doubts, scorer
 from tfprune.job.pipeline import run
+from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import grid
 from tfprune.sweep.runner import run as sweep
 
@@ -222,7 +223,7 @@ def test_the_job_says_it_loudly_and_keeps_it(own, tmp_path):
     said = []
     output = str(tmp_path / "out")
     schemes = ("float32",)
-    config = validate(JobConfig(**own, output=output, schemes=schemes, test_data=20), remove="34%")
+    config = JobConfig(**own, output=output, schemes=schemes, test_data=20, remove="34%").validate()
     manifest = run(config, [], said.append).manifest
     loud = [line for line in said if line.startswith("WARNING: ")]
     assert len(loud) == 2
@@ -240,7 +241,7 @@ def test_the_job_says_it_loudly_and_keeps_it(own, tmp_path):
     scale = {"dtype": "uint8", "factor": 1 / 255, "auto": 1 / 255}
     assert list(manifest["dataset"]["scales"].values()) == [scale]
     said.clear()
-    config = validate(JobConfig(**own, output=output, schemes=schemes, scale="none"), remove="34%")
+    config = JobConfig(**own, output=output, schemes=schemes, scale="none", remove="34%").validate()
     manifest = run(config, [], said.append).manifest
     assert not [one for one in manifest["warnings"] if one["about"] == "data"]
     assert manifest["artifacts"][0]["accuracy"] == 1
@@ -248,12 +249,11 @@ def test_the_job_says_it_loudly_and_keeps_it(own, tmp_path):
 
 def test_the_sweep_says_it_loudly(own, tmp_path):
     said = []
-    config = JobConfig(**own, output=str(tmp_path / "sweep"), schemes=("float32",))
-    points = grid(
-        validate(config), selections=("magnitude",), shares=("34%",), degrees=("none",),
-        folds=("drop",), refit=("0",),
+    config = SweepConfig(
+        **own, output=str(tmp_path / "sweep"), schemes="float32", selections="magnitude",
+        shares="34%", degrees="none", folds="drop", refit="0",
     )  # fmt: skip
-    sweep(points, [], said.append)
+    sweep(grid(config), [], said.append)
     loud = [line for line in said if line.startswith("WARNING: ")]
     assert "do not seem to fit" in loud[0]
     assert "with --scale none the original scores 100.00 %" in loud[1]

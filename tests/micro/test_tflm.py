@@ -159,8 +159,8 @@ def test_without_the_package_it_is_named_before_the_work(own):
     hidden = (
         "import sys, importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda n, *a: None if n == 'tflite_micro' else find(n, *a)\n"
-        "from tools.export import export; from tools.command import main\n"
-        "sys.exit(main(export, sys.argv[1:]))"
+        "from tools.export import main\n"
+        "sys.exit(main(sys.argv[1:]))"
     )
     words = [sys.executable, "-c", hidden, "--c-array", "--output", str(own / "none")]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)

@@ -10,8 +10,7 @@ import numpy as np
 
 from tests.support.paths import ROOT
 from tfprune.utils.console import quiet
-from tools.command import main
-from tools.export import export
+from tools.export import main
 
 
 def command(environment, *words, cwd=ROOT):
@@ -44,6 +43,6 @@ def run_litert(path, x):
 def run(argv, capfd):
     """The command in this process: exit code, stdout, stderr."""
     with warnings.catch_warnings():  # The command sets its own filters.
-        code = main(export, [str(word) for word in argv])
+        code = main([str(word) for word in argv])
     captured = capfd.readouterr()
     return code, captured.out, captured.err

@@ -6,19 +6,20 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from tfprune.job.config import JobConfig, validate
+from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import Point, grid, key
 
 
 def test_grids():
-    config = validate(JobConfig(dataset="digits"))
+    config = SweepConfig(dataset="digits")
     whole = grid(config).points
     assert len(set(whole)) == len(whole) == 1 + 4 * 5 * 3 + 6 * (5 + 2)
-    assert len(grid(config, quick=True).points) == 1 + 2 * 2 * 3 + 2 * 2
-    healed = grid(replace(config, heal=4), quick=True, shares=["0.5"], degrees=["none"]).points
+    assert len(grid(replace(config, quick=True)).points) == 1 + 2 * 2 * 3 + 2 * 2
+    few = replace(config, quick=True, heal=4, shares="0.5", degrees="none")
+    healed = grid(few).points
     assert [point.heal for point in healed[1:]] == [0, 4] * 6
     assert {replace(point, heal=0) for point in healed[2::2]} == set(healed[1::2])
-    twice = grid(config, shares=["50%", "0.5"], degrees=["none"], selections=["span", "span"])
+    twice = grid(replace(config, shares="50%,0.5", degrees="none", selections="span,span"))
     assert len(twice.points) == 1 + 3
 
 

@@ -14,7 +14,7 @@ from keras import layers as kl
 
 from tests.support.litert import in_litert
 from tfprune import TfpruneError, export
-from tfprune.job.config import JobConfig, validate
+from tfprune.job.config import JobConfig
 from tfprune.tflite.compat import VERSIONS, check_compat
 from tfprune.tflite.converter import convert
 from tfprune.tflite.reader import OPERATORS, operator_versions
@@ -112,7 +112,7 @@ def test_weights_of_4_bits_are_refused(tmp_path, rng):
     with pytest.raises(TfpruneError, match="FULLY_CONNECTED with weights of 4 bits"):
         export(model, tmp_path, ["int4"], x, compat=True)
     with pytest.raises(TfpruneError, match="has no weights of 4 bits; leave int4 out"):
-        validate(JobConfig(compat=True, schemes=("int8", "int4")))
+        JobConfig(compat=True, schemes=("int8", "int4")).validate()
 
 
 def test_convert_refuses_what_the_old_runtime_has_not(monkeypatch):

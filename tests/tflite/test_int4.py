@@ -33,8 +33,8 @@ needs_package = pytest.mark.skipif(
 def test_without_the_package_it_is_a_line_before_the_work(tmp_path):
     code = (
         "import sys; sys.modules['ai_edge_quantizer'] = None\n"
-        "from tools.command import main; from tools.export import export\n"
-        f"sys.exit(main(export, ['--schemes', 'int8,int4', '--output', {str(tmp_path / 'out')!r}]))"
+        "from tools.export import main\n"
+        f"sys.exit(main(['--schemes', 'int8,int4', '--output', {str(tmp_path / 'out')!r}]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False

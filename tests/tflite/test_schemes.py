@@ -15,8 +15,6 @@ from keras import layers as kl
 from matplotlib.lines import Line2D
 
 import tfprune
-import tools.export
-import tools.sweep
 from tests.support.graphs import fill
 from tests.support.paths import ROOT
 from tfprune.errors import TfpruneError
@@ -32,11 +30,6 @@ def test_every_list_of_schemes_names_the_same():
     assert set(FILLS) == set(SCHEMES)
     assert DEFAULT_SCHEMES == ("float32", "float16", "dynamic", "int8")
     assert f"Some of {', '.join(SCHEMES)}" in tfprune.export.__doc__
-    for command in (tools.export, tools.sweep):
-        assert (
-            f"Some of {','.join(SCHEMES)}."
-            in (ROOT / f"{command.__name__.replace('.', '/')}.py").read_text()
-        )
 
 
 def test_the_documented_table_is_that_of_the_records():

@@ -1,10 +1,14 @@
-"""What a user asks of the main job, checked before any of it starts."""
+"""What a user asks of the main job: its options, each in one place, and what goes together.
+
+A field of a table is an option of the commands; see :mod:`tfprune.utils.option_table`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from tfprune.data.built_in import BUILT_IN
 from tfprune.errors import TfpruneError
@@ -14,112 +18,103 @@ from tfprune.options import (
     FOLD_NAMES,
     KINDS,
     PruneOptions,
-    Target,
     check_centre,
-    check_select,
+    check_threshold,
     prune_options,
 )
 from tfprune.tflite.compat import RUNTIME
 from tfprune.tflite.schemes import DEFAULT_SCHEMES, MOST_BATCH, SCHEMES, check_micro, check_schemes
-from tfprune.utils.checks import check_choice, check_points, check_share
+from tfprune.utils.checks import (
+    check_points,
+    check_share,
+    check_target,
+    choice,
+    names,
+    switch,
+    text,
+    whole,
+)
+from tfprune.utils.option_table import (
+    AMOUNT,
+    CHOICE,
+    COMMON,
+    DATA,
+    FILES,
+    RUN,
+    TRAINING,
+    WEIGHTS,
+    checked,
+    flag,
+    option,
+)
 
 MODEL_FILES = (".keras", ".h5", ".hdf5")
+# Options that say how much goes, of which one can be given; all but degrees are budgets.
+AMOUNTS = ("prune", "remove", "target_params", "target_macs", "target_bytes", "max_drop")
+SCHEMES_HELP = f"Some of {', '.join(SCHEMES)}."
 
 
+def read_schemes(value: str | Sequence[str], what: str) -> tuple[str, ...]:
+    """The names of schemes, as text or one by one."""
+    return check_schemes(names(value, what) if isinstance(value, str) else value, what)
+
+
+def _batch(value: object, what: str) -> int | None:
+    """A file's batch size; None leaves it open."""
+    size = str(value)
+    if size == "dynamic":
+        return None
+    if not size.isascii() or not size.isdigit() or not 1 <= int(size) <= MOST_BATCH:
+        raise TfpruneError(
+            f"{what}: expected a whole number from 1 to {MOST_BATCH}, or dynamic, received {size!r}"
+        )
+    return int(size)
+
+
+def _boards(value: str | tuple[str | Board, ...], what: str) -> tuple[Board, ...]:
+    wanted = names(value, what) if isinstance(value, str) else value
+    known = [one if isinstance(one, Board) else boards([one])[0] for one in wanted]
+    return tuple(dict.fromkeys(known))
+
+
+# fmt: off
 @dataclass(frozen=True)
-class JobConfig:
-    """The flags of ``tools.export``, in the types that the rooms take.
+class CommonConfig:
+    """The options that all commands which prune have, in the types that the work takes."""
 
-    Attributes
-    ----------
-    prune : float
-        Degrees in (0, 90).
-    remove : float, optional
-        In place of degrees the share of units in (0, 1) that goes.
-    target : Target, optional
-        In place of them a budget.
-    max_drop : float, optional
-        In place of them how many points of accuracy may go.
-    select : str, optional
-        By what units are chosen.
-    refit : int, optional
-        Steps of least squares for the survivors.
-    heal, finetune : int or None
-        Epochs; None for none.
-    batch : int or None
-        None leaves the batch size of the files open.
-    qat : int, optional
-        Epochs of quantisation-aware training.
-    cluster : int, optional
-        Distinct weights of a kernel.
-    sparsity : float, optional
-        Share in (0, 1) of a kernel's weights that become zero.
-    compat : bool
-        Whether tflite-runtime 2.14 is to run the files.
-    test_data : int, optional
-        How many test samples to write beside the files.
-    c_array : bool
-        Whether to write the int8 files as C source, too.
-    devices : tuple of Board
-        For which to say whether the int8 files fit.
-    """
+    model: str = option("cnn", text, COMMON, "NAME|FILE",
+        f"{', '.join(BUILT_IN)}, or the path of a .keras or .h5 file.")
+    data: str | None = option(None, text, COMMON, "FILE.npz",
+        "Samples as x_train, y_train, x_test, y_test, or x, y; data without labels is fine. For a "
+        "model of several inputs x_train_NAME, x_test_NAME, or x_NAME, for every input.")
+    heal: int | None = option(None, whole(1, 2**20), COMMON, "EPOCHS",
+        "Epochs in which the pruned model learns the original's outputs; needs no labels.")
+    schemes: tuple[str, ...] = option(DEFAULT_SCHEMES, read_schemes, COMMON, "NAME,NAME",
+        SCHEMES_HELP)
+    output: str = option("exported", text, COMMON, "FOLDER", "The folder to write to.")
 
-    prune: float = DEGREES
-    remove: float | None = None
-    target: Target | None = None
-    max_drop: float | None = None
-    select: str | None = None
-    refit: int | None = None
-    dataset: str = "auto"
-    data: str | None = None
-    scale: str = "auto"
-    model: str = "cnn"
-    units: int | None = None
-    epochs: int | None = None
-    heal: int | None = None
-    finetune: int | None = None
-    unsafe: bool = False
-    centre: str | float = "auto"
-    fold: str = "least-squares"
-    layers: tuple[str, ...] | None = ("dense",)
-    skip: tuple[str, ...] = ()
-    calibration: int = 10_000
-    schemes: tuple[str, ...] = DEFAULT_SCHEMES
-    batch: int | None = 1
-    seed: int = 0
-    output: str = "exported"
-    qat: int | None = None
-    cluster: int | None = None
-    sparsity: float | None = None
-    compat: bool = False
-    test_data: int | None = None
-    c_array: bool = False
-    devices: tuple[Board, ...] = ()
+    dataset: str = option("auto", choice(("auto", "mnist", "digits")), DATA, "NAME",
+        "auto (MNIST, else the bundled digits), mnist or digits.")
+    scale: str = option("auto", choice(("auto", "none")), DATA, "HOW",
+        "auto (uint8 to 0..1, but for a model that scales by itself) or none.")
+    units: int | None = option(None, whole(1, 2**16), DATA, "NUMBER",
+        "Width of a built-in model's hidden layer.")
+    epochs: int | None = option(None, whole(1, 2**20), DATA, "NUMBER",
+        "Epochs of training a built-in model.")
+    unsafe: bool = option(False, switch, DATA, "",
+        "Load a model file although it can run code.")
 
-    @property
-    def suffix(self) -> str:
-        """What the names of pruned files have behind the model's name."""
-        if self.remove is not None:
-            return f"_remove{100 * self.remove:g}"
-        if self.target is not None:
-            amount = self.target.amount
-            return f"_{self.target.what}{100 * amount if amount < 1 else amount:.12g}"
-        if self.max_drop is not None:
-            return f"_drop{self.max_drop:g}"
-        return f"_prune{self.prune:g}"
+    layers: tuple[str, ...] | None = option(("dense",), names, CHOICE, "KIND|NAME,NAME",
+        "Prune dense, conv or all layers, or only these.")
+    skip: tuple[str, ...] = option((), names, CHOICE, "NAME,NAME", "Leave these layers alone.")
+    centre: str | float = option("auto", check_centre, CHOICE, "NAME|NUMBER",
+        "Where angles are measured from: mean, activation (0.5 after a sigmoid, else 0), none (0) "
+        "or a number; auto is mean for least-squares and scaled, else activation.")
+    calibration: int = option(10_000, whole(1, 2**40), CHOICE, "NUMBER",
+        "How many training samples to measure activations on.")
 
-    @property
-    def options(self) -> PruneOptions:
-        """Which units are to go; where a drop is given, the search for it sets the budget."""
-        return PruneOptions(
-            self.prune, self.remove, self.target, check_select(self.select, self.by_count),
-            self.fold, self.refit, self.seed,
-        )  # fmt: skip
-
-    @property
-    def by_count(self) -> bool:
-        """Whether it is not degrees that say how much goes."""
-        return not (self.remove is None and self.target is None and self.max_drop is None)
+    seed: int = option(0, whole(0, 2**32), RUN, "NUMBER", "Seed of splitting and training.")
+    # fmt: on
 
     @property
     def layers_to_prune(self) -> str | tuple[str, ...] | None:
@@ -133,145 +128,166 @@ class JobConfig:
         """Whether the model is one of the package's own."""
         return self.model in BUILT_IN
 
+    def validate(self) -> Self:
+        """Returns the same with every value read and checked, alone and with the others.
 
-def validate(
-    config: JobConfig,
-    *,
-    prune: str | None = None,
-    batch: str = "1",
-    remove: str | None = None,
-    target_params: str | None = None,
-    target_macs: str | None = None,
-    target_bytes: str | None = None,
-    max_drop: str | None = None,
-    sparsity: str | None = None,
-    device: Sequence[str] = (),
-) -> JobConfig:
-    """Returns a config with every field checked, and these read from text.
+        Raises
+        ------
+        TfpruneError
+            For the first thing that is not possible.
+        """
+        config = checked(self)
+        if not config.built_in:
+            _check_own_model(config)
+        if config.dataset == "digits" and config.data is not None:
+            raise TfpruneError("--data: not used with --dataset digits; leave one of them out")
+        both = set(config.layers or ()) & set(config.skip)
+        if both:
+            raise TfpruneError(f"--layers and --skip both name {', '.join(sorted(both))}")
+        return config
 
-    Raises
-    ------
-    TfpruneError
-        For the first thing that is not possible.
+
+def _check_own_model(config: CommonConfig) -> None:
+    if not config.model.endswith(MODEL_FILES) and not Path(config.model).is_dir():
+        raise TfpruneError(
+            f"--model: expected {', '.join(BUILT_IN)} or the path of a .keras or .h5 file, "
+            f"received {config.model!r}"
+        )
+    for name in ("units", "epochs"):
+        if getattr(config, name) is not None:
+            raise TfpruneError(f"{flag(name)}: for built-in models only, not for {config.model}")
+    if config.data is None and config.dataset == "auto":
+        raise TfpruneError(
+            f"--model {config.model}: expected data for a model of your own; "
+            "add --data FILE.npz (or --dataset mnist, or digits)"
+        )
+
+
+# fmt: off
+@dataclass(frozen=True)
+class JobConfig(CommonConfig):
+    """The options of ``export``, in the types that the work takes.
+
+    Attributes
+    ----------
+    options : PruneOptions
+        What :meth:`validate` made of those that say which units are to go.
     """
-    check_choice("--dataset", config.dataset, ("auto", "mnist", "digits"))
-    check_choice("--scale", config.scale, ("auto", "none"))
-    check_choice("--fold", config.fold, FOLD_NAMES)
-    limits = (
-        ("units", 1, 2**16),
-        ("epochs", 1, 2**20),
-        ("heal", 1, 2**20),
-        ("finetune", 1, 2**20),
-        ("calibration", 1, 2**40),
-        ("seed", 0, 2**32),
-        ("qat", 1, 2**20),
-        ("cluster", 2, 257),
-        ("refit", 0, 2**20),
-        ("test_data", 1, 2**40),
-    )
-    for flag, least, end in limits:
-        value = getattr(config, flag)
-        if value is not None and not least <= value < end:
+
+    prune: float | None = option(None, check_threshold, COMMON, "DEGREES",
+        "Degrees in (0, 90): two units whose activation vectors are closer do the same work. 30 if "
+        "nothing else is asked for.")
+    remove: float | None = option(None, check_share, COMMON, "SHARE",
+        "In place of degrees the share of units that goes from every layer, such as 50%.")
+    target_bytes: float | None = option(None, check_target, COMMON, "SHARE|NUMBER",
+        "In place of degrees how many bytes the pruned file of the first of --schemes may have, "
+        "such as 50% or 20000; layers are narrowed where units have least effect for what they "
+        "cost.")
+    max_drop: float | None = option(None, check_points, COMMON, "POINTS",
+        "In place of degrees the percent points of accuracy that may go, such as 0.1: a search "
+        "for the smallest model, on held-out data and files of the first of --schemes.")
+
+    target_params: float | None = option(None, check_target, AMOUNT, "SHARE|NUMBER",
+        "As --target-bytes, for parameters.")
+    target_macs: float | None = option(None, check_target, AMOUNT, "SHARE|NUMBER",
+        "As --target-bytes, for multiply-accumulates of a sample.")
+
+    select: str | None = option(None, text, CHOICE, "NAME",
+        "By what units are chosen: angle (the default) or span with degrees; effect (the "
+        "default), span, angle, magnitude or random with --remove; budgets know effect only.")
+    fold: str = option("least-squares", choice(FOLD_NAMES), CHOICE, "NAME",
+        f"What takes over the work of removed units: {', '.join(FOLD_NAMES)}.")
+    refit: int | None = option(None, whole(0, 2**20), CHOICE, "STEPS",
+        "Steps of least squares for the survivors' own weights; 100 with --remove and budgets, "
+        "else 0.")
+
+    finetune: int | None = option(None, whole(1, 2**20), TRAINING, "EPOCHS",
+        "Epochs of training on labels, after healing; the unpruned model gets the same and stands "
+        "beside it as NAME_finetuned_SCHEME.tflite.")
+    qat: int | None = option(None, whole(1, 2**20), TRAINING, "EPOCHS",
+        "Epochs of quantisation-aware training, without labels, for the pruned int8 file.")
+
+    cluster: int | None = option(None, whole(2, 257), WEIGHTS, "NUMBER",
+        "Distinct weights that a kernel of the pruned model may have, 2 to 256.")
+    sparsity: float | None = option(None, check_share, WEIGHTS, "SHARE",
+        "Share of the pruned model's weights to set to zero, such as 50%.")
+
+    batch: int | None = option(1, _batch, FILES, "NUMBER|dynamic",
+        "The files' batch size, fixed or open.")
+    compat: bool = option(False, switch, FILES, "",
+        "Make files that tflite-runtime 2.14 can run, the last runtime for 32-bit systems.")
+    test_data: int | None = option(None, whole(1, 2**40), FILES, "NUMBER",
+        "How many test samples to write beside the files, for tools/run.py on a device.")
+    c_array: bool = option(False, switch, FILES, "",
+        "Write the int8 files as C source as well, NAME.h and NAME.cc, for TensorFlow Lite Micro; "
+        "needs tflite-micro, which measures the memory that they work in.")
+    device: tuple[Board, ...] = option((), _boards, FILES, "NAME,NAME",
+        "Say whether the int8 files fit in microcontroller boards, by name (an unknown one is "
+        "answered with all names) or FILE.toml with ram and flash.")
+
+    json: bool = option(False, switch, RUN, "", "Print the manifest in place of the tables.")
+    # fmt: on
+    options: PruneOptions = field(default_factory=PruneOptions)
+
+    @property
+    def suffix(self) -> str:
+        """What the names of pruned files have behind the model's name."""
+        options = self.options
+        if options.share is not None:
+            return f"_remove{100 * options.share:g}"
+        if options.target is not None:
+            amount = options.target.amount
+            return f"_{options.target.what}{100 * amount if amount < 1 else amount:.12g}"
+        if options.max_drop is not None:
+            return f"_drop{options.max_drop:g}"
+        return f"_prune{options.degrees:g}"
+
+    @property
+    def amount(self) -> str:
+        """The option that says how much goes, as it is typed."""
+        return flag(next((n for n in AMOUNTS if getattr(self, n) is not None), AMOUNTS[0]))
+
+    def validate(self) -> Self:
+        """See :meth:`CommonConfig.validate`; makes ``options``, too."""
+        config = super().validate()
+        amounts = [flag(name) for name in AMOUNTS if getattr(config, name) is not None]
+        if len(amounts) > 1:
             raise TfpruneError(
-                f"--{flag.replace('_', '-')}: expected a whole number from {least} to {end - 1}, "
-                f"received {value}"
+                f"{' and '.join(amounts)}: expected one of them, received {len(amounts)}"
             )
-    if not config.built_in:
-        if not config.model.endswith(MODEL_FILES) and not Path(config.model).is_dir():
-            raise TfpruneError(
-                f"--model: expected {', '.join(BUILT_IN)} or the path of a .keras or .h5 file, "
-                f"received {config.model!r}"
-            )
-        for flag in ("units", "epochs"):
-            if getattr(config, flag) is not None:
-                raise TfpruneError(f"--{flag}: for built-in models only, not for {config.model}")
-        if config.data is None and config.dataset == "auto":
-            raise TfpruneError(
-                f"--model {config.model}: expected data for a model of your own; "
-                "add --data FILE.npz (or --dataset mnist, or digits)"
-            )
-    if config.dataset == "digits" and config.data is not None:
-        raise TfpruneError("--data: not used with --dataset digits; leave one of them out")
-    both = set(config.layers or ()) & set(config.skip)
-    if both:
-        raise TfpruneError(f"--layers and --skip both name {', '.join(sorted(both))}")
-    budgets = {
-        "prune": prune,
-        "remove": remove,
-        "target_params": target_params,
-        "target_macs": target_macs,
-        "target_bytes": target_bytes,
-        "max_drop": max_drop,
-    }
-    given = [_flag(name) for name, value in budgets.items() if value is not None]
-    if len(given) > 1:
-        raise TfpruneError(f"{' and '.join(given)}: expected one of them, received {len(given)}")
-    schemes = check_schemes(config.schemes)
+        _check_files(config)
+        options = prune_options(
+            DEGREES if config.prune is None else config.prune,
+            remove=config.remove,
+            target_params=config.target_params,
+            target_macs=config.target_macs,
+            target_bytes=config.target_bytes,
+            max_drop=config.max_drop,
+            select=config.select,
+            fold=config.fold,
+            refit=config.refit,
+            scheme=config.schemes[0],
+            file_batch=config.batch,
+            file_compat=config.compat,
+            seed=config.seed,
+            called=lambda name: flag("prune" if name == "threshold" else name),
+        )
+        return replace(config, options=options)
+
+
+def _check_files(config: JobConfig) -> None:
+    """Refuses files that their schemes or their batch size rule out."""
+    schemes = config.schemes
     if config.qat is not None and "int8" not in schemes:
         raise TfpruneError(
             f"--qat: it makes the int8 file, and --schemes has none: {', '.join(schemes)}"
         )
-    _check_compat(config.compat, schemes)
-    size = _batch(batch)
-    _check_micro(config.c_array, device, schemes, size)
-    # The search for a drop sets a budget of parameters, so it allows what that does.
-    searched = max_drop is not None
-    asked = prune_options(
-        DEGREES if prune is None else prune,
-        remove=remove,
-        target_params=1 if searched else target_params,
-        target_macs=target_macs,
-        target_bytes=target_bytes,
-        select=config.select,
-        fold=config.fold,
-        refit=config.refit,
-        scheme=schemes[0],
-        file_batch=size,
-        file_compat=config.compat,
-        seed=config.seed,
-        called=lambda name: _flag("max_drop" if searched and "target" in name else name),
-    )
-    return replace(
-        config,
-        prune=asked.degrees,
-        remove=asked.share,
-        target=None if searched else asked.target,
-        max_drop=None if max_drop is None else check_points(max_drop, "--max-drop"),
-        centre=check_centre(config.centre),
-        schemes=schemes,
-        batch=size,
-        devices=boards(device),
-        sparsity=None if sparsity is None else check_share(sparsity, "--sparsity"),
-    )
-
-
-def _flag(argument: str) -> str:
-    return f"--{argument.replace('_', '-')}"
-
-
-def _check_micro(
-    c_array: bool, device: Sequence[str], schemes: Sequence[str], batch: int | None
-) -> None:
-    for flag, wanted in (("--c-array", c_array), ("--device", device)):
-        if wanted:
-            check_micro(flag, schemes, batch)
-
-
-def _check_compat(compat: bool, schemes: Sequence[str]) -> None:
-    for scheme in [SCHEMES[name] for name in schemes if compat]:
+    for scheme in [SCHEMES[name] for name in schemes if config.compat]:
         if scheme.not_compat:
             raise TfpruneError(
                 f"--compat: {RUNTIME} has no {scheme.not_compat}; "
                 f"leave {scheme.name} out of --schemes"
             )
-
-
-def _batch(batch: str) -> int | None:
-    if batch == "dynamic":
-        return None
-    if not batch.isascii() or not batch.isdigit() or not 1 <= int(batch) <= MOST_BATCH:
-        raise TfpruneError(
-            f"--batch: expected a whole number from 1 to {MOST_BATCH}, or dynamic, "
-            f"received {batch!r}"
-        )
-    return int(batch)
+    for name in ("c_array", "device"):
+        if getattr(config, name):
+            check_micro(flag(name), schemes, config.batch)

@@ -19,9 +19,7 @@ from tfprune.tflite.interpreter import LiteModel
 TRIES = 8
 
 
-def within_drop(
-    builder: VariantBuilder, options: PruneOptions, points: float
-) -> tuple[Variant, list[Tried]]:
+def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant, list[Tried]]:
     """Makes the smallest model whose file is at most so many points worse than the whole model.
 
     Halves, on a scale of ratios, what is between the parameters of the smallest model that did and
@@ -29,11 +27,9 @@ def within_drop(
 
     Parameters
     ----------
-    workshop : VariantBuilder
+    builder : VariantBuilder
     options : PruneOptions
-        What else was asked for; its budget is set here.
-    points : float
-        Percent points of accuracy.
+        With ``max_drop``, in place of which the target is set here.
 
     Returns
     -------
@@ -46,6 +42,8 @@ def within_drop(
     TfpruneError
         If no model was found; says the least drop there was.
     """
+    points = options.max_drop
+    assert points is not None, "it was asked for"
     scheme = builder.config.schemes[0]
     model, part = builder.model, builder.data.validation
     x = check_inputs(model, part.x)
@@ -55,7 +53,7 @@ def within_drop(
 
     def attempt(limit: int) -> Tried:
         nonlocal best
-        made = builder.make(replace(options, target=Target("params", limit)))
+        made = builder.make(replace(options, max_drop=None, target=Target("params", limit)))
         made, content = builder.with_file(made, scheme, "--max-drop")
         received = LiteModel(content, builder.names).predict(x)
         drop = 100 * (before - measure.scores(received)["accuracy"])
@@ -74,7 +72,7 @@ def within_drop(
     if best is None:
         least = min(tried, key=lambda one: one.drop)
         raise TfpruneError(
-            f"max_drop: {points:g} points cannot be held with a smaller {scheme} file; the least "
+            f"--max-drop: {points:g} points cannot be held with a smaller {scheme} file; the least "
             f"drop of {len(tried)} tries is {least.drop:.2f} at {least.parameters:,} parameters "
             "(--heal EPOCHS may win it back)"
         )

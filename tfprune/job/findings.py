@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfprune.core.metrics import LIMITS
-from tfprune.job.config import JobConfig
+from tfprune.job.config import AMOUNTS, JobConfig
 from tfprune.job.records import Artifact, Finding
 from tfprune.options import SHARE_FOLDS
 from tfprune.results import LayerResult
 from tfprune.tflite.schemes import SCHEMES
+from tfprune.utils.option_table import flag
 
-BUDGETS = ("prune", "remove", "target-params", "target-macs", "target-bytes", "max-drop")
 HEAL, QAT, FINETUNE = 10, 3, 5
 
 Scores = Mapping[str, float]
@@ -64,8 +64,8 @@ class Run:
     def limits(self) -> dict[str, float]:
         """How much may be lost of each score; a drop that was asked for is no surprise."""
         limits = {name: LIMITS[name] for name in self.judged_by}
-        if "accuracy" in limits and self.config.max_drop is not None:
-            limits["accuracy"] = max(limits["accuracy"], self.config.max_drop / 100)
+        if "accuracy" in limits and self.config.options.max_drop is not None:
+            limits["accuracy"] = max(limits["accuracy"], self.config.options.max_drop / 100)
         return limits
 
     def of(self, variant: str) -> dict[str, Artifact]:
@@ -80,18 +80,18 @@ class Run:
         words : str
             Flags and their values, which take the place of the same flags.
         without : sequence of str
-            Flags with a value that are left out, without their dashes.
+            Options with a value that are left out.
         """
-        gone = {f"--{flag}" for flag in without} | {word for word in words if word[:2] == "--"}
+        gone = {flag(name) for name in without} | {word for word in words if word[:2] == "--"}
         kept: list[str] = []
         value = False
         for word in self.command:
             if value and not word.startswith("--"):
                 value = False
                 continue
-            flag, equals, _ = word.partition("=")
-            value = flag in gone and not equals
-            if flag not in gone:
+            typed, equals, _ = word.partition("=")
+            value = typed in gone and not equals
+            if typed not in gone:
                 kept.append(word)
         return shlex.join([*kept, *words])
 
@@ -175,22 +175,13 @@ def _gentler(run: Run, labels: bool) -> list[str]:
         if labels and not config.finetune:
             advice.append(f"--finetune {FINETUNE}")
     advice.append(_less(config))
-    if not config.by_count and config.centre not in ("auto", "mean"):
+    if not config.options.by_count and config.centre not in ("auto", "mean"):
         advice.append("--centre mean")
     if config.fold != "least-squares":
         advice.append("--fold least-squares")
-    if labels and config.max_drop is None and _budget_fits(config):
-        advice.append(f"--max-drop 0.5 in place of --{_budget(config)}")
+    if labels and config.options.max_drop is None and _budget_fits(config):
+        advice.append(f"--max-drop 0.5 in place of {config.amount}")
     return advice
-
-
-def _budget(config: JobConfig) -> str:
-    """The flag that says how much goes, without its dashes."""
-    if config.remove is not None:
-        return "remove"
-    if config.target is not None:
-        return f"target-{config.target.what}"
-    return "prune" if config.max_drop is None else "max-drop"
 
 
 def _budget_fits(config: JobConfig) -> bool:
@@ -200,15 +191,16 @@ def _budget_fits(config: JobConfig) -> bool:
 
 def _less(config: JobConfig) -> str:
     """The same kind of budget, taking less out."""
-    if config.remove is not None:
-        return f"less, --remove {50 * config.remove:.3g}%"
-    if config.target is not None:
-        amount = config.target.amount
+    options = config.options
+    if options.share is not None:
+        return f"less, --remove {50 * options.share:.3g}%"
+    if options.target is not None:
+        amount = options.target.amount
         more = f"{50 * (1 + amount):.3g}%" if amount < 1 else f"{1.25 * amount:.0f}"
-        return f"more left, --target-{config.target.what} {more}"
-    if config.max_drop is not None:
-        return f"--max-drop {config.max_drop / 2:g}"
-    return f"fewer degrees, --prune {config.prune / 2:g}"
+        return f"more left, {config.amount} {more}"
+    if options.max_drop is not None:
+        return f"--max-drop {options.max_drop / 2:g}"
+    return f"fewer degrees, --prune {options.degrees / 2:g}"
 
 
 def _quantised(run: Run, variant: str) -> Finding | None:
@@ -284,16 +276,16 @@ def _further(run: Run) -> list[str]:
     if run.filters and config.layers_to_prune in (None, "dense"):
         advice.append(f"filters too, {run.typed('--layers', 'all')}")
     if run.layers:
-        if not config.by_count and config.select in (None, "angle"):
+        if not config.options.by_count and config.select in (None, "angle"):
             advice += _next_degrees(run.layers)
-        share = 25 if config.remove is None else min(max(round(200 * config.remove), 25), 75)
-        budget = _budget(config)
-        if not advice or budget == "remove":
-            advice.append(run.typed("--remove", f"{share}%", without=BUDGETS))
+        gone = config.options.share
+        share = 25 if gone is None else min(max(round(200 * gone), 25), 75)
+        if not advice or config.amount == "--remove":
+            advice.append(run.typed("--remove", f"{share}%", without=AMOUNTS))
         else:
-            advice.append(f"--remove {share}% in place of --{budget}")
-        if "accuracy" in run.judged_by and config.max_drop is None and _budget_fits(config):
-            advice.append(f"--max-drop 1 in place of --{budget}")
+            advice.append(f"--remove {share}% in place of {config.amount}")
+        if "accuracy" in run.judged_by and config.options.max_drop is None and _budget_fits(config):
+            advice.append(f"--max-drop 1 in place of {config.amount}")
     return advice
 
 

@@ -15,7 +15,7 @@ from tfprune.data.scoring import Scorer, make_scorer
 from tfprune.data.splits import Dataset, InputScale, Split
 from tfprune.errors import TfpruneError
 from tfprune.graph.predictions import outputs_of
-from tfprune.job.config import JobConfig
+from tfprune.job.config import CommonConfig
 from tfprune.job.records import Finding
 from tfprune.outputs.decisions import losses_of, rules_of
 from tfprune.utils.arrays import Array
@@ -34,13 +34,13 @@ BETTER = 0.05
 
 
 def scorer(
-    config: JobConfig, model: keras.Model, x: Sequence[Array], part: Split, data: Dataset
+    config: CommonConfig, model: keras.Model, x: Sequence[Array], part: Split, data: Dataset
 ) -> Scorer:
     """How outputs for some samples are scored.
 
     Parameters
     ----------
-    config : JobConfig
+    config : CommonConfig
         Names the file that has the compile settings, where they are needed.
     model : keras.Model
     x : sequence of arrays of shape (samples, ...)
@@ -66,7 +66,7 @@ def scorer(
 
 
 def doubts(
-    config: JobConfig, model: keras.Model, x: Sequence[Array], measure: Scorer, data: Dataset
+    config: CommonConfig, model: keras.Model, x: Sequence[Array], measure: Scorer, data: Dataset
 ) -> list[Finding]:
     """Says that data and model do not seem to fit, in a line or two; nothing where they do.
 
@@ -76,7 +76,7 @@ def doubts(
 
     Parameters
     ----------
-    config : JobConfig
+    config : CommonConfig
     model : keras.Model
     x : sequence of arrays of shape (samples, ...)
         As the model takes them.
@@ -90,7 +90,7 @@ def doubts(
 
 
 def _doubts(
-    config: JobConfig, model: keras.Model, x: Sequence[Array], measure: Scorer, data: Dataset
+    config: CommonConfig, model: keras.Model, x: Sequence[Array], measure: Scorer, data: Dataset
 ) -> list[str]:
     if measure.target is None or len(measure.target) < FEWEST:
         return []
@@ -194,7 +194,7 @@ def _ranges(x: Sequence[Array], data: Dataset) -> str:
 
 
 def _others(
-    config: JobConfig, x: Sequence[Array], scales: Sequence[InputScale], all_ways: bool
+    config: CommonConfig, x: Sequence[Array], scales: Sequence[InputScale], all_ways: bool
 ) -> Iterator[tuple[str, list[Array]]]:
     """Other ways of bringing samples to the model: what to do, and the samples then."""
     auto = config.scale == "auto"

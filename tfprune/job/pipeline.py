@@ -25,7 +25,7 @@ from tfprune.graph.layers import CONVOLUTIONS, MAKERS, SEPARABLE
 from tfprune.graph.predictions import outputs_of
 from tfprune.graph.unfollowed import unfollowed
 from tfprune.job import manifest, plots
-from tfprune.job.config import JobConfig
+from tfprune.job.config import CommonConfig, JobConfig
 from tfprune.job.drop_search import check_classes, within_drop
 from tfprune.job.file_export import export_variants
 from tfprune.job.findings import Run, findings
@@ -84,7 +84,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
 
     with staging(folder, MANIFEST, _places(config), obsolete) as stage:
         keras.utils.set_random_seed(config.seed)
-        model, data, about = model_and_data(config, say)
+        model, data, about = model_and_data(config, say, config.test_data)
         x, measure = _checked(config, model, data)
         for note in (*data.notes, *measure.notes):
             say(f"data: {note}")
@@ -110,10 +110,10 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
         )
         builder = VariantBuilder(config, model, data, measure, pruner, say)
         tried: list[Tried] = []
-        if config.max_drop is None:
+        if config.options.max_drop is None:
             ready = builder.make(config.options)
         else:
-            ready, tried = within_drop(builder, config.options, config.max_drop)
+            ready, tried = within_drop(builder, config.options)
         result, models = ready.result, ready.models
         for note in result.notes:
             say(f"WARNING: {note}")
@@ -130,7 +130,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
         for one in failed:
             say(f"WARNING: not written: {one}")
         chosen = drawn(config.test_data or 0, measure, len(data.test), config.seed)
-        files, micro = examined(files, x, stage, config.devices, config.c_array, say=say)
+        files, micro = examined(files, x, stage, config.device, config.c_array, say=say)
         artifacts, chosen_scores = _measured(files, x, measure, chosen)
         test_data: dict[str, Any] | None = None
         if config.test_data:
@@ -162,7 +162,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
             failed=failed,
             compression=asked(config),
             training=ready.training,
-            max_drop=config.max_drop,
+            max_drop=config.options.max_drop,
             tried=tried,
             compat=RUNTIME if config.compat else None,
             test_data=test_data,
@@ -192,13 +192,16 @@ def _places(config: JobConfig) -> list[str]:
 
 
 def model_and_data(
-    config: JobConfig, say: Callable[[str], None]
+    config: CommonConfig, say: Callable[[str], None], test_samples: int | None = None
 ) -> tuple[keras.Model, Dataset, dict[str, Any]]:
-    """The model to prune, the data as it takes it, and what the manifest says of the model."""
+    """The model to prune, the data as it takes it, and what the manifest says of the model.
+
+    Refuses to write more ``test_samples`` than there are before the model is trained or loaded.
+    """
     if config.model in BUILT_IN:
         raw = sources.load(config.dataset, config.data, config.seed, say)
         data = prepare(raw, config.scale, None, config.calibration, config.seed)
-        check_test_count(config.test_data, len(data.test))
+        check_test_count(test_samples, len(data.test))
         shape = data.train.arrays[0].shape[1:]
         _check_names(config, BUILT_IN[config.model](shape, 2, config.units))
         model, path = network_training.trained(
@@ -220,7 +223,7 @@ def model_and_data(
         _check_names(config, model)
         raw = sources.load(config.dataset, config.data, config.seed, say, list(input_shapes(model)))
         data = prepare(raw, config.scale, input_specs(model), config.calibration, config.seed)
-        check_test_count(config.test_data, len(data.test))
+        check_test_count(test_samples, len(data.test))
     return model, data, {"name": name, "sha256": digest(path) if path else None}
 
 
@@ -237,19 +240,19 @@ def _checked(config: JobConfig, model: keras.Model, data: Dataset) -> tuple[list
         check_quantisable(model, x)
     elif config.sparsity or config.cluster:
         to_tf_keras(model, x)
-    if config.c_array or config.devices:
+    if config.c_array or config.device:
         calibration = check_inputs(model, data.calibration.x)
         how = {"batch": config.batch, "compat": config.compat}
         check_early(model, x, calibration, config.schemes, **how)
     measure = scorer(config, model, x, data.test, data)
     if config.finetune:
         check_labels(measure)
-    if config.max_drop is not None:
+    if config.options.max_drop is not None:
         check_classes(measure)
     return x, measure
 
 
-def _check_names(config: JobConfig, model: keras.Model) -> None:
+def _check_names(config: CommonConfig, model: keras.Model) -> None:
     """Tells layers that do not exist before the work, not after."""
     names = [path for path, layer in walk(model) if type(layer) in MAKERS]
     closed = [one.name for one in unfollowed(model)]

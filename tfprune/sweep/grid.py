@@ -8,37 +8,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfprune.errors import TfpruneError
-from tfprune.job.config import JobConfig
-from tfprune.options import (
-    FOLD_NAMES,
-    REFIT,
-    SELECTIONS,
-    SHARE_FOLDS,
-    SHARE_SELECTIONS,
-    check_threshold,
-)
-from tfprune.utils.checks import check_choice, check_share
+from tfprune.options import FOLD_NAMES, REFIT, SELECTIONS, SHARE_FOLDS, SHARE_SELECTIONS
+from tfprune.sweep.config import SweepConfig
 from tfprune.utils.digests import text_digest
 
 UNPRUNED = "unpruned"
 # What a sweep tries if nothing is said, and what --quick tries.
-DEFAULTS: dict[str, tuple[str, ...]] = {
+DEFAULTS: dict[str, tuple[Any, ...]] = {
     "selections": SHARE_SELECTIONS,
     "folds": FOLD_NAMES,
-    "shares": ("25%", "50%", "75%", "87.5%"),
-    "degrees": ("10", "20", "30", "40", "50", "60"),
-    "refit": ("0", str(REFIT)),
+    "shares": (0.25, 0.5, 0.75, 0.875),
+    "degrees": (10.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    "refit": (0, REFIT),
 }
-QUICK: dict[str, tuple[str, ...]] = {
+QUICK: dict[str, tuple[Any, ...]] = {
     "selections": ("effect", "angle"),
     "folds": SHARE_FOLDS,
-    "shares": ("50%", "75%"),
-    "degrees": ("30", "50"),
-    "refit": ("0", str(REFIT)),
+    "shares": (0.5, 0.75),
+    "degrees": (30.0, 50.0),
+    "refit": (0, REFIT),
 }
-# In place of a list, for no amounts of that kind.
-NONE = "none"
-MOST_REFIT = 2**20
 
 
 @dataclass(frozen=True)
@@ -95,27 +84,18 @@ class Grid:
 
     Attributes
     ----------
-    config : JobConfig
+    config : SweepConfig
         The model, the data, and what is the same for all points; its schemes are those of every
         point.
     points : tuple of Point
         The unpruned model first; a healed point right behind the same one unhealed.
     """
 
-    config: JobConfig
+    config: SweepConfig
     points: tuple[Point, ...]
 
 
-def grid(
-    config: JobConfig,
-    *,
-    quick: bool = False,
-    selections: Sequence[str] | None = None,
-    folds: Sequence[str] | None = None,
-    shares: Sequence[str] | None = None,
-    degrees: Sequence[str] | None = None,
-    refit: Sequence[str] | None = None,
-) -> Grid:
+def grid(config: SweepConfig) -> Grid:
     """All points that the lists allow.
 
     Degrees go with ``angle`` and every fold, and with ``span`` and the folds that need no pairs;
@@ -124,25 +104,24 @@ def grid(
 
     Parameters
     ----------
-    config : JobConfig
-        Checked.
-    quick : bool
-        A coarse grid where a list is not given.
-    selections, folds, shares, degrees, refit : sequences of str, optional
-        As a user types them; ``none`` for no shares, or no degrees.
+    config : SweepConfig
+        Checked here.
 
     Raises
     ------
     TfpruneError
-        If a word is not known, a number out of its range, or no point is left.
+        If an option is not possible, or no point is left.
     """
-    default = QUICK if quick else DEFAULTS
-    chosen = _words("selections", selections or default["selections"], SHARE_SELECTIONS)
-    schemes = _words("folds", folds or default["folds"], FOLD_NAMES)
-    parts = _shares(shares or default["shares"])
-    angles = _degrees(degrees or default["degrees"])
-    steps = _steps(refit or default["refit"])
-    cuts = [*_at_shares(parts, chosen, schemes, steps), *_at_degrees(angles, chosen, schemes)]
+    config = config.validate()
+    lists = {
+        name: values if getattr(config, name) is None else getattr(config, name)
+        for name, values in (QUICK if config.quick else DEFAULTS).items()
+    }
+    selections, folds = lists["selections"], lists["folds"]
+    cuts = [
+        *_at_shares(lists["shares"], selections, folds, lists["refit"]),
+        *_at_degrees(lists["degrees"], selections, folds),
+    ]
     if not cuts:
         raise TfpruneError(
             f"no point to try: shares take the folds {', '.join(SHARE_FOLDS)}; degrees take the "
@@ -179,32 +158,3 @@ def _at_degrees(
             for fold in folds:
                 if select == "angle" or fold in SHARE_FOLDS:
                     yield Point(select, angle, "degrees", fold)
-
-
-def _words(flag: str, words: Sequence[str], known: Sequence[str]) -> list[str]:
-    return [check_choice(f"--{flag}", word, known) for word in dict.fromkeys(words)]
-
-
-def _shares(words: Sequence[str]) -> list[float]:
-    if list(words) == [NONE]:
-        return []
-    return list(dict.fromkeys(check_share(word, "--shares") for word in words))
-
-
-def _degrees(words: Sequence[str]) -> list[float]:
-    if list(words) == [NONE]:
-        return []
-    try:
-        return list(dict.fromkeys(check_threshold(word) for word in words))
-    except TfpruneError as error:
-        raise TfpruneError(f"--degrees: {error}") from None
-
-
-def _steps(words: Sequence[str]) -> list[int]:
-    for word in words:
-        if not (word.isascii() and word.isdigit() and int(word) < MOST_REFIT):
-            raise TfpruneError(
-                f"--refit: expected whole numbers from 0 to {MOST_REFIT - 1}, such as "
-                f"0,{REFIT}, received {word!r}"
-            )
-    return list(dict.fromkeys(map(int, words)))

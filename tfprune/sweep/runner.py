@@ -17,13 +17,13 @@ from tfprune.calibration import check_enough
 from tfprune.data.splits import Dataset, Split
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
-from tfprune.job.config import JobConfig
 from tfprune.job.original import doubts, scorer
 from tfprune.job.pipeline import model_and_data
 from tfprune.options import DEGREES, prune_options
 from tfprune.output_folder.staging import OutputFolder, writing
 from tfprune.pruning import Pruner
 from tfprune.sweep import plot, tables
+from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import UNPRUNED, Grid, Point, key
 from tfprune.sweep.results_log import ResultsLog, Row
 from tfprune.sweep.tables import Sweep
@@ -127,7 +127,7 @@ class _Bench:
     """Makes the model of a point and measures its files; keeps what points have in common."""
 
     def __init__(
-        self, config: JobConfig, model: keras.Model, data: Dataset, say: Callable[[str], None]
+        self, config: SweepConfig, model: keras.Model, data: Dataset, say: Callable[[str], None]
     ) -> None:
         self._request, self._model, self._data, self._say = config, model, data, say
         self._last: tuple[Point, _Made] | None = None
@@ -292,7 +292,7 @@ def _weight_bytes(content: bytes) -> int:
         return weight_bytes(path)
 
 
-def _common(config: JobConfig, model: str, data: Dataset) -> dict[str, Any]:
+def _common(config: SweepConfig, model: str, data: Dataset) -> dict[str, Any]:
     """What the figures of all points depend on, beside the point."""
     return {
         "model": model,

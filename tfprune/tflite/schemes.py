@@ -127,7 +127,7 @@ def check_batch(batch: object, what: str = "batch") -> int | None:
     return batch
 
 
-def check_schemes(schemes: Sequence[str]) -> tuple[str, ...]:
+def check_schemes(schemes: Sequence[str], what: str = "schemes") -> tuple[str, ...]:
     """Returns the schemes, each once.
 
     Raises
@@ -140,12 +140,12 @@ def check_schemes(schemes: Sequence[str]) -> tuple[str, ...]:
     for scheme in schemes or ("",):
         if scheme not in SCHEMES:
             raise TfpruneError(
-                f"schemes: expected some of {', '.join(SCHEMES)}, received {scheme!r}"
+                f"{what}: expected some of {', '.join(SCHEMES)}, received {scheme!r}"
             )
     for needed in (SCHEMES[scheme] for scheme in schemes):
         if not needed.installed:
             raise TfpruneError(
-                f"schemes: {needed.name} needs {needed.package}, which is not installed; "
+                f"{what}: {needed.name} needs {needed.package}, which is not installed; "
                 f"pip install -r {needed.requirements}"
             )
     return tuple(dict.fromkeys(schemes))
