@@ -30,6 +30,7 @@ ORDER = [
     ["job"],
     ["sweep"],
     ["studies"],
+    ["cli"],
 ]
 PLACE = {name: line for line, names in enumerate(ORDER) for name in names}
 

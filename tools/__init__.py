@@ -1,1 +1,1 @@
-"""The commands: each parses, makes one call, and prints."""
+"""The commands as modules, ``python -m tools.NAME``; what they do is in ``tfprune.cli``."""

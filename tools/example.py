@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tools.command import main
+from tfprune.cli.command import main
 
 # What stands in exported/example/: the file to compare with and the smallest.
 KEPT = (("original", "float32"), ("pruned", "int8"))
@@ -33,7 +33,7 @@ def options() -> type[Any]:
     return ExampleConfig
 
 
-def example(config: Any) -> None:
+def example(config: Any, command: list[str]) -> None:
     """Exports the built-in CNN on MNIST, and keeps two files, 100 samples, manifest and card.
 
     Needs MNIST and requirements-tflm.txt.
@@ -43,13 +43,13 @@ def example(config: Any) -> None:
     from dataclasses import replace
     from pathlib import Path
 
+    from tfprune.cli.flags import read
     from tfprune.errors import TfpruneError
     from tfprune.job.config import JobConfig
     from tfprune.output_folder.run_files import MANIFEST, leftovers, listed
     from tfprune.output_folder.staging import staging
     from tfprune.utils.console import quiet
     from tfprune.utils.environment import start_keras
-    from tools.flags import read
 
     job = read(JobConfig, COMMAND.split()[3:], "tools.export")
     job = replace(job, data=config.data).validate()
@@ -108,4 +108,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(example, options))
+    sys.exit(main(example, options, None, "tools.example"))

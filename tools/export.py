@@ -3,81 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
-from tfprune.utils.escapes import plain
-from tools.command import PARTIAL, command_line
-from tools.command import main as run_command
+from tfprune.cli import export
 
-if TYPE_CHECKING:
-    from tfprune.job.config import JobConfig
-
-
-def options() -> type[JobConfig]:
-    """The table of the options."""
-    from tfprune.job.config import JobConfig
-
-    return JobConfig
-
-
-def export(config: JobConfig) -> int:
-    """Prunes units that do the same work, and exports TFLite files with measured figures.
-
-    Writes NAME_SCHEME.tflite, NAME_pruneDEGREES_SCHEME.tflite, NAME_pruneDEGREES.keras,
-    manifest.json, NAME.md and plots/. A budget in place of degrees stands in the names as well:
-    NAME_remove50, NAME_params50, NAME_macs50, NAME_bytes20000, NAME_drop0.1.
-    """
-    from tfprune.utils.console import quiet
-    from tfprune.utils.environment import start_keras
-
-    config = config.validate()
-    start_keras()
-    with quiet():
-        from tfprune.job.pipeline import run
-    from tfprune.job.manifest import to_json
-    from tfprune.job.tables import job_report
-
-    outcome = run(config, command_line("tools.export"), _say)
-    result = outcome.result
-    made = outcome.manifest
-    print(
-        to_json(made)
-        if config.json
-        else job_report(
-            result.layers,
-            result.skipped,
-            outcome.artifacts,
-            made["dataset"],
-            made["training"],
-            failed=outcome.failed,
-            others=result.others,
-            asked=result.asked,
-            reached=result.reached,
-            microcontrollers=made.get("microcontrollers"),
-        ),
-        end="" if config.json else "\n",
-        flush=True,
-    )
-    for finding in outcome.findings:
-        print(plain(finding), file=sys.stderr, flush=True)
-    if outcome.failed:
-        count = len(outcome.failed)
-        total = count + len(outcome.artifacts)
-        _say(f"{count} of {total} files were not written; the others are there")
-        return PARTIAL
-    return 0
-
-
-def _say(line: str) -> None:
-    lead = "" if line.startswith("WARNING") else "tfprune: "
-    print(f"{lead}{plain(line)}", file=sys.stderr, flush=True)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command."""
-    return run_command(export, options, argv)
-
+main = partial(export.main, name="tools.export")
 
 if __name__ == "__main__":
     sys.exit(main())

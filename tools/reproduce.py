@@ -3,90 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
-from tfprune.utils.escapes import plain
-from tools.command import command_line
-from tools.command import main as run_command
+from tfprune.cli import reproduce
 
-if TYPE_CHECKING:
-    from tfprune.studies.config import StudyConfig
-    from tfprune.studies.study import Study
-
-# What an interrupt leaves behind.
-LEFT = "finished runs are kept, and the same command goes on from there"
-VALUED = ("--runs", "--data", "--output", "--seed")
-
-
-def options() -> type[StudyConfig]:
-    """The table of the options."""
-    from tfprune.studies.config import StudyConfig
-
-    return StudyConfig
-
-
-def reproduce(config: StudyConfig) -> None:
-    """Repeats a study of MNIST, and shows published and measured figures side by side.
-
-    Writes OUTPUT/STUDY/results.md, results.json, results.jsonl and the study's figures. The same
-    command goes on where it was interrupted.
-    """
-    from tfprune.studies import study as studies
-    from tfprune.utils.option_table import checked
-
-    config = checked(config)
-    if config.list:
-        for name, title, counts in studies.listing():
-            said = ", ".join(f"{count} {what}" for what, count in counts.items())
-            print(f"{name:8} {title.partition(': ')[2]} ({said})")
-        return
-    names = studies.NAMES if config.study == "all" else (studies.check_name(config.study),)
-    wanted = [studies.load(name, config.quick, config.runs) for name in names]
-    _start(wanted, config.data, config.output, config.seed)
-
-
-def _start(wanted: Sequence[Study], data: str | None, output: str, seed: int) -> None:
-    import os
-    from pathlib import Path
-
-    from tfprune.utils.console import quiet
-    from tfprune.utils.environment import start_keras
-
-    # Convolutions train twice as fast; exported files are not compared byte by byte here.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    start_keras()
-    with quiet():
-        from tfprune.studies.runner import find_data, run
-    from tfprune.studies.tables import cut_table, table
-
-    found = find_data(data, seed, _say)
-    for study in wanted:
-        folder = Path(output) / study.name
-        made = run(
-            study, found, folder, seed=seed, say=_say,
-            command=command_line("tools.reproduce"),
-        )  # fmt: skip
-        print(f"\n{study.title}{', A QUICK RUN' if study.quick else ''}, on {found.name}\n")
-        print(table(made, "simple"))
-        cut = cut_table(made, "simple")
-        print(f"\n{cut}" if cut else "", end="\n" if cut else "")
-        print(f"\nall of it, with figures: {folder}/results.md", flush=True)
-
-
-def _say(line: str) -> None:
-    print(f"tfprune: {plain(line)}", file=sys.stderr, flush=True)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; its first plain word is the study."""
-    words = [*(sys.argv[1:] if argv is None else argv)]
-    for place, word in enumerate(words):
-        if not word.startswith("-") and (place == 0 or words[place - 1] not in VALUED):
-            words[place] = f"--study={word}"
-            break
-    return run_command(reproduce, options, words, LEFT)
-
+main = partial(reproduce.main, name="tools.reproduce")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,58 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
-from tfprune.utils.escapes import plain
-from tools.command import command_line
-from tools.command import main as run_command
+from tfprune.cli import sweep
 
-if TYPE_CHECKING:
-    from tfprune.sweep.config import SweepConfig
-
-# What an interrupt leaves behind.
-LEFT = "what was measured is kept, and the same command goes on from there"
-
-
-def options() -> type[SweepConfig]:
-    """The table of the options."""
-    from tfprune.sweep.config import SweepConfig
-
-    return SweepConfig
-
-
-def sweep(config: SweepConfig) -> None:
-    """Prunes a model in many ways, and draws what each file scores against its bytes.
-
-    Writes sweep.png, sweep.md, sweep.csv and sweep.jsonl, and prints the Pareto set: the files
-    that no other beats in both bytes and accuracy on validation data. The same command goes on
-    where it was interrupted.
-    """
-    from tfprune.sweep.grid import grid
-    from tfprune.utils.console import quiet
-    from tfprune.utils.environment import start_keras
-
-    wanted = grid(config)
-    start_keras()
-    with quiet():
-        from tfprune.sweep.runner import run
-    from tfprune.sweep.tables import to_text
-
-    made = run(wanted, command_line("tools.sweep"), _say)
-    print(to_text(made))
-    print(f"\nall files: {wanted.config.output}/sweep.png, sweep.md, sweep.csv")
-
-
-def _say(line: str) -> None:
-    lead = "" if line.startswith("WARNING") else "tfprune: "
-    print(f"{lead}{plain(line)}", file=sys.stderr, flush=True)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command."""
-    return run_command(sweep, options, argv, LEFT)
-
+main = partial(sweep.main, name="tools.sweep")
 
 if __name__ == "__main__":
     sys.exit(main())

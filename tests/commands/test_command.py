@@ -10,17 +10,17 @@ from tests.support.paths import ROOT
 WORK = """
 import os, signal, sys
 from tfprune.studies.config import StudyConfig
-from tools.command import main
+from tfprune.cli.command import main
 
 class Cut:
     def __del__(self):
         raise KeyError("cut short")
 
-def work(config):
+def work(config, command):
     cut = Cut()
     os.kill(os.getpid(), signal.SIGINT)
 
-sys.exit(main(work, lambda: StudyConfig, []))
+sys.exit(main(work, lambda: StudyConfig, [], "tools.work"))
 """
 
 
@@ -29,4 +29,4 @@ def test_destructors_that_an_interrupt_cut_short_say_nothing():
         [sys.executable, "-c", WORK], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr.splitlines() == ["-c: interrupted; nothing was changed"]
+    assert done.stderr.splitlines() == ["tools.work: interrupted; nothing was changed"]

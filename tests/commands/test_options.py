@@ -6,12 +6,13 @@ import re
 
 import pytest
 
+from tfprune.cli import export, sweep
+from tfprune.cli.flags import help_text, read
 from tfprune.errors import TfpruneError
 from tfprune.job.config import JobConfig
 from tfprune.sweep.config import SweepConfig
 from tfprune.utils.option_table import COMMON, GROUPS, options
-from tools import export, options_table, sweep
-from tools.flags import help_text, read
+from tools import options_table
 
 TABLES = options_table.TABLES
 RANGE = "expected a number of degrees between 0 and 90, received '95'"
@@ -34,9 +35,11 @@ def test_every_option_is_described(name):
 
 @pytest.mark.parametrize(("command", "table"), [(export, JobConfig), (sweep, SweepConfig)])
 def test_help_shows_flags_as_they_are_typed(command, table, capsys):
-    assert command.main(["--help"]) == command.main(["--prun", "-h"]) == 0
+    name = command.__name__.replace("tfprune.cli", "tools")
+    assert command.main(["--help"], name) == command.main(["--prun", "-h"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count(f"Usage: python -m {command.__name__} [flags]\n") == 2
+    assert shown.startswith(f"Usage: python -m {name} [flags]\n")
+    assert f"\nUsage: tfprune {name.removeprefix('tools.')} [flags]\n" in shown
     typed = re.findall(r"(?m)^  (--\S+)", shown[: len(shown) // 2])
     assert sorted(typed) == sorted(option.flag for option in options(table))
     assert not any("_" in flag for flag in typed)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfprune.cli.flags import read
 from tfprune.job.config import JobConfig
 from tfprune.job.findings import Run, closest, findings, lost
 from tfprune.job.model_card import card
 from tfprune.job.records import Artifact
 from tfprune.results import LayerResult
-from tools.flags import read
 
 COMMAND = ["python", "-m", "tools.export", "--prune", "30", "--data", "my data.npz", "--seed=3"]
 

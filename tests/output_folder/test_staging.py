@@ -359,16 +359,17 @@ INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
 from tests.support.kills import NEW, change
-from tools.command import main
+from tfprune.cli.command import main
+from tfprune.studies.config import StudyConfig
 
-def work():
+def work(config, command):
     if sys.argv[2] == "during":
         replace = os.replace
         os.replace = lambda *paths: (replace(*paths), os.kill(os.getpid(), signal.SIGTERM))
     change(Path(sys.argv[1]))
     os.kill(os.getpid(), signal.SIGTERM)
 
-sys.exit(main(work, []))
+sys.exit(main(work, lambda: StudyConfig, [], "tools.work"))
 """
 
 
@@ -380,7 +381,7 @@ def test_an_interrupt_says_what_it_left(tmp_path, when):
     with child(INTERRUPTED, tmp_path, when) as running:
         out, err = running.communicate()
     assert (running.returncode, out) == (130, "")
-    assert err == f"-c: interrupted; written by then, and whole: {tmp_path}\n"
+    assert err == f"tools.work: interrupted; written by then, and whole: {tmp_path}\n"
     assert content(tmp_path, hidden=True) == NEW
 
 

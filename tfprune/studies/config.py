@@ -14,8 +14,8 @@ from tfprune.utils.option_table import COMMON, RUN, option
 class StudyConfig:
     """Which studies to repeat, and on what."""
 
-    study: str = option("", text, COMMON, "NAME",
-        f"{', '.join(NAMES)}, or all; as a first word the name alone does.")
+    study: str = option("", text, COMMON, "STUDY",
+        f"{', '.join(NAMES)}, or all.", bare=True)
     quick: bool = option(False, switch, COMMON, "",
         "Fewer epochs, samples, runs and points: under 2 minutes a study.")
     data: str | None = option(None, text, COMMON, "FILE.npz",

@@ -51,6 +51,8 @@ class Option:
         See :data:`Check`.
     default : object
         What it is if it is not given.
+    bare : bool
+        Whether its value may be typed without the flag.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Option:
     help: str
     check: Check
     default: Any = None
+    bare: bool = False
 
     @property
     def flag(self) -> str:
@@ -83,12 +86,20 @@ class Option:
         return "" if self.default is None or self.default is False else str(self.default)
 
 
-def option(default: Any, check: Check, group: str, metavar: str, help: str) -> Any:  # noqa: A002
+def option(
+    default: Any,
+    check: Check,
+    group: str,
+    metavar: str,
+    help: str,  # noqa: A002
+    *,
+    bare: bool = False,
+) -> Any:
     """A field of a dataclass that is an option of a command.
 
     Parameters
     ----------
-    default, check, group, metavar, help
+    default, check, group, metavar, help, bare
         See :class:`Option`.
 
     Examples
@@ -100,7 +111,7 @@ def option(default: Any, check: Check, group: str, metavar: str, help: str) -> A
     >>> checked(Training(epochs="20"))
     Training(epochs=20)
     """
-    known = {"group": group, "metavar": metavar, "help": help, "check": check}
+    known = {"group": group, "metavar": metavar, "help": help, "check": check, "bare": bare}
     return dataclasses.field(default=default, metadata={OPTION: known})
 
 

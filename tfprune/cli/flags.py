@@ -43,11 +43,15 @@ def read(table: type[Table], words: Sequence[str], name: str) -> Table:
 def _spelled(table: type[Table], words: Sequence[str]) -> list[str]:
     """Every flag with its value as one word, ``--name=value``."""
     known = {one.name: one for one in options(table)}
+    bare = next((one for one in known.values() if one.bare), None)
     left, values = list(words), dict[str, str]()
     while left:
         word = left.pop(0)
         typed, equals, value = word.partition("=")
         option = known.get(typed.removeprefix("--").replace("-", "_"))
+        if bare is not None and bare.name not in values and not word.startswith("-"):
+            values[bare.name] = word
+            continue
         if not typed.startswith("--") or option is None:
             raise TfpruneError(_complaint(word, list(known.values())))
         if option.name in values:
@@ -93,14 +97,15 @@ def help_text(table: type[Table], about: str, usage: str) -> str:
     width = min(shutil.get_terminal_size().columns, WIDEST)
     first, _, rest = about.strip().partition("\n")
     paragraphs = [first, *textwrap.dedent(rest).strip().split("\n\n")]
-    lines = [f"Usage: {usage} [flags]", ""]
+    words = [usage, *(one.metavar for one in options(table) if one.bare), "[flags]"]
+    lines = [f"Usage: {' '.join(words)}", ""]
     for paragraph in filter(None, paragraphs):
         lines += [*textwrap.wrap(paragraph, width), ""]
     for group, members in grouped(table).items():
         lines.append(f"{group}:")
         for option in members:
             default = f" (default: {option.default_text})" if option.default_text else ""
-            lines.append(f"  {option.usage}")
+            lines.append(f"  {option.metavar if option.bare else option.usage}")
             indent = " " * 6
             lines += textwrap.wrap(
                 option.help + default, width, initial_indent=indent, subsequent_indent=indent,

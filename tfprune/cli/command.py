@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tfprune.cli.memory import memory_limit, supervise, too_little
+from tfprune.cli.streams import sound_streams
 from tfprune.errors import TfpruneError
-from tools.limits import memory_limit, supervise, too_little
-from tools.streams import sound_streams
 
 USAGE = 2
 # Some of what was asked for was written, some could not be.
@@ -27,9 +27,10 @@ NOTHING = "nothing was changed"
 
 
 def main(
-    work: Callable[[Any], int | None],
+    work: Callable[[Any, list[str]], int | None],
     table: Callable[[], type],
-    argv: Sequence[str] | None = None,
+    argv: Sequence[str] | None,
+    name: str,
     left: str = NOTHING,
 ) -> int:
     """Runs a command.
@@ -37,13 +38,15 @@ def main(
     Parameters
     ----------
     work : callable
-        Takes the options; its docstring stands above them in the help.
+        Takes the options and the command line, for the record; its docstring stands above the
+        options in the help.
     table : callable
         Imports the table of the options, see :mod:`tfprune.utils.option_table`: late, as it takes
         time.
-    argv : sequence of str, optional
-        The command line without the program.
-    left : str
+    argv : sequence of str or None
+        The command line without the program; None for that of this process, which is then this
+        command's alone.
+    name, left : str
         See :func:`guarded`.
 
     Returns
@@ -51,22 +54,20 @@ def main(
     int
         See :func:`guarded`.
     """
-    alone = work.__module__ == "__main__"
-    name = _module_name() if alone else work.__module__
 
     def call() -> int:
-        if alone and memory_limit():
+        if argv is None and memory_limit():
             code = supervise(name)
             if code is not None:
                 return code
         _hush()
-        from tools.flags import HELP, help_text, read
+        from tfprune.cli.flags import HELP, help_text, read
 
         words = sys.argv[1:] if argv is None else argv
         if set(HELP) & set(words):
-            print(help_text(table(), work.__doc__ or "", f"python -m {name}"))
+            print(help_text(table(), work.__doc__ or "", " ".join(program(name))))
             return 0
-        return work(read(table(), words, name)) or 0
+        return work(read(table(), words, name), command_line(name)) or 0
 
     return guarded(call, name, left)
 
@@ -79,7 +80,7 @@ def guarded(call: Callable[[], int], name: str, left: str = NOTHING) -> int:
     call : callable
         Returns an exit code.
     name : str
-        The command's.
+        The command's, which its messages begin with: see :func:`program`.
     left : str
         What an interrupt leaves behind, in words; by default nothing, or the files that were
         written by then.
@@ -181,15 +182,21 @@ def _hush() -> None:
         warnings.simplefilter("ignore")
 
 
-def command_line(module: str) -> list[str]:
+def program(name: str) -> list[str]:
+    """How a command is started, by its name.
+
+    Examples
+    --------
+    >>> program("tools.export"), program("tfprune export")
+    (['python', '-m', 'tools.export'], ['tfprune', 'export'])
+    """
+    return ["python", "-m", name] if "." in name else name.split()
+
+
+def command_line(name: str) -> list[str]:
     """The words that were typed, for the record: as UTF-8, whatever the locale is."""
     words = [os.fsencode(word).decode("utf-8", "backslashreplace") for word in sys.argv[1:]]
-    return ["python", "-m", module, *words]
-
-
-def _module_name() -> str:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else sys.argv[0]
+    return [*program(name), *words]
 
 
 def _fail(name: str, text: str) -> int:
