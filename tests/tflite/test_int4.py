@@ -118,7 +118,7 @@ def test_convolutions_and_ends_are_of_8_bits_and_the_file_runs_on_every_kernel(r
     (x,) = samples(rng, model)
     raw = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(converter, "compact", lambda data: raw.append(data) or minify(data))
+        patch.setattr(converter, "minify", lambda data: raw.append(data) or minify(data))
         data = made(model, [x], batch)
     assert len(data) < len(raw[0])
     file = schema.ModelT.InitFromPackedBuf(data)
@@ -185,7 +185,7 @@ def test_a_file_that_needs_xnnpack_to_be_right_is_refused(rng):
     (x,) = samples(rng, model)
     raw = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(converter, "compact", lambda data: raw.append(data) or data)
+        patch.setattr(converter, "minify", lambda data: raw.append(data) or data)
         list(converter.convert(model, ["float32"], [x]))
     maker = quantizer.Quantizer(raw[0])
     maker.add_dynamic_config(

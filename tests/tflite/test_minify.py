@@ -67,7 +67,7 @@ def made():
     rng = np.random.default_rng(3)
     before: list[bytes] = []
     patch = pytest.MonkeyPatch()
-    patch.setattr(converter, "compact", lambda data: before.append(data) or minify(data))
+    patch.setattr(converter, "minify", lambda data: before.append(data) or minify(data))
     for case, (build, schemes, batch) in CASES.items():
         model = fill(build(), rng)
         x = [rng.normal(0, 1, (60, *t.shape[1:])).astype("float32") for t in model.inputs]
