@@ -9,7 +9,9 @@ import numpy as np
 
 from tfprune.calibration import GroupStats
 from tfprune.core.arrays import Array
+from tfprune.core.fold import FOLD_RULES
 from tfprune.core.selection import Selection
+from tfprune.options import PruneOptions
 from tfprune.outputs.change import Change
 from tfprune.results import LayerResult, Other, Reached, Skipped, layer_table
 
@@ -119,6 +121,23 @@ def layer_results(seen: GroupStats, selection: Selection, words: str) -> list[La
             )
         )
     return results
+
+
+def gentler(options: PruneOptions, centre: str | float) -> str:
+    """What to call instead, to change less."""
+    advice = []
+    if options.target is not None:
+        advice.append("a larger budget")
+    elif options.share is not None:
+        advice.append(f"a smaller share, remove={options.share / 2:.3g}")
+    else:
+        advice.append(f"fewer degrees, threshold={options.degrees / 2:g}")
+        if centre != "mean" and FOLD_RULES[options.fold].shifts:
+            advice.append('centre="mean"')
+    if options.fold != "least-squares":
+        advice.append('fold="least-squares"')
+    advice.append("tfprune.heal(result.model, model, x, epochs=10)")
+    return f"; instead: {', or '.join(advice)}"
 
 
 def _closest(between: Array) -> float:

@@ -29,7 +29,7 @@ from tfprune.options import (
     prune_options,
 )
 from tfprune.outputs.change import Change, change_of
-from tfprune.prune_result import PruneResult, layer_results
+from tfprune.prune_result import PruneResult, gentler, layer_results
 from tfprune.reconstruction import reconstruct as refit_survivors
 from tfprune.results import Skipped
 
@@ -301,7 +301,7 @@ file_batch, file_compat, seed
         elif compare:
             change = self._change(smaller)
         if change is not None and change.beyond:
-            notes.insert(0, f"pruning changed the outputs: {change}{_gentler(options, centre)}")
+            notes.insert(0, f"pruning changed the outputs: {change}{gentler(options, centre)}")
         return PruneResult(
             model=smaller,
             layers=tuple(results),
@@ -358,20 +358,3 @@ file_batch, file_compat, seed
         if macs not in self._schedules:
             self._schedules[macs] = RemovalSchedule(self._survey, macs)
         return self._schedules[macs]
-
-
-def _gentler(options: PruneOptions, centre: str | float) -> str:
-    """What to call instead, to change less."""
-    advice = []
-    if options.target is not None:
-        advice.append("a larger budget")
-    elif options.share is not None:
-        advice.append(f"a smaller share, remove={options.share / 2:.3g}")
-    else:
-        advice.append(f"fewer degrees, threshold={options.degrees / 2:g}")
-        if centre != "mean" and FOLD_RULES[options.fold].shifts:
-            advice.append('centre="mean"')
-    if options.fold != "least-squares":
-        advice.append('fold="least-squares"')
-    advice.append("tfprune.heal(result.model, model, x, epochs=10)")
-    return f"; instead: {', or '.join(advice)}"
