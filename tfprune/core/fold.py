@@ -117,6 +117,22 @@ def least_squares(
 
     Where samples are too few to tell, it is what is nearest to the best multiple of its partner:
     by how many times more than usual says ``steadier``.
+
+    References
+    ----------
+    Hoerl, Kennard (1970), "Ridge regression: Biased estimation for nonorthogonal problems".
+
+    Examples
+    --------
+    The last of three units is the sum of the others and 1:
+
+    >>> a = np.random.default_rng(0).normal(size=(500, 3))
+    >>> a[:, 2] = a[:, 0] + a[:, 1] + 1
+    >>> moments = Moments(3)
+    >>> moments.add(a)
+    >>> fold = least_squares(Selection(np.array([0, 1]), least=(2,)), moments, np.zeros(3))
+    >>> fold.matrix[:, 2].round(3), fold.offset.round(3)
+    (array([1., 1.]), array([0., 0., 1.]))
     """
     with threads_for(selection.units):
         return _least_squares(selection, moments, no_offset, steadier)
@@ -250,6 +266,15 @@ def apply_fold(kernel: Array, index: npt.NDArray[np.intp], fold: Fold) -> tuple[
         The rows of the survivors hold the folded weights; the rows of the others are to be cut.
     bias : array of shape (outputs,)
         What the offset adds to the reader's bias.
+
+    Examples
+    --------
+    Unit 1 is twice unit 0, and 3 more:
+
+    >>> fold = Fold(np.array([0]), np.array([[1.0, 2.0]]), np.array([0.0, 3.0]))
+    >>> kernel, bias = apply_fold(np.array([[10.0], [1.0]]), np.array([[0, 1]]), fold)
+    >>> kernel[0], bias
+    (array([12.]), array([3.]))
     """
     rows = kernel[index]
     folded = kernel.copy()

@@ -139,7 +139,17 @@ class Moments:
         self._sum += np.ones(len(centred), centred.dtype) @ centred
 
     def __add__(self, other: Moments) -> Moments:
-        """The moments of both shards together."""
+        """The moments of both shards together.
+
+        Examples
+        --------
+        >>> shards = Moments(1), Moments(1)
+        >>> shards[0].add([[1.0], [2.0]])
+        >>> shards[1].add([[6.0]])
+        >>> both = shards[0] + shards[1]
+        >>> both.count, both.mean
+        (3, array([3.]))
+        """
         if self.units != other.units:
             raise TfpruneError(f"moments: {self.units} units cannot be added to {other.units}")
         first, second = (self, other) if self.count else (other, self)
@@ -194,6 +204,17 @@ class Moments:
         Returns
         -------
         array of shape (units, units)
+
+        Examples
+        --------
+        >>> moments = Moments(2)
+        >>> moments.add([[1.0, 0.0], [3.0, 2.0]])
+        >>> moments.gram()
+        array([[10.,  6.],
+               [ 6.,  4.]])
+        >>> moments.gram(moments.mean)
+        array([[2., 2.],
+               [2., 2.]])
         """
         return self._products_about(np.broadcast_to(centre, self.units))
 
@@ -242,7 +263,7 @@ def _check_finite(values: npt.NDArray[Any]) -> None:
 
 
 def angles(gram: Array) -> Array:
-    """Pairwise angles between activation vectors (distinctiveness, Gedeon & Harris 1991).
+    """Pairwise angles between activation vectors: their distinctiveness [1]_.
 
     Parameters
     ----------
@@ -254,6 +275,19 @@ def angles(gram: Array) -> Array:
     array of shape (units, units)
         Degrees in [0, 180], 0 on the diagonal; NaN where a vector has length 0, which has no
         direction.
+
+    References
+    ----------
+    .. [1] Gedeon, Harris (1991), "Network reduction techniques".
+
+    Examples
+    --------
+    Of four vectors the second is 60 degrees from the first, the third is its opposite, and the
+    last is 0:
+
+    >>> vectors = np.array([[1.0, 0.0], [0.5, np.sqrt(0.75)], [-2.0, 0.0], [0.0, 0.0]])
+    >>> angles(vectors @ vectors.T).round(3)[0]
+    array([  0.,  60., 180.,  nan])
     """
     lengths = np.sqrt(np.maximum(gram.diagonal(), 0))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -94,6 +94,15 @@ def by_survivors(
         Which units never change; they go in any case.
     threshold : float
         Degrees in (0, 90): similar below it, complementary above 180 minus it.
+
+    Examples
+    --------
+    Unit 1 does nearly what unit 2 does, and unit 0 nearly the opposite:
+
+    >>> degrees = np.array([[0.0, 165.0, 170.0], [165.0, 0.0, 10.0], [170.0, 10.0, 0.0]])
+    >>> chosen = by_survivors(degrees, np.zeros(3, bool), threshold=30)
+    >>> chosen.kept, chosen.similar, chosen.complementary
+    (array([2]), {1: 2}, {0: 2})
     """
     survives = np.zeros(len(degrees), bool)
     similar: dict[int, int] = {}
@@ -119,6 +128,17 @@ def by_pairs(
 
     Of a similar pair the unit with the smaller index goes, even if the other one goes later;
     a complementary pair loses both. Parameters as :func:`by_survivors`.
+
+    References
+    ----------
+    Gedeon, Harris (1991), "Network reduction techniques".
+
+    Examples
+    --------
+    >>> degrees = np.array([[0.0, 90.0, 170.0], [90.0, 0.0, 90.0], [170.0, 90.0, 0.0]])
+    >>> chosen = by_pairs(degrees, np.zeros(3, bool), threshold=30)
+    >>> chosen.kept, chosen.complementary
+    (array([1]), {0: 2, 2: 0})
     """
     alive = ~constant
     similar: dict[int, int] = {}
@@ -168,6 +188,14 @@ def by_span(
     References
     ----------
     .. [1] Higham (1990), "Analysis of the Cholesky decomposition of a semi-definite matrix".
+
+    Examples
+    --------
+    The last of three vectors is in the span of the others, at 45 degrees to both:
+
+    >>> vectors = np.array([[1.0, 0.0], [0.0, 0.9], [0.6, 0.6]])
+    >>> by_span(vectors @ vectors.T, np.zeros(3, bool), threshold=10).kept
+    array([0, 1])
     """
     living = np.flatnonzero(~constant)
     order, rank = np.array([], np.intp), 0

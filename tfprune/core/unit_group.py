@@ -96,7 +96,7 @@ class UnitGroup:
 
     >>> import numpy as np
     >>> from tfprune import UnitGroup
-    >>> from tfprune.core.unit_group import UnitConsumer, UnitProducer
+    >>> from tfprune.core.unit_group import UnitConsumer, UnitProducer, magnitude
     >>> both = np.arange(2)
     >>> producer = UnitProducer("hidden", both, np.array([[3.0, 0.0], [4.0, 1.0], [0.0, 0.0]]))
     >>> consumer = UnitConsumer(
