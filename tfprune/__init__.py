@@ -1,9 +1,22 @@
 """Finds hidden units that do the same work, removes them from Keras models, exports TFLite.
 
+Of eight hidden units the last four repeat the first four:
+
+>>> import tempfile
+>>> import keras
+>>> import numpy as np
 >>> import tfprune
->>> result = tfprune.prune(model, x, threshold=30)  # doctest: +SKIP
->>> print(result)  # doctest: +SKIP
->>> tfprune.export(result.model, "exported", representative=x)  # doctest: +SKIP
+>>> hidden = keras.layers.Dense(8, "tanh", name="hidden")
+>>> model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(2)], name="net")
+>>> hidden.set_weights([np.tile(np.eye(4), 2), np.zeros(8)])
+>>> x = np.random.default_rng(0).normal(size=(100, 4))
+>>> result = tfprune.prune(model, x, threshold=30)
+>>> result.model.get_layer("hidden").units
+4
+>>> with tempfile.TemporaryDirectory() as folder:
+...     files = tfprune.export(result.model, folder, ["int8"], representative=x)
+>>> files["int8"].name
+'net_int8.tflite'
 """
 
 from __future__ import annotations

@@ -53,6 +53,24 @@ class PruneResult:
         Layers with units of kinds that were not asked for, or that are never pruned.
     asked : str
         ``dense``, ``conv``, ``all``, or ``named``.
+
+    Examples
+    --------
+    >>> import keras
+    >>> import numpy as np
+    >>> import tfprune
+    >>> hidden = keras.layers.Dense(8, "tanh", name="hidden")
+    >>> model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(2)])
+    >>> hidden.set_weights([np.tile(np.eye(4), 2), np.zeros(8)])
+    >>> x = np.random.default_rng(0).normal(size=(100, 4))
+    >>> result = tfprune.prune(model, x, threshold=30)
+    >>> (layer,) = result.layers
+    >>> layer.name, layer.units_before, layer.units_after, layer.similar
+    ('hidden', 8, 4, 4)
+    >>> layer.kept
+    array([4, 5, 6, 7])
+    >>> result.by_degrees, result.change.output_error < 0.001, result.notes
+    (True, True, ())
     """
 
     model: keras.Model

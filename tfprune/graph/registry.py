@@ -80,12 +80,11 @@ def register_layer(layer: type, rule: str | Callable[[Call], Features | None]) -
     ...     def call(self, x):
     ...         return x * self.scale
     >>> tfprune.register_layer(Scale, "unitwise")
-    >>> model = keras.Sequential([
-    ...     keras.Input((4,)), keras.layers.Dense(8, "relu", name="hidden"), Scale(),
-    ...     keras.layers.Dense(2),
-    ... ])
+    >>> hidden = keras.layers.Dense(8, "tanh", name="hidden")
+    >>> model = keras.Sequential([keras.Input((4,)), hidden, Scale(), keras.layers.Dense(2)])
+    >>> hidden.set_weights([np.tile(np.eye(4), 2), np.zeros(8)])
     >>> x = np.random.default_rng(0).normal(size=(100, 4))
-    >>> tfprune.prune(model, x, remove=0.5, refit=0).model.get_layer("hidden").units
+    >>> tfprune.prune(model, x, threshold=30).model.get_layer("hidden").units
     4
     """
     if not (isinstance(layer, type) and issubclass(layer, keras.Layer)):

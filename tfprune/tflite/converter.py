@@ -292,6 +292,19 @@ def export(
     TfpruneError
         If an argument is not as above, the converter refuses the model, or a file disagrees
         with Keras or, with ``compat``, the runtime.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import keras
+    >>> import numpy as np
+    >>> import tfprune
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="net")
+    >>> x = np.random.default_rng(0).normal(size=(100, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = tfprune.export(model, folder, ["float32", "int8"], representative=x)
+    ...     [(path.name, path.stat().st_size < 5000) for path in files.values()]
+    [('net_float32.tflite', True), ('net_int8.tflite', True)]
     """
     wanted = check_schemes(schemes)
     if representative is None:
