@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfprune.core import fold as core_fold
 from tfprune.core.fold import (
     FOLD_RULES,
     apply_fold,
@@ -159,8 +156,3 @@ def test_the_names_that_are_checked_are_those_of_the_folds():
     assert tuple(FOLD_RULES) == FOLD_NAMES
     assert tuple(name for name, rule in FOLD_RULES.items() if rule.any_units) == SHARE_FOLDS
     assert set(FOLD_RULES) <= set(MARKERS)
-
-
-def test_the_examples_of_the_docstrings_hold():
-    tried = doctest.testmod(core_fold)
-    assert (tried.failed, tried.attempted > 0) == (0, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import functools
 import re
 
@@ -15,7 +14,6 @@ import tfprune
 from tests.support.graphs import chain, fill, outputs
 from tests.support.paths import ROOT
 from tfprune import TfpruneError
-from tfprune.core import unit_group
 
 
 @pytest.fixture
@@ -205,11 +203,6 @@ def test_what_a_criterion_raises_is_the_users_to_see(rng, x):
 def test_what_is_no_criterion_is_told(rng, x):
     with pytest.raises(TfpruneError, match="select: expected one of effect, .* received 3"):
         tfprune.prune(chain(rng), x, remove=0.5, select=3)
-
-
-def test_the_examples_of_the_docstrings_hold():
-    tried = doctest.testmod(unit_group)
-    assert (tried.failed, tried.attempted > 5) == (0, True)
 
 
 def test_the_documented_criterion_runs(rng, x):
