@@ -37,9 +37,9 @@ with quiet():
 
 # Building Keras models takes its time, so no deadline; the same examples in every run, unless
 # pytest is given --hypothesis-profile=new.
-settings.register_profile("house", deadline=None, derandomize=True)
+settings.register_profile("project", deadline=None, derandomize=True)
 settings.register_profile("new", deadline=None, derandomize=False, database=None, print_blob=True)
-settings.load_profile("house")
+settings.load_profile("project")
 
 SEED = int(os.environ.get("TFPRUNE_TEST_SEED", "7"))
 

@@ -1,4 +1,4 @@
-"""Rules of the house that no other test would notice broken."""
+"""Rules of the layout that no other test would notice broken."""
 
 from __future__ import annotations
 
