@@ -1,4 +1,4 @@
-"""Widths of all layers for one budget: parameters, multiply-accumulates, or bytes of a file."""
+"""Chooses every layer's width for a budget of parameters, multiply-accumulates or file bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's groups of units with all that was measured of them, in one pass over the data."""
+"""Measures a model on calibration data: angles, constants and moments of each group of units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one error that this package raises for something its user can mend, and its warning."""
+"""``TfpruneError``, for what a user can mend, and ``PruningWarning``."""
 
 
 class TfpruneError(ValueError):

@@ -1,4 +1,4 @@
-"""Which units go, and what every reader gets for them."""
+"""Fits the folds that the consumers of removed units get."""
 
 from __future__ import annotations
 

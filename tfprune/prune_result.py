@@ -1,4 +1,4 @@
-"""What pruning gave: the result, and what became of the layers of each group."""
+"""``PruneResult``, what ``prune`` returns, and its records of each layer."""
 
 from __future__ import annotations
 

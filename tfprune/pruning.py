@@ -1,4 +1,4 @@
-"""The face of the package: ``prune(model, x, threshold=30)``."""
+"""``prune(model, x, threshold=30)``, and ``Pruner``, which measures once and prunes often."""
 
 from __future__ import annotations
 

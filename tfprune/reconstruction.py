@@ -1,4 +1,4 @@
-"""Both sides of the layers that lost units, refitted by least squares.
+"""Fits the weights around removed units to the original model's outputs (block reconstruction).
 
 A fold changes what reads the survivors. Here the survivors change as well: their incoming weights
 and the weights that read them are fitted together, so that the readers compute what they

@@ -1,4 +1,4 @@
-"""What the rooms hand to each other and to the user: frozen records, no behaviour."""
+"""Records of what became of each layer, and their table."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The numeric heart, on numpy and scipy alone: moments, angles, selection, folds."""
+"""Numeric core on numpy and scipy alone: moments, angles, selection, folds."""

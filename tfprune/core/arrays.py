@@ -1,4 +1,4 @@
-"""The type of arrays that the numeric modules compute with."""
+"""The array type of the numeric modules."""
 
 from __future__ import annotations
 

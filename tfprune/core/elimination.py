@@ -1,4 +1,4 @@
-"""Which units matter least to the layers that read them; pure numpy.
+"""Backward elimination: which units matter least to the layers that consume them; pure numpy.
 
 Backward elimination as in optimal brain surgeon: of all units that are left, the one goes
 without which the others, refitted, reproduce best what the readers receive.

@@ -1,4 +1,4 @@
-"""The fold: what the survivors say about the units that go; pure numpy.
+"""The fold: removed units as a linear function of the units that stay; pure numpy.
 
 ``old_units ~ kept_units @ matrix + offset``. Weights that read the old units take the fold in
 (:func:`apply_fold`), and the function is kept as far as the fold is true.

@@ -1,4 +1,4 @@
-"""The least-squares fold, or a steadier one where that does better on samples held back; numpy.
+"""Chooses between least-squares folds and steadier ones on samples held back; pure numpy.
 
 A fit on few samples reproduces those and misses others. How far it is to be held back towards
 something simpler is read from samples that it was not fitted on.

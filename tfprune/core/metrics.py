@@ -1,4 +1,4 @@
-"""How far outputs are apart, and what of it is worth a warning; pure numpy."""
+"""Distances between two models' outputs; pure numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Count, mean and second moments of activations, summed batch by batch; pure numpy.
+"""Streaming count, mean and second moments of activations, and angles from them; pure numpy.
 
 They are all that selecting units and folding them away needs, so samples are never kept.
 """

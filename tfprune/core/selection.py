@@ -1,4 +1,4 @@
-"""Which units go and why, from their angles and a threshold in degrees; pure numpy."""
+"""Selects the units to remove, by their angles and a threshold in degrees; pure numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a criterion of a user's own receives of one group of units; pure numpy."""
+"""``UnitGroup``: the data about a group of units that a user's criterion scores; pure numpy."""
 
 from __future__ import annotations
 

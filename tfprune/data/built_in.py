@@ -1,4 +1,4 @@
-"""The reference networks; Keras is loaded only where one is built."""
+"""The built-in reference networks; Keras is loaded only to build one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which samples are held out from a training, to tell whether it helps."""
+"""Splits off the samples that tell whether a training helps."""
 
 from __future__ import annotations
 

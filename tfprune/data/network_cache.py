@@ -1,4 +1,4 @@
-"""Weights of networks that were trained before, in a folder of the user's.
+"""A cache of trained networks' weights, in a folder of the user's.
 
 Nothing is built from the cache: the caller has the network, and a file brings arrays for it. A file
 counts only beside the digest that was written after it, in a folder and by an owner that others

@@ -1,4 +1,4 @@
-"""Trains a reference network once; the next run takes it from a cache, by content."""
+"""Trains the reference networks, or takes their weights from the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own model, read safely from a file."""
+"""Loads a user's model from a file, safely."""
 
 from __future__ import annotations
 

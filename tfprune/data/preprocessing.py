@@ -1,4 +1,4 @@
-"""What a model itself does to its inputs before its first weights: preprocessing in the graph."""
+"""Finds the preprocessing that a model does itself, before its first weights."""
 
 from __future__ import annotations
 

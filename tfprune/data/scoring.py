@@ -1,4 +1,4 @@
-"""What a model is worth on data that it was neither trained, calibrated nor chosen on."""
+"""Scores models on data that they were neither trained, calibrated nor chosen on."""
 
 from __future__ import annotations
 

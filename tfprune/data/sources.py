@@ -1,4 +1,4 @@
-"""Arrays in, offline first: MNIST, scikit-learn's digits, a user's ``.npz``."""
+"""Loads data sets, offline first: MNIST, scikit-learn's digits, a user's ``.npz``."""
 
 from __future__ import annotations
 

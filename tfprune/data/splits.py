@@ -1,4 +1,4 @@
-"""Samples and labels in disjoint parts, scaled and shaped for a model.
+"""Splits samples and labels into disjoint parts, scaled and shaped for a model.
 
 Every source ends as a :class:`Dataset`, whose parts share no sample: what a model is trained on,
 what choices are made on (validation), and what figures are reported on (test). Calibration data is

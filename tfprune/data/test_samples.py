@@ -1,4 +1,4 @@
-"""Test samples that travel with the files, so that their figures can be repeated on a device."""
+"""Writes test samples beside the files, so that scores can be repeated on a device."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The size gate: standard library only."""
+"""The size gate: compares models' sizes with limits; standard library only."""

@@ -1,4 +1,4 @@
-"""Makes a candidate the new baseline, and tightens budgets where models shrank."""
+"""Makes a candidate the new baseline, and tightens limits where models shrank."""
 
 from __future__ import annotations
 

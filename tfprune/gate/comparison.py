@@ -1,4 +1,4 @@
-"""Two sets of models and limits, a verdict for each; needs no TensorFlow."""
+"""Compares the sizes of two sets of models with their limits; standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison as a table, Markdown, JSON or benchmark entries; computes nothing but sums."""
+"""Writes a comparison as a table, Markdown, JSON or benchmark entries."""
 
 from __future__ import annotations
 

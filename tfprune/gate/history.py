@@ -1,4 +1,4 @@
-"""Sizes over time: a line of JSON for each run, and a picture of them."""
+"""Records sizes over time, a line of JSON for each run, and draws them."""
 
 from __future__ import annotations
 

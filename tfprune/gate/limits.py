@@ -1,4 +1,4 @@
-"""Limits on sizes: ``sizes.toml``, amounts such as ``24 KiB`` and ``2%``; standard library only."""
+"""Limits on sizes: reads ``sizes.toml`` and amounts such as ``24 KiB`` and ``2%``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sizes of a set of models, from a manifest or from a folder of ``.tflite`` files."""
+"""Reads the sizes of a set of models, from a manifest or from a folder of ``.tflite`` files."""
 
 from __future__ import annotations
 

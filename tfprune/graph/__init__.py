@@ -1,1 +1,1 @@
-"""Keras models taken apart, followed, copied and rebuilt."""
+"""Keras models traced, grouped, measured, cloned and rebuilt."""

@@ -1,4 +1,4 @@
-"""A model and calibration data, one streaming pass, the moments of every read."""
+"""Measures what each consumer of units receives, in one pass over the calibration data."""
 
 from __future__ import annotations
 

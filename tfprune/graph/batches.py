@@ -1,4 +1,4 @@
-"""Models of a fixed batch size, and recurrent layers that keep their state from batch to batch."""
+"""Batches for models of a fixed batch size or with recurrent state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of models and layers: the same with other widths, nested models rebuilt within."""
+"""Clones models and layers, with other widths where asked, nested models included."""
 
 from __future__ import annotations
 

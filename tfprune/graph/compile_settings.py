@@ -1,4 +1,4 @@
-"""How a model was compiled, handed over to another one of the same inputs and outputs."""
+"""Gives a new model the compile settings of another one."""
 
 from __future__ import annotations
 

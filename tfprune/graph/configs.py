@@ -1,4 +1,4 @@
-"""Keras objects made anew from their configuration, with the user's own objects in it.
+"""Builds Keras objects anew from their configuration, the user's own objects included.
 
 Keras writes functions and objects into a configuration by name and finds them again by name. A
 function of the user's that is called ``relu`` so comes back as Keras' own, and one that was

@@ -1,4 +1,4 @@
-"""What a model's layers cost, in parameters and in multiply-accumulates, by the groups' widths."""
+"""Parameters and multiply-accumulates of a model's layers, by the widths of its groups."""
 
 from __future__ import annotations
 

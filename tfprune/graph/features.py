@@ -1,4 +1,4 @@
-"""What the features of a tensor hold: whose unit, seen in which way, from where; pure numpy."""
+"""Which unit each feature of a tensor holds; pure numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units that go together: which layers make them, who reads them, and whether they can go."""
+"""Groups of units that go together: their producers, their consumers, and what blocks them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether data fits a model, and data as batches of arrays, whatever it comes as."""
+"""Checks data against a model's inputs and reads it in batches, whatever it comes as."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of Keras' layers and activations: the allow-lists, and where weights read."""
+"""The layers and activations that pruning knows, and where their kernels read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of half or double precision, which TensorFlow's converter refuses, as float32."""
+"""Copies of half- and double-precision models in float32, which TensorFlow's converter needs."""
 
 from __future__ import annotations
 

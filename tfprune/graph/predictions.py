@@ -1,4 +1,4 @@
-"""What a model computes, as arrays of plain types."""
+"""A model's outputs as numpy arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rule each layer has: one line for each kind of Keras' layers, and those of users."""
+"""The rule of each kind of layer: Keras' own and those that users register."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training without the oneDNN kernel that writes past its memory.
+"""Avoids a oneDNN kernel in training that writes past its memory.
 
 On x86 processors TensorFlow computes the gradient of a convolution's kernel with oneDNN. For a
 kernel of one position and a stride, with fewer input channels than a vector register holds (16

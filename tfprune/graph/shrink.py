@@ -1,4 +1,4 @@
-"""A model and its folds, a smaller model: layers are rebuilt with fewer units."""
+"""Rebuilds a model with fewer units, the folds multiplied into its weights."""
 
 from __future__ import annotations
 

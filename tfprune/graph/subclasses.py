@@ -1,4 +1,4 @@
-"""Models of a class of the user's own: copies stay of that class where it can be made."""
+"""Keeps copies of a model in the class that the user derived from ``keras.Model``."""
 
 from __future__ import annotations
 

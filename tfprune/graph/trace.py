@@ -1,4 +1,4 @@
-"""What tracing a model finds: layers that make units, layers that read them, what is in the way."""
+"""Records of a traced model: producers and consumers of units, and what blocks them."""
 
 from __future__ import annotations
 

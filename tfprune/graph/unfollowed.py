@@ -1,4 +1,4 @@
-"""Layers that make units and are not looked into: inside wrappers, recurrent, attention, custom."""
+"""Finds layers with units that are never pruned: wrapped, recurrent, attention, custom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a budget is shared out among groups of units: by effect per cost; pure numpy."""
+"""Shares a budget out among groups of units by effect per cost; pure numpy."""
 
 from __future__ import annotations
 

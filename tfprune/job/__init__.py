@@ -1,1 +1,1 @@
-"""The main job of the command ``export``."""
+"""The work of the command ``export``."""

@@ -1,4 +1,4 @@
-"""The smallest model within a drop in accuracy, found on held-out data."""
+"""Searches for the smallest model within a drop in accuracy, on held-out data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of all variants of a model, and those that could not be made."""
+"""Writes the files of all variants of a model, and notes those that cannot be made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest: what was made, from what, and what was measured on it."""
+"""The manifest: which files a run made, from what, and what was measured on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the main job does for microcontrollers: int8 files tried, measured, written as C."""
+"""Tries int8 files in TensorFlow Lite Micro, measures them, and writes them as C source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card: what a folder of files is, for who comes upon it, from the manifest alone."""
+"""Writes the model card, which explains a folder of files, from the manifest alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The unpruned model on its data: how it is scored, and whether the two fit each other."""
+"""Scores the unpruned model, and checks that its data fits it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job: data and model in; pruned, exported and measured files out."""
+"""The work of ``export``: loads data and model, prunes, trains, exports and measures."""
 
 from __future__ import annotations
 

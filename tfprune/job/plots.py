@@ -1,4 +1,4 @@
-"""Records to pictures; computes nothing but the order of rows."""
+"""Draws pictures from records."""
 
 from __future__ import annotations
 

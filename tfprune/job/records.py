@@ -1,4 +1,4 @@
-"""What the main job hands to its parts and to the user: frozen records, no behaviour."""
+"""Records that the steps of ``export`` hand to each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the main job trains after pruning: healing, then fine-tuning beside the original."""
+"""The trainings after pruning: healing, then fine-tuning beside the original model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records to text tables; computes nothing but totals."""
+"""Writes records as text tables."""
 
 from __future__ import annotations
 

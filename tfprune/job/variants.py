@@ -1,4 +1,4 @@
-"""The smaller model as it was asked for: pruned, trained, compressed, and its files."""
+"""Builds the smaller model as the options ask: pruned, trained, compressed."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Model files: read as data, checked, and only then built by Keras."""
+"""Model files: read as data and checked before Keras builds them."""

@@ -1,4 +1,4 @@
-"""What a model file may ask Keras to build without ``--unsafe``: Keras' own classes, by a list.
+"""The allow-list of classes that a model file may have Keras build without ``--unsafe``.
 
 Keras looks up classes and functions by the names in a file, all public ones among them, and some
 run code or read files when they are built or called. So a configuration is gone through before

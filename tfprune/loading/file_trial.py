@@ -1,4 +1,4 @@
-"""A model file read to its end in a process of its own, before this one reads it.
+"""Reads a model file to its end in a process of its own, before this one does.
 
 HDF5 is a library of C that loops for ever on some damaged files, and may crash on others.
 """

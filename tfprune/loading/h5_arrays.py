@@ -1,4 +1,4 @@
-"""HDF5 files as data: checked to be nothing but arrays of numbers that lie in the file."""
+"""Reads HDF5 files as data: checks that they hold nothing but arrays of numbers."""
 
 from __future__ import annotations
 

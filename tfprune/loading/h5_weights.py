@@ -1,4 +1,4 @@
-"""Weights of an ``.h5`` file, each put in its place in a model."""
+"""Puts the weights of an ``.h5`` file in their places in a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and weights of Keras 1 files, as Keras 2 and later have them."""
+"""Renames the layers and weights of Keras 1 files as Keras 2 and later have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of Keras 1 and 2, and those in ``.h5`` files, as Keras 3 writes them.
+"""Rewrites configurations of Keras 1 and 2, and of ``.h5`` files, as Keras 3 writes them.
 
 Nothing is built here: a configuration goes in and another comes out, with what was changed by name
 and what has to be done to weights. What has no counterpart in Keras 3 is refused with the reason.

@@ -1,4 +1,4 @@
-"""SavedModels that Keras 2 wrote: the layers and weights beside the graph, and never the graph.
+"""Reads the layers and weights of SavedModels of Keras 2, and never their graph.
 
 A SavedModel is a program for TensorFlow, which may read and write files. Keras 2 put beside it the
 configuration of the layers and a checkpoint, from which tf_keras builds the model anew.

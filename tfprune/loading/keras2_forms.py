@@ -1,4 +1,4 @@
-"""What adapting an old configuration gives, and the forms in which Keras 3 writes its parts."""
+"""The result of rewriting an old configuration, and the forms in which Keras 3 writes its parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file of Keras 2 in tf_keras, which still reads most of them, to compare outputs with."""
+"""Loads a Keras 2 file in tf_keras, to compare its outputs with those of Keras 3."""
 
 from __future__ import annotations
 

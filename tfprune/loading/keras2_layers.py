@@ -1,4 +1,4 @@
-"""Layers of Keras 1 and 2 as Keras 3 has them: classes, arguments, and what is in these."""
+"""Rewrites layers of Keras 1 and 2 as Keras 3 has them: classes and arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes of a TensorFlow 2.0 graph, as Keras 2.2 to 2.4 wrote them, as calls of a function."""
+"""Reads the graph nodes that Keras 2.2 to 2.4 wrote as calls of functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorFlow's functions in the graph of a Keras 2 model, as layers and operations of Keras 3.
+"""Rewrites TensorFlow functions in Keras 2 graphs as Keras 3 layers and operations.
 
 Keras 2 wrote ``x + y`` or ``tf.nn.relu(x)`` as a layer TFOpLambda that names the function. A
 function is never looked up here: those below have a counterpart, the others are refused by name.

@@ -1,4 +1,4 @@
-"""What an ``.h5`` file says of training, as Keras 3's ``compile_config``."""
+"""Rewrites the training settings of an ``.h5`` file as Keras 3's ``compile_config``."""
 
 from __future__ import annotations
 

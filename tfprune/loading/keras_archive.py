@@ -1,4 +1,4 @@
-"""A ``.keras`` file taken apart, and put together anew from what was checked."""
+"""Takes ``.keras`` archives apart and writes them anew from checked parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras' own classes that a model file may name, by where they stand: data alone, no Keras needed.
+"""Keras' own classes that a model file may name, as data; needs no Keras.
 
 What is on no list here is not built from a file without ``--unsafe``. The lists are written out, so
 that a new Keras cannot lengthen them; a test tells each class of the installed Keras that is on

@@ -1,4 +1,4 @@
-"""The configuration in a model file, read as data: nothing is built, and its size is bounded."""
+"""Reads the configuration in a model file as bounded data, without building anything."""
 
 from __future__ import annotations
 

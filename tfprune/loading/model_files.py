@@ -1,4 +1,4 @@
-"""Models read from files: the configuration first, as data; then Keras builds what it says."""
+"""Loads model files: checks the configuration as data, then lets Keras build the model."""
 
 from __future__ import annotations
 

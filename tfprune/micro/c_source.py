@@ -1,4 +1,4 @@
-"""A file as C source for TensorFlow Lite Micro, which has no file system to load it from.
+"""Writes a file as C source for TensorFlow Lite Micro, which has no file system to load it from.
 
 The names that :func:`c_array` writes all start with the file's name as a C identifier.
 """

@@ -1,4 +1,4 @@
-"""A file in TensorFlow Lite Micro itself, by the optional package ``tflite-micro``.
+"""Runs files in TensorFlow Lite Micro, by the optional package ``tflite-micro``.
 
 The package holds the portable kernels that microcontrollers without kernels of their own run. Each
 file has a process of its own: what these kernels do not like may end it.

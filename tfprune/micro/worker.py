@@ -1,4 +1,4 @@
-"""One file in one runtime; run as a program, as native code that fails ends its process.
+"""Runs one file in one runtime; a program of its own, as native code may end its process.
 
 ``python -P probe.py RUNTIME MODEL INPUTS.npz OUTPUTS.npz ARENA`` feeds the samples of the arrays
 ``0``, ``1``, ... one after another and writes the outputs in arrays of such names. RUNTIME is

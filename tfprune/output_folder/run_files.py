@@ -1,4 +1,4 @@
-"""The files of a run, as its manifest lists them: written, and taken away by the next run."""
+"""Writes a run's files, as its manifest lists them, and removes those of the run before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that appear in a folder all together, whole, or not at all."""
+"""Writes files that appear in a folder all together, whole, or not at all."""
 
 from __future__ import annotations
 

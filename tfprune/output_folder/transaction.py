@@ -1,4 +1,4 @@
-"""Several files of a folder replaced in one step, which a killed process cannot leave half done.
+"""Replaces several files of a folder in one step, which no killed process leaves half done.
 
 The new files lie in a hidden folder, the *stage*, inside the target. :func:`switch` first writes a
 journal of what it is about to do into the target: from then on the change counts as made, and

@@ -1,4 +1,4 @@
-"""What pruning changed in a model's outputs, measured on samples without labels."""
+"""Measures what pruning changed in a model's outputs, on samples without labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an output decides: the largest of several units, or each unit alone above a threshold."""
+"""How outputs decide: by the largest unit, or each unit alone above a threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a model's outputs are from another's: what healing lessens."""
+"""The distance between two models' outputs, which healing lessens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run's data and trained models, made when they are asked for and kept until the run ends."""
+"""A run's data and trained models, built when asked for and kept until the run ends."""
 
 from __future__ import annotations
 

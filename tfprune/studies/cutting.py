@@ -1,4 +1,4 @@
-"""A study's pruning beside the package's own: scores, what went and why, and bytes of files."""
+"""Compares a study's pruning with the package's: scores, units removed, bytes of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of experiments: what a run of each does; a small function for each name."""
+"""The kinds of experiments: a function for what a run of each does."""
 
 from __future__ import annotations
 

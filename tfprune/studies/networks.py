@@ -1,4 +1,4 @@
-"""Models from data: layers, loss and optimizer as a study's file names them."""
+"""Builds the models that a study's file describes: layers, loss and optimizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a study, drawn from its records; computes nothing but their means."""
+"""Draws the figures of a study from its records."""
 
 from __future__ import annotations
 

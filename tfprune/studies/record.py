@@ -1,4 +1,4 @@
-"""One finished run of one experiment: a line of ``results.jsonl``."""
+"""The record of one run of an experiment, a line of ``results.jsonl``."""
 
 from __future__ import annotations
 

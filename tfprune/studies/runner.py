@@ -1,4 +1,4 @@
-"""Runs a study: every experiment as often as wanted, each once, whatever interrupts it."""
+"""Runs a study's experiments, each as often as asked, and goes on after an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study as data: its file read, checked, and cut down for a quick run; needs no TensorFlow."""
+"""Reads a study's file, checks it, and cuts it down for a quick run; needs no TensorFlow."""
 
 from __future__ import annotations
 

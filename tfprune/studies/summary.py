@@ -1,4 +1,4 @@
-"""The runs of a study taken together: mean and standard deviation of every quantity."""
+"""Means and standard deviations over the runs of a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""results.md and results.json: published and measured figures side by side."""
+"""Writes results.md and results.json: published and measured figures side by side."""
 
 from __future__ import annotations
 

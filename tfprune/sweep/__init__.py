@@ -1,1 +1,1 @@
-"""Accuracy against bytes, over many settings."""
+"""The work of the command ``sweep``: accuracy against bytes over many settings."""

@@ -1,4 +1,4 @@
-"""The points of a sweep, from text that a user typed; needs no TensorFlow."""
+"""Reads the points of a sweep from text that a user typed; needs no TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files no other file beats in both bytes and loss; pure Python."""
+"""The Pareto front: which files no other file beats in both bytes and loss; pure Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep as one picture: what each file scores on the test part against its bytes."""
+"""Draws a sweep as one picture: the score of each file against its bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured so far: a line of JSON for each row, kept when the work is interrupted."""
+"""A log of a sweep's results, a line of JSON each, that survives an interruption."""
 
 from __future__ import annotations
 

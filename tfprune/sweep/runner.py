@@ -1,4 +1,4 @@
-"""The sweep: every point of a grid pruned, exported and measured once, whatever interrupts it."""
+"""Runs a sweep: prunes, exports and measures every point of its grid once."""
 
 from __future__ import annotations
 

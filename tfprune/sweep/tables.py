@@ -1,4 +1,4 @@
-"""A sweep as CSV, as Markdown, and as the few lines that a terminal shows."""
+"""Writes a sweep as CSV, as Markdown, and as a few lines for the terminal."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TFLite files: made, read, made smaller, run."""
+"""TFLite files: converted, read, minified, run."""

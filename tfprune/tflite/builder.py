@@ -1,4 +1,4 @@
-"""Writes a flatbuffer as small as the format allows.
+"""Writes flatbuffers as small as the format allows.
 
 What is equal is written once: vectors, strings, tables. Fields lie in tables by their width, and
 small vectors in the gaps before aligned ones.

@@ -1,4 +1,4 @@
-"""What tflite-runtime 2.14, the last runtime for 32-bit systems, can run; no TensorFlow needed."""
+"""Checks that tflite-runtime 2.14, the last one for 32-bit systems, can run a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SavedModels to TFLite files, and files run, in a process of their own.
+"""Converts SavedModels and runs TFLite files in a process of their own.
 
 TensorFlow's converter and LiteRT are native code that ends its process on some models: that is
 then a reason to refuse a file, and this process goes on.

@@ -1,4 +1,4 @@
-"""What TensorFlow's converter and LiteRT do, in a process of its own.
+"""The program of that process: calls TensorFlow's converter and LiteRT.
 
 Both are native code that ends the process on some models, so
 :class:`tfprune.utils.child_process.Child` runs

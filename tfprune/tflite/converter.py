@@ -1,4 +1,4 @@
-"""A Keras model to TFLite bytes, one function a scheme.
+"""Converts Keras models to TFLite files and compares each with Keras before it is written.
 
 Schemes: ``float32``; ``float16`` (weights of 16 bits); ``dynamic`` (weights of 8 bits, computed
 from float inputs); ``int8`` (weights, activations, input and output of 8 bits); ``int16x8``

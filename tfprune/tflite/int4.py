@@ -1,4 +1,4 @@
-"""Files whose Dense weights have 4 bits, by ``ai-edge-quantizer``, which is an optional extra.
+"""Quantises Dense weights to 4 bits, by the optional ``ai-edge-quantizer``.
 
 Everything else is as in ``int8``: weights, activations, input and output of 8 bits.
 """

@@ -1,4 +1,4 @@
-"""A TFLite file in the LiteRT interpreter; needs no TensorFlow."""
+"""Runs TFLite files in the LiteRT interpreter; needs no TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ``.tflite`` file with as little beside its weights as the format allows.
+"""Rewrites a ``.tflite`` file with as little beside its weights as the format allows.
 
 What goes is what no runtime reads: names of inner tensors, the converter's notes, statistics of
 calibration, fields that say nothing. What is equal is there once.

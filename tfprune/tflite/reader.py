@@ -1,4 +1,4 @@
-"""What a ``.tflite`` file is made of, read from the flatbuffer itself; standard library only.
+"""Reads what a ``.tflite`` file is made of from its flatbuffer; standard library only.
 
 Field numbers are those of the TFLite schema (version 3). A flatbuffer table starts with the
 distance back to its vtable; the vtable holds, for each field, the distance from the table.

@@ -1,4 +1,4 @@
-"""A Keras model as a TensorFlow SavedModel of what it computes in inference."""
+"""Writes a Keras model as a TensorFlow SavedModel of its inference."""
 
 from __future__ import annotations
 

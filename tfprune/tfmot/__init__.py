@@ -1,1 +1,1 @@
-"""tensorflow-model-optimization, by way of tf_keras."""
+"""Training by tensorflow-model-optimization, through tf_keras."""

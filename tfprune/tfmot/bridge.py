@@ -1,4 +1,4 @@
-"""Keras 3 models as tf_keras models, which tensorflow-model-optimization takes, and back."""
+"""Converts Keras 3 models to tf_keras, which tensorflow-model-optimization takes, and back."""
 
 from __future__ import annotations
 

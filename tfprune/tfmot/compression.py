@@ -1,4 +1,4 @@
-"""Kernels of many zeros and of few distinct weights, by tensorflow-model-optimization."""
+"""Makes weights sparse or clusters them, by tensorflow-model-optimization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label-free training in tf_keras, on what another model computes."""
+"""Trains a tf_keras model on another model's outputs, without labels."""
 
 from __future__ import annotations
 

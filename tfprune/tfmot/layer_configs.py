@@ -1,4 +1,4 @@
-"""Layers of Keras 3 as configurations of tf_keras: the allow-list, and refusals by name."""
+"""Translates Keras 3 layers into tf_keras configurations; refuses others by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantisation-aware training by tensorflow-model-optimization: a model to an int8 file."""
+"""Quantisation-aware training of a model to an int8 file, by tensorflow-model-optimization."""
 
 from __future__ import annotations
 

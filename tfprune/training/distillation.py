@@ -1,4 +1,4 @@
-"""Healing: a pruned model learns, without labels, what the original answers."""
+"""Healing: trains a pruned model on the original's outputs, without labels (distillation)."""
 
 from __future__ import annotations
 

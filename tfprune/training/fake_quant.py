@@ -1,4 +1,4 @@
-"""Dense weights of few bits, simulated while a model is trained."""
+"""Simulates Dense weights of few bits while a model is trained."""
 
 from __future__ import annotations
 

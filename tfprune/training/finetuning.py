@@ -1,4 +1,4 @@
-"""Fine-tuning: a model learns a little longer, with labels."""
+"""Fine-tuning: trains a pruned model a little longer, with labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning rates: the schedule of a training, and which rate suits a network."""
+"""A learning-rate schedule, and trials that find the rate for a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training did: frozen records."""
+"""Records of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples with what a teacher answers to them, some of them held out from training."""
+"""Samples with the teacher's outputs, some of them held out from training."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What any package may need: files, text of strangers, processes, the console."""
+"""Helpers of all packages: files, untrusted text, processes, the console."""

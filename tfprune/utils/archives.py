@@ -1,4 +1,4 @@
-"""Whether an ``.npy`` or ``.npz`` file holds what it says, before anything is unpacked."""
+"""Checks ``.npy`` and ``.npz`` files against what they declare, before unpacking them."""
 
 from __future__ import annotations
 

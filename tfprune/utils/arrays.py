@@ -1,4 +1,4 @@
-"""The type of numpy arrays of any kind of numbers; ``tfprune.core.arrays`` has that of floats."""
+"""The type of numpy arrays of any numbers; ``tfprune.core.arrays`` has that of floats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user can ask for, checked; needs no TensorFlow, so that mistakes are told at once."""
+"""Checks of arguments and options; needs no TensorFlow, so that mistakes show at once."""
 
 from __future__ import annotations
 

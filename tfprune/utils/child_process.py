@@ -1,4 +1,4 @@
-"""Programs in processes of their own, so that native code that fails does not end the user's.
+"""Child processes that answer requests, so that a crash of native code stays in them.
 
 ``python -m tfprune.utils.child_process MODULE`` answers requests by the functions of a module;
 :class:`Child` is

@@ -1,4 +1,4 @@
-"""What the user's environment says: Keras' backend and settings, the cache."""
+"""Keras' backend and settings, and the cache folder, from the user's environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names from files, shown so that they stay names; standard library only.
+"""Escapes control characters in names from files; standard library only.
 
 The name of a file, a tensor or a layer may be anything: a line break, an escape sequence of a
 terminal, a command of a CI system (``::error::``), Markdown or HTML.

@@ -1,4 +1,4 @@
-"""The state of the git checkout that a command runs in."""
+"""The git commit that a command runs in."""
 
 from __future__ import annotations
 

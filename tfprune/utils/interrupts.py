@@ -1,4 +1,4 @@
-"""Steps that Ctrl-C does not cut short."""
+"""Defers Ctrl-C until a step is complete."""
 
 from __future__ import annotations
 

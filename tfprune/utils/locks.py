@@ -1,4 +1,4 @@
-"""A lock that lets one run at a time write into a folder, and that no killed run keeps."""
+"""A lock that lets one run at a time write into a folder; it ends with its process."""
 
 from __future__ import annotations
 

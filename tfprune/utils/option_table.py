@@ -1,4 +1,4 @@
-"""Options of commands as fields of a dataclass: one field is all that is said of an option.
+"""Options of commands as the fields of a dataclass, with default, check and help.
 
 From the fields come the parameters that a command line is read by, ``--help``, the tables in
 ``docs/options.md``, and the checks.

@@ -1,4 +1,4 @@
-"""Text, JSON and TOML from files that a stranger may have written; standard library only.
+"""Reads text, JSON and TOML that a stranger may have written; standard library only.
 
 Everything that can go wrong raises :class:`TfpruneError`: no file makes a reader wait, run out of
 memory or fail in another way.

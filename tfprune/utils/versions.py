@@ -1,4 +1,4 @@
-"""Which versions of what matters are installed."""
+"""The installed versions of the packages that matter."""
 
 from __future__ import annotations
 
