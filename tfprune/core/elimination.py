@@ -1,7 +1,7 @@
 """Backward elimination: which units matter least to the layers that consume them; pure numpy.
 
-Backward elimination as in optimal brain surgeon: of all units that are left, the one goes
-without which the others, refitted, reproduce best what the readers receive.
+As in optimal brain surgeon (Hassibi, Stork 1993) units go one by one, each time the one without
+which the others, refitted, reproduce best what the consumers receive.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from tfprune.core.blas import threads_for
 from tfprune.core.fold import RIDGE, RIDGE_PER_SAMPLE
 from tfprune.core.moments import Moments
 
-# Removals that are taken off the matrices together, in one product.
+# Removals that are applied to the matrices together, in one product.
 BLOCK = 32
-# Share of the rows that is left when the others are worth cutting out.
+# Share of the rows that is left when it pays to cut the others out.
 SPARSE = 7 / 8
 
 
 @dataclass(frozen=True, eq=False)
 class ConsumerStats:
-    """What one reader makes of a group's units.
+    """What one consumer receives of a group's units, and its weights.
 
     Attributes
     ----------
     units : array of shape (seen,)
-        Which units of the group it sees.
+        Which units of the group it receives.
     moments : Moments
-        Of these.
+        Of these units.
     kernel : array of shape (seen, outputs)
-        By what it multiplies each; taps and positions count as outputs of their own.
+        Its weights for each unit; taps and positions count as outputs of their own.
     no_offset : bool
         Whether the fold has no constant.
     """
@@ -55,11 +55,11 @@ class Elimination:
     order : array of shape (count,)
         Least effect first.
     errors : array of shape (count,)
-        Of the first one, the first two, ...: the squared error of what the readers receive,
-        summed over all their outputs, in a sample; never less than the one before, 0 for
-        constants. It holds the ridge of the fold: a little more where samples are few.
+        The squared error of what the consumers receive after 1, 2, ... removals: summed over all
+        their outputs, averaged over samples; never less than the one before, 0 for constants. It
+        includes the fold's ridge, so it is a little more where samples are few.
     variance : float
-        Of all that the readers receive, in the same unit.
+        Of all that the consumers receive, in the same unit.
     """
 
     order: npt.NDArray[np.intp]
@@ -72,15 +72,17 @@ def backward_elimination(
 ) -> Elimination:
     """The units to take out, least effect first.
 
-    The effect of a set of units is exact for what the readers receive: the squared error, summed
-    over their outputs and averaged over the samples, that the least-squares fold of the set
-    onto all units that are left makes [1]_. Sets are grown one unit at a time.
+    The effect of a set of units is the squared error that its least-squares fold onto all units
+    that are left makes in what the consumers receive, summed over their outputs and averaged over
+    the samples. Sets grow by one unit at a time. With H the inverse of the second moments of the
+    units that are left, and w_q a row of the refitted kernel, removing unit q adds
+    ``|w_q|^2 / H_qq`` [1]_.
 
     Parameters
     ----------
     size : int
         Units in the group.
-    sights : sequence of ConsumerStats
+    consumers : sequence of ConsumerStats
     constant : array of shape (size,)
         Units that never change; they go first, at no cost.
     count : int
@@ -120,11 +122,11 @@ def _eliminated(
 
 
 class _State:
-    """One reader's view of the units that are left.
+    """One consumer's matrices over the units that are left.
 
-    All that counts of them is the inverse of their moments and the inner products of the rows
-    of the refitted kernel. Of both the lower triangle is kept as it was some removals ago, beside
-    panels of what has to come off: that is taken off in blocks, and columns are made when asked.
+    They are the inverse of the units' moments and the inner products of the refitted kernel's rows.
+    Of both the lower triangle is kept as it was some removals ago, beside panels of what has to be
+    subtracted: that is done in blocks, and single columns are computed when asked for.
     """
 
     def __init__(self, size: int, consumer: ConsumerStats, constant: npt.NDArray[np.bool_]) -> None:
@@ -137,11 +139,11 @@ class _State:
         products /= scale
         products /= scale[:, None]
         ridge = RIDGE + RIDGE_PER_SAMPLE * moments.units / max(moments.count, 1)
-        # A unit that is nothing here stands alone.
+        # A unit that is always 0 here is independent of the others.
         products[np.diag_indices_from(products)] = 1
         kernel = consumer.kernel[living] * deviation[:, None]
         self._gram = np.asfortranarray(kernel @ kernel.T)
-        # Where the fold has no constant, the mean is received as well, but does not vary.
+        # Without an offset products hold the mean as well, which is no variance.
         still = (moments.mean - mean)[living] @ consumer.kernel[living]
         self.variance = float(np.vdot(products, self._gram) - np.vdot(still, still))
         products[np.diag_indices_from(products)] += ridge * alive
@@ -150,7 +152,7 @@ class _State:
         self._settle(consumer.units[living])
 
     def _settle(self, units: npt.NDArray[np.intp]) -> None:
-        """Starts with the units that the matrices are of, and nothing to take off."""
+        """Starts with matrices of these units and nothing to subtract."""
         self.units = units
         self._place = np.full(self._size, -1)
         self._place[units] = np.arange(len(units))
@@ -162,32 +164,32 @@ class _State:
         self._filled = 0
 
     def costs(self) -> Array:
-        """What the removal of each of ``units`` costs more; near 0 for those that are gone."""
+        """The error that removing each of ``units`` would add; near 0 for those that are gone."""
         return np.maximum(self._lengths, 0) / np.maximum(self._diagonal, np.finfo(float).tiny)
 
     def remove(self, unit: int) -> None:
-        """Hands a unit's work on to those that are left."""
-        at = int(self._place[unit])
-        if at < 0:
+        """Removes a unit: the others' kernel rows take over its work."""
+        place = int(self._place[unit])
+        if place < 0:
             return
-        done = slice(self._filled)
-        shares, halves = self._shares[:, done], self._halves[:, done]
-        column = _column(self._inverse, at) - shares @ (self._pivots[done] * shares[at])
-        share = column / column[at]
-        row = _column(self._gram, at) - shares @ halves[at] - halves @ shares[at]
+        panels = slice(self._filled)
+        shares, halves = self._shares[:, panels], self._halves[:, panels]
+        column = _column(self._inverse, place) - shares @ (self._pivots[panels] * shares[place])
+        share = column / column[place]
+        row = _column(self._gram, place) - shares @ halves[place] - halves @ shares[place]
         # Rows lose share * kernel[at], and so their products share * half' + half * share'.
-        half = row - row[at] / 2 * share
+        half = row - row[place] / 2 * share
         self._diagonal -= share * column
         self._lengths -= 2 * share * half
-        self._diagonal[at], self._lengths[at], self._left[at] = 1, 0, False
+        self._diagonal[place], self._lengths[place], self._left[place] = 1, 0, False
         self._shares[:, self._filled], self._halves[:, self._filled] = share, half
-        self._pivots[self._filled] = column[at]
+        self._pivots[self._filled] = column[place]
         self._filled += 1
         if self._filled == BLOCK:
             self._flush()
 
     def _flush(self) -> None:
-        """Takes off what has come together, and cuts rows out when many are gone."""
+        """Subtracts the panels, and cuts rows out when many units are gone."""
         scaled = self._shares * np.sqrt(self._pivots)
         self._inverse = blas.dsyrk(-1, scaled, 1, self._inverse, lower=1, overwrite_c=1)
         self._gram = blas.dsyr2k(
@@ -201,7 +203,7 @@ class _State:
 
 
 def _column(triangle: Array, at: int) -> Array:
-    """A column of a symmetric matrix of which the lower triangle is there."""
+    """A column of a symmetric matrix that is stored as its lower triangle."""
     return np.concatenate([triangle[at, :at], triangle[at:, at]])
 
 
@@ -211,7 +213,7 @@ def _cut(matrix: Array, left: npt.NDArray[np.intp]) -> Array:
 
 
 def _inverse(matrix: Array) -> Array:
-    """The lower triangle of a positive matrix's inverse, steadied where rounding left it not so."""
+    """The lower triangle of a positive matrix's inverse; a ridge mends what rounding broke."""
     ridge = 0.0
     while len(matrix):
         steadied = matrix.copy(order="F")

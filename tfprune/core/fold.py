@@ -1,7 +1,7 @@
 """The fold: removed units as a linear function of the units that stay; pure numpy.
 
-``old_units ~ kept_units @ matrix + offset``. Weights that read the old units take the fold in
-(:func:`apply_fold`), and the function is kept as far as the fold is true.
+``old_units ~ kept_units @ matrix + offset``. :func:`apply_fold` multiplies it into the weights of
+their consumers, which then compute the same as far as the fold holds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tfprune.core.blas import threads_for
 from tfprune.core.moments import Moments
 from tfprune.core.selection import Rule, Selection, by_pairs, by_survivors
 
-# Steadies collinear survivors and those that hardly fire, more so where few samples would be
-# fitted to the letter; the refinement takes its bias out of all other directions.
+# Ridge for collinear survivors and those that hardly fire, larger where samples are few; the
+# refinement removes its bias in all other directions.
 RIDGE = 1e-7
 RIDGE_PER_SAMPLE = 1e-3
 REFINEMENTS = 2
 
-# Share of a unit's variance that rounding may seem to leave to no partner, at most.
+# Share of a unit's variance that may be rounding, at most.
 SAME = 1e-5
 TINY = np.finfo(float).tiny
 
@@ -47,7 +47,7 @@ class Fold:
 
 
 def _identity(selection: Selection, moments: Moments) -> Fold:
-    """Survivors stand for themselves, constants for their constant, the others for nothing."""
+    """Survivors stay as they are, constant units become their constant, the others 0."""
     matrix = np.zeros((len(selection.kept), selection.units))
     matrix[np.arange(len(selection.kept)), selection.kept] = 1
     offset = np.zeros(selection.units)
@@ -57,7 +57,7 @@ def _identity(selection: Selection, moments: Moments) -> Fold:
 
 
 def constants(selection: Selection, moments: Moments, no_offset: bool = False) -> Fold:
-    """Every removed unit is its mean, or nothing where there is no constant."""
+    """Every removed unit becomes its mean, or 0 without an offset."""
     fold = _identity(selection, moments)
     gone = np.setdiff1d(np.arange(selection.units), selection.kept)
     if not no_offset:
@@ -66,7 +66,7 @@ def constants(selection: Selection, moments: Moments, no_offset: bool = False) -
 
 
 def drop(selection: Selection, moments: Moments, centre: Array, no_offset: bool = False) -> Fold:
-    """Similar and complementary units are zeroed."""
+    """Similar and complementary units become 0."""
     return _identity(selection, moments)
 
 
@@ -75,7 +75,7 @@ def outgoing(
 ) -> Fold:
     """A similar unit's outgoing weights are added to its partner's (Gedeon & Harris 1991).
 
-    A partner that goes later hands on what it took; complementary pairs are lost.
+    A partner that goes later passes on what it got; complementary pairs are lost.
     """
     fold = _identity(selection, moments)
     row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
@@ -97,7 +97,7 @@ def scaled(selection: Selection, moments: Moments, centre: Array, no_offset: boo
     row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
     for unit, partner in (selection.similar | selection.complementary).items():
         if still[partner]:
-            # It says nothing here beside what a constant can say.
+            # A constant partner can only contribute a constant.
             fold.offset[unit] = 0 if no_offset else moments.mean[unit]
             continue
         scale = gram[unit, partner] / gram[partner, partner]
@@ -115,12 +115,13 @@ def least_squares(
 ) -> Fold:
     """Every removed unit is the linear function of all survivors with the least squared error.
 
-    Where samples are too few to tell, it is what is nearest to the best multiple of its partner:
-    by how many times more than usual says ``steadier``.
+    It minimises ``|A_r - A_k @ matrix - offset|^2`` over the samples of removed units A_r and
+    survivors A_k, with a ridge [1]_ towards the best multiple of the unit's partner, which decides
+    where samples are few; ``steadier`` multiplies the ridge.
 
     References
     ----------
-    Hoerl, Kennard (1970), "Ridge regression: Biased estimation for nonorthogonal problems".
+    .. [1] Hoerl, Kennard (1970), "Ridge regression: Biased estimation for nonorthogonal problems".
 
     Examples
     --------
@@ -144,7 +145,7 @@ def _least_squares(
     fold = _identity(selection, moments)
     kept = selection.kept
     removed = np.setdiff1d(np.arange(selection.units), [*kept, *selection.constant])
-    # Without a offset the fit goes through the origin.
+    # Without an offset the fit goes through the origin.
     mean = np.zeros(selection.units) if no_offset else moments.mean
     products = moments.gram(mean)
     products /= max(moments.count, 1)
@@ -164,8 +165,8 @@ def _least_squares(
     target /= deviation[:, None]
     del products  # Large; what is needed of it is copied.
     ridge = steadier * (RIDGE + RIDGE_PER_SAMPLE * len(kept) / moments.count)
-    # Survivors that hardly ever fire fit whatever else those few samples have, with weights that
-    # no quantised scale has room for: so the weights on activations as they are cost, too.
+    # Survivors that hardly ever fire would fit noise of those few samples, with weights too large
+    # for any quantised scale: so the ridge is on weights of unscaled activations, too.
     ridges = ridge * (1 + np.mean(deviation**2) / deviation**2)
     start = np.zeros_like(target)
     pairs = selection.similar | selection.complementary
@@ -182,26 +183,26 @@ def _least_squares(
 def _same(
     fold: Fold, selection: Selection, products: Array, mean: Array, rounding: float
 ) -> list[int]:
-    """Folds units that are their partner but for rounding; returns them.
+    """Folds units that equal a multiple of their partner but for rounding; returns them.
 
     Solving for them with all survivors would spread the rounding over all of these.
     """
     row_of = {int(unit): row for row, unit in enumerate(selection.kept)}
-    done = []
+    folded = []
     for unit, partner in (selection.similar | selection.complementary).items():
         pair = [unit, partner]
         size, cross = products[pair, pair], products[unit, partner]
-        # Taking the mean out of products leaves their rounding in.
+        # Products about the mean still have the rounding of those about 0.
         noise = rounding * (1 + np.sum(mean[pair] ** 2 / np.maximum(size, TINY)))
         if partner in row_of and cross**2 > (1 - min(noise, SAME)) * size.prod() > 0:
             fold.matrix[row_of[partner], unit] = cross / size[1]
             fold.offset[unit] = mean[unit] - cross / size[1] * mean[partner]
-            done.append(unit)
-    return done
+            folded.append(unit)
+    return folded
 
 
 def _steady_solve(correlation: Array, target: Array, ridges: Array, start: Array) -> Array:
-    """Solves for weights where the matrix may be singular, up to the rounding of its sums."""
+    """Ridge regression; refinement undoes the ridge but in near-singular directions."""
     while True:
         try:
             steadied = correlation.copy(order="F")
@@ -219,14 +220,14 @@ def _steady_solve(correlation: Array, target: Array, ridges: Array, start: Array
 
 
 def _heir(selection: Selection, unit: int) -> int | None:
-    """The survivor at the end of a chain of similar units; None if the chain was lost."""
+    """The survivor at the end of a chain of similar units; None if it ends in a complement."""
     while unit in selection.similar:
         unit = selection.similar[unit]
     return None if unit in selection.complementary else unit
 
 
 def merge_matrix(selection: Selection, merge: bool) -> Array:
-    """How survivors' incoming weights are made: ``kernel' = kernel @ intake``.
+    """The matrix that makes survivors' incoming weights: ``kernel' = kernel @ matrix``.
 
     Parameters
     ----------
@@ -250,12 +251,12 @@ def merge_matrix(selection: Selection, merge: bool) -> Array:
 
 
 def apply_fold(kernel: Array, index: npt.NDArray[np.intp], fold: Fold) -> tuple[Array, Array]:
-    """Multiplies a fold into the weights that read its units.
+    """Multiplies a fold into the kernel of a consumer of its units.
 
     Parameters
     ----------
     kernel : array of shape (features, outputs)
-        The reader's kernel, all input features.
+        The consumer's kernel, with all its input features.
     index : array of shape (positions, units)
         Which feature holds which unit, once for every position (after Flatten, say).
     fold : Fold
@@ -265,7 +266,7 @@ def apply_fold(kernel: Array, index: npt.NDArray[np.intp], fold: Fold) -> tuple[
     kernel : array of shape (features, outputs)
         The rows of the survivors hold the folded weights; the rows of the others are to be cut.
     bias : array of shape (outputs,)
-        What the offset adds to the reader's bias.
+        What the offset adds to the consumer's bias.
 
     Examples
     --------
@@ -284,20 +285,20 @@ def apply_fold(kernel: Array, index: npt.NDArray[np.intp], fold: Fold) -> tuple[
 
 @dataclass(frozen=True)
 class FoldRule:
-    """A way to remove units: which go, what the readers make of it, what the survivors take.
+    """A way to remove units: how they are paired, and what consumers and survivors get.
 
     Attributes
     ----------
     fold : callable
-        ``(selection, moments, centre, no_offset) -> Fold``; without a offset if asked.
+        ``(selection, moments, centre, no_offset) -> Fold``; without an offset if asked.
     rule : callable
         ``(degrees, constant, threshold) -> Selection``.
     merge_incoming : bool
         Whether survivors take the incoming weights of the units merged into them.
     shifts : bool
-        Whether a removed unit is corrected by a constant too, which goes into a bias.
+        Whether a fold has an offset, which corrects for a removed unit's mean.
     any_units : bool
-        Whether it does for units that were not chosen in pairs.
+        Whether it works for units that were not chosen in pairs.
 
     Examples
     --------
@@ -312,9 +313,9 @@ class FoldRule:
     any_units: bool = False
 
     def centre(self, asked: str | float) -> str | float:
-        """The point about which angles say how well this fold does, where ``auto`` was asked for.
+        """The centre about which angles are measured for this fold: what ``auto`` stands for.
 
-        A constant makes up for the means, so only what varies about them has to be alike. The
+        An offset makes up for the means, so only deviations from them have to be alike. The
         studies' folds have none; they measured about the middle of an activation's range.
         """
         if asked != "auto":

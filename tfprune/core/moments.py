@@ -1,6 +1,6 @@
 """Streaming count, mean and second moments of activations, and angles from them; pure numpy.
 
-They are all that selecting units and folding them away needs, so samples are never kept.
+Selecting and folding units needs nothing else, so samples are never kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NARROW = 128
 NEAR = 8
 SAMPLE = 1024
 
-# Numbers that wait to be multiplied at once, in rows of one sample, and the most rows.
+# Size of the buffer of samples that are multiplied at once: numbers, and rows, at most.
 WAITING = 2**22
 ROWS = 8192
 
@@ -123,17 +123,17 @@ class Moments:
                 self._reference[:] = mean
 
     def flush(self) -> None:
-        """Takes in the samples that still wait; every reading below does it first."""
+        """Adds the samples in the buffer to the sums; every method below calls it first."""
         if self._filled:
             self._take(self._waiting[: self._filled])
             self._filled = 0
 
     def _take(self, centred: npt.NDArray[Any]) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # Both are looked for below.
+        with np.errstate(over="ignore", invalid="ignore"):  # Both are checked below.
             products = centred.T @ centred
         if not np.isfinite(products.diagonal()).all():
             _check_finite(centred)
-            # The squares overflow float32 although the values do not.
+            # The squares overflow float32, though the values do not.
             products = centred.T.astype(np.float64) @ centred
         self._products += products
         self._sum += np.ones(len(centred), centred.dtype) @ centred
@@ -163,23 +163,23 @@ class Moments:
 
     def _sum_about(self, point: npt.ArrayLike) -> Array:
         self.flush()
-        moved = self._reference.astype(np.float64) - np.asarray(point, np.float64)
-        return self._sum + self.count * moved
+        distance = self._reference.astype(np.float64) - np.asarray(point, np.float64)
+        return self._sum + self.count * distance
 
     def _products_about(self, point: npt.ArrayLike) -> Array:
         self.flush()
-        moved = self._reference.astype(np.float64) - np.asarray(point, np.float64)
+        distance = self._reference.astype(np.float64) - np.asarray(point, np.float64)
         products = self._products.copy()
-        if moved.any():
-            # Half of what both have in common goes with each side: one matrix instead of three.
-            cross = np.outer(self._sum + self.count / 2 * moved, moved)
+        if distance.any():
+            # Half of the cross terms goes with each side: one matrix instead of three.
+            cross = np.outer(self._sum + self.count / 2 * distance, distance)
             products += cross
             products += cross.T
         return products
 
     @property
     def rounding(self) -> float:
-        """How much of a product its rounding may be."""
+        """Relative rounding error of a product, at most."""
         return 8 * float(np.finfo(self._waiting.dtype).eps)
 
     @property
@@ -237,8 +237,7 @@ class Moments:
     def lengths(self, centre: npt.ArrayLike = 0.0) -> Array:
         """Lengths of the activation vectors about a centre, shape (units,).
 
-        0 for a unit that lies at the centre but for rounding: what is left of it is noise, and so
-        would be its angles.
+        0 for a unit that lies at the centre but for rounding, as its direction would be noise.
 
         Parameters
         ----------

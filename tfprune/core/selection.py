@@ -25,7 +25,7 @@ class Selection:
     constant : tuple
         Removed units that never change.
     least : tuple
-        Removed units that go for another reason, such as mattering least to their readers.
+        Units removed for another reason, such as least effect on their consumers.
     rescued : tuple
         Units that stay only because a layer cannot be empty.
     """
@@ -39,12 +39,12 @@ class Selection:
 
     @property
     def units(self) -> int:
-        """Units of the layer before the removal."""
+        """How many units the layer had."""
         gone = (self.similar, self.complementary, self.constant, self.least)
         return len(self.kept) + sum(map(len, gone))
 
     def rescue(self, unit: int) -> Selection:
-        """The same, but for a unit that stays after all."""
+        """The same selection, except that this unit stays."""
         return Selection(
             kept=np.union1d(self.kept, [unit]),
             similar={key: value for key, value in self.similar.items() if key != unit},
@@ -55,7 +55,7 @@ class Selection:
         )
 
     def within(self, units: npt.NDArray[np.intp]) -> Selection:
-        """The same for some of the units, which are then numbered from 0."""
+        """The selection among some of the units, numbered from 0."""
         place = {int(unit): number for number, unit in enumerate(units)}
         return Selection(
             kept=np.flatnonzero(np.isin(units, self.kept)),
@@ -169,15 +169,15 @@ def by_span(
 ) -> Selection:
     """Removes units that are nearly a linear function of the survivors, all of them together.
 
-    A pivoted Cholesky decomposition takes in the unit that is farthest from the span of those
-    that it has, until no other is farther than the threshold, or enough stay [1]_.
+    A pivoted Cholesky decomposition [1]_ adds to the survivors the unit that is farthest from their
+    span, until none is farther than the threshold, or enough units stay.
 
     Parameters
     ----------
     products : array of shape (units, units)
-        Inner products of what is left of the activation vectors without their constant part, in
-        units of the whole vectors' lengths: the diagonal is the squared sine of the angle
-        between a unit and the constants.
+        Inner products of the activation vectors' deviations from their mean, each divided by the
+        length of its whole vector: the diagonal is the squared sine of the angle between a unit
+        and the constants.
     constant : array of shape (units,)
         Which units never change; they go in any case.
     threshold : float
@@ -212,7 +212,7 @@ def by_span(
 def by_nearest(
     degrees: npt.NDArray[np.float64], constant: npt.NDArray[np.bool_], count: int
 ) -> Selection:
-    """Removes so many units, of the closest pair that is left the one with the smaller index.
+    """Removes ``count`` units, one by one: of the closest pair left the one of the smaller index.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def by_nearest(
 
 
 def without(gone: npt.NDArray[np.intp], constant: npt.NDArray[np.bool_]) -> Selection:
-    """The selection that takes these units out."""
+    """The selection that removes these units."""
     return Selection(
         kept=np.setdiff1d(np.arange(len(constant)), gone),
         constant=tuple(int(unit) for unit in gone if constant[unit]),

@@ -35,7 +35,7 @@ class UnitProducer:
 
 @dataclass(frozen=True, eq=False)
 class UnitConsumer:
-    """A layer that reads units of a group, and what it saw of them in the calibration data.
+    """A layer that consumes units of a group, and what it receives of them in calibration.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class UnitGroup:
 
     Examples
     --------
-    Two units that one layer computes from three inputs, and that another one reads:
+    Two units that one layer computes from three inputs, and that another one consumes:
 
     >>> import numpy as np
     >>> from tfprune import UnitGroup
