@@ -22,15 +22,15 @@ from tfprune.utils.console import meter
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What was measured of a read.
+    """The moments of what one consumer receives.
 
     Attributes
     ----------
     moments : Moments
-        Of all samples: what angles and folds come from.
+        Of all samples; angles and folds are computed from them.
     fitted, held : Moments or None
-        Of the samples that folds are tried on: fitted on the one, compared on the other. None
-        where nothing is held back.
+        Of the samples that folds are fitted on, and of those held back to compare them on; None
+        if nothing is held back.
     """
 
     moments: Moments
@@ -45,13 +45,13 @@ def measure(
     batch_size: int = 256,
     progress: bool = False,
 ) -> list[Measured]:
-    """Moments of the activation vectors that each read sees, in one forward pass.
+    """Moments of the activation vectors that each consumer receives, in one forward pass.
 
     Parameters
     ----------
     trace : Trace
-    reads : sequence of Read
-        Which of the trace's reads to measure, at least one.
+    reads : sequence of Consumer
+        Which consumers to measure, at least one.
     samples : Samples
         Calibration data; only one batch of activations is held at a time.
     batch_size : int
@@ -62,21 +62,21 @@ def measure(
     Returns
     -------
     list of Measured
-        One for each read. A unit that stands at several positions (in a picture, or after
+        One for each consumer. A unit that stands at several positions (in a picture, or after
         Flatten) has a sample for each.
 
     Raises
     ------
     TfpruneError
-        If an activation is NaN or infinite; names the layer that reads it.
+        If an activation is NaN or infinite; names the layer that receives it.
     """
     needed = sorted({tensor for read in reads for tensor in read.tensors})
     probe = keras.Model(trace.model.inputs, [trace.tensors[tensor] for tensor in needed])
     moments = [Moments(read.index.shape[1]) for read in reads]
     others: list[Moments] = []
-    with meter("activations", samples.total, progress) as drawn, from_zero_state(probe):
+    with meter("activations", samples.total, progress) as bar, from_zero_state(probe):
         for batch, held in samples.divided(batch_size):
-            seen = dict(zip(needed, predicted(probe, batch), strict=True))
+            received = dict(zip(needed, predicted(probe, batch), strict=True))
             parts: list[tuple[list[Moments], npt.NDArray[np.bool_] | None]] = [(moments, None)]
             if held.any():
                 others = others or [Moments(moment.units) for moment in moments]
@@ -85,20 +85,20 @@ def measure(
                 with _naming(read.layer):
                     for tensor in read.tensors:
                         for which, rows in parts:
-                            part = seen[tensor] if rows is None else seen[tensor][rows]
+                            part = received[tensor] if rows is None else received[tensor][rows]
                             which[place].add(vectors(part, read.index))
-            drawn.update(len(batch[0]))
-    measured = []
+            bar.update(len(batch[0]))
+    results = []
     for place, read in enumerate(reads):
         with _naming(read.layer):
             moments[place].flush()
             if not others:
-                measured.append(Measured(moments[place]))
+                results.append(Measured(moments[place]))
                 continue
             fitted, held_moments = moments[place], others[place]
             held_moments.flush()
-            measured.append(Measured(fitted + held_moments, fitted, held_moments))
-    return measured
+            results.append(Measured(fitted + held_moments, fitted, held_moments))
+    return results
 
 
 @contextmanager

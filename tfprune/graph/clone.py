@@ -196,7 +196,7 @@ def _rebuild(
     inputs: Any,
     change: Callable[[Any], Any],
     dtypes: Mapping[str, str],
-    made: dict[int, Any],
+    copies: dict[int, Any],
 ) -> keras.Model:
     nested: set[int] = set()
 
@@ -204,27 +204,27 @@ def _rebuild(
         if is_nested(layer):
             nested.add(id(layer))
             return layer  # Rebuilt where it is called: only then its inputs are known.
-        if id(layer) not in made:
-            made[id(layer)] = change(layer)
-        return made[id(layer)]
+        if id(layer) not in copies:
+            copies[id(layer)] = change(layer)
+        return copies[id(layer)]
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if id(layer) not in nested:  # The copy of a model of another class may look like one.
             return layer(*args, **kwargs)
-        if id(layer) not in made:
-            given = keras.tree.flatten(args[0] if args else kwargs["inputs"])
-            fresh = map(_fresh(layer, dtypes), layer.inputs, given)
+        if id(layer) not in copies:
+            call_inputs = keras.tree.flatten(args[0] if args else kwargs["inputs"])
+            fresh = map(_fresh(layer, dtypes), layer.inputs, call_inputs)
             sequential = isinstance(layer, keras.Sequential)
             structure = layer.inputs[0] if sequential else layer.input
             own = keras.tree.pack_sequence_as(structure, list(fresh))
-            made[id(layer)] = _rebuild(layer, own, change, dtypes, made)
-        return made[id(layer)](*args, **kwargs)
+            copies[id(layer)] = _rebuild(layer, own, change, dtypes, copies)
+        return copies[id(layer)](*args, **kwargs)
 
     if isinstance(model, keras.Sequential):
         tensor, layers = inputs, []
         for layer in model.layers:
             tensor = call(new(layer), tensor)
-            layers.append(made[id(layer)])
+            layers.append(copies[id(layer)])
         copy = keras.Sequential([inputs, *layers], name=model.name)
     else:
         copy = keras.models.clone_model(

@@ -32,15 +32,15 @@ from tfprune.graph.tracer import trace
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """Costs as sums of products: each weight costs by the inputs and the units that are left.
+    """Costs as sums of products: a weight's size times its shares of inputs and units left.
 
     Attributes
     ----------
     sizes : array of shape (weights,)
-        What each weight costs in the whole model.
+        What each weight costs in the original model.
     inputs, units : arrays of shape (weights, 1 + groups)
-        Which shares of a weight's input features, and of its units, are of no group that can
-        shrink (the first column), and of each that can.
+        The shares of a weight's input features, and of its units, that belong to no group that
+        can shrink (the first column), and to each group that can.
     """
 
     sizes: Array
@@ -48,30 +48,30 @@ class Costs:
     units: Array
 
     def total(self, left: Array) -> float:
-        """What all costs together with these shares, of shape (groups,), of the groups left."""
+        """The total cost with these shares of the groups left, of shape (groups,)."""
         shares = np.concatenate([[1.0], left])
         return float(np.sum(self.sizes * (self.inputs @ shares) * (self.units @ shares)))
 
     def slopes(self, left: Array) -> Array:
-        """How much more a group's share would cost, shape (groups,)."""
+        """The derivative of the total by each group's share, shape (groups,)."""
         shares = np.concatenate([[1.0], left])
-        made = (self.sizes * (self.units @ shares)) @ self.inputs
-        made += (self.sizes * (self.inputs @ shares)) @ self.units
-        return np.asarray(made[1:])
+        slopes = (self.sizes * (self.units @ shares)) @ self.inputs
+        slopes += (self.sizes * (self.inputs @ shares)) @ self.units
+        return np.asarray(slopes[1:])
 
 
 def parameters(trace: Trace, groups: Sequence[Group]) -> Costs:
-    """Numbers that layers hold."""
-    made = [
+    """Costs in parameters: the numbers that layers hold."""
+    terms = [
         (math.prod(weight.shape), *_shares(trace, groups, path, name, weight))
         for path, layer in trace.layers.items()
         for name, weight in _weights(layer).items()
     ]
-    return _costs(made, groups)
+    return _costs(terms, groups)
 
 
 def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
-    """Products of an activation and a weight that one sample takes.
+    """Costs in multiply-accumulates: products of an activation and a weight for one sample.
 
     Every kernel of a Dense, convolution, recurrent or attention layer counts once for each place
     where it is used; products between activations (of queries and keys, say) do not count.
@@ -79,9 +79,9 @@ def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
     Raises
     ------
     TfpruneError
-        If a layer reads an axis without a size.
+        If a layer's input has an axis without a size.
     """
-    made = [
+    terms = [
         (
             math.prod(weight.shape) * _places(layer, inputs),
             *_shares(trace, groups, path, name, weight),
@@ -92,7 +92,7 @@ def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
         for name, weight in _weights(layer).items()
         if name.endswith("kernel")
     ]
-    return _costs(made, groups)
+    return _costs(terms, groups)
 
 
 def macs(model: keras.Model) -> int:
@@ -107,12 +107,12 @@ def _weights(layer: Any) -> dict[str, Any]:
     return {str(number): each for number, each in enumerate(getattr(layer, "weights", ()))}
 
 
-def _costs(made: Sequence[tuple[float, Array, Array]], groups: Sequence[Group]) -> Costs:
+def _costs(terms: Sequence[tuple[float, Array, Array]], groups: Sequence[Group]) -> Costs:
     width = 1 + len(groups)
     return Costs(
-        np.array([size for size, _, _ in made], float),
-        np.array([inputs for _, inputs, _ in made]).reshape(-1, width),
-        np.array([units for _, _, units in made]).reshape(-1, width),
+        np.array([size for size, _, _ in terms], float),
+        np.array([inputs for _, inputs, _ in terms]).reshape(-1, width),
+        np.array([units for _, _, units in terms]).reshape(-1, width),
     )
 
 
@@ -134,14 +134,14 @@ def _shares(
 
 
 def _by_group(trace: Trace, groups: Sequence[Group], labels: Index) -> Array:
-    """Which share of labels is of no group, and which of each."""
-    made = np.zeros(1 + len(groups))
+    """The share of labels that belong to no group, then to each group."""
+    shares = np.zeros(1 + len(groups))
     unit_ids = trace.labels.find(labels)
     for place, group in enumerate(groups, 1):
         if len(labels):
-            made[place] = np.mean((group.units_of(unit_ids) >= 0) & (labels > 0))
-    made[0] = 1 - made.sum()
-    return made
+            shares[place] = np.mean((group.units_of(unit_ids) >= 0) & (labels > 0))
+    shares[0] = 1 - shares.sum()
+    return shares
 
 
 def _places(layer: Any, inputs: Sequence[Any]) -> int:

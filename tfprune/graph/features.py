@@ -63,9 +63,9 @@ class Labels:
 
     def new(self, count: int) -> Index:
         """So many labels that were not there before."""
-        made = np.arange(len(self._parent), len(self._parent) + count)
-        self._parent = np.concatenate([self._parent, made])
-        return made
+        labels = np.arange(len(self._parent), len(self._parent) + count)
+        self._parent = np.concatenate([self._parent, labels])
+        return labels
 
     def find(self, labels: Index) -> Index:
         """The label that stands for each one's set."""

@@ -13,15 +13,15 @@ from tfprune.graph.trace import Trace
 
 @dataclass(frozen=True, eq=False)
 class Consumer:
-    """One view that a layer has of a group's units.
+    """A layer that consumes a group's units, in one form (raw or normalised, say).
 
     Attributes
     ----------
     layer : str
     tensors : tuple of int
-        Positions in the trace's tensors: several where a shared layer reads at several places.
+        Positions in the trace's tensors: several for a shared layer.
     units : array of shape (seen,)
-        Which units of the group are seen.
+        Which units of the group it receives.
     index : array of shape (positions, seen)
         Which feature (last axis) holds which of them, once for every position.
     centre : array of shape (seen,)
@@ -41,19 +41,19 @@ class Consumer:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Layers whose units go together; a layer by itself in the simplest case.
+    """Layers whose units can only be removed together; a single layer in the simplest case.
 
     Attributes
     ----------
-    makers : dict of str to array
+    producers : dict of str to array
         Layer -> which unit of the group each of its units is.
     kinds : dict of str to str
         Layer -> ``dense`` or ``conv``.
-    roots : array of shape (units,)
+    unit_ids : array of shape (units,)
         The label of each unit.
-    reads : list of Read
+    reads : tuple of Consumer
     blocked : str or None
-        Why its units cannot go.
+        Why its units cannot be removed.
     """
 
     producers: dict[str, Index]
@@ -68,11 +68,11 @@ class Group:
         return " + ".join(self.producers)
 
     def units_of(self, unit_ids: Index) -> Index:
-        """The unit of the group that each label means, -1 where it is none of them."""
+        """The unit of the group that each label stands for, or -1."""
         order = np.argsort(self.unit_ids)
         place = np.searchsorted(self.unit_ids, unit_ids, sorter=order).clip(max=len(order) - 1)
-        found = order[place]
-        return np.where(self.unit_ids[found] == unit_ids, found, -1)
+        nearest = order[place]
+        return np.where(self.unit_ids[nearest] == unit_ids, nearest, -1)
 
 
 def groups_of(trace: Trace) -> list[Group]:
@@ -82,25 +82,29 @@ def groups_of(trace: Trace) -> list[Group]:
 
 
 def _joined(trace: Trace) -> list[Group]:
-    """Layers that share a unit make one group."""
-    unit_ids = {name: trace.labels.find(made.labels) for name, made in trace.producers.items()}
-    left = dict(unit_ids)
+    """Groups of layers that share a unit, without their consumers."""
+    unit_ids = {
+        name: trace.labels.find(producer.labels) for name, producer in trace.producers.items()
+    }
+    remaining = dict(unit_ids)
     groups = []
-    while left:
-        name, mine = next(iter(left.items()))
-        members, seen = [name], set(mine.tolist())
-        del left[name]
+    while remaining:
+        name, ids = next(iter(remaining.items()))
+        members, member_ids = [name], set(ids.tolist())
+        del remaining[name]
         while True:
-            more = [other for other, labels in left.items() if seen & set(labels.tolist())]
+            more = [
+                other for other, labels in remaining.items() if member_ids & set(labels.tolist())
+            ]
             if not more:
                 break
             for other in more:
                 members.append(other)
-                seen |= set(left.pop(other).tolist())
+                member_ids |= set(remaining.pop(other).tolist())
         order = [member for member in trace.producers if member in members]
         # Units in the order of the layer that has most of them.
         widest = unit_ids[max(order, key=lambda member: len(unit_ids[member]))]
-        rest = np.setdiff1d(np.array(sorted(seen), np.intp), widest)
+        rest = np.setdiff1d(np.array(sorted(member_ids), np.intp), widest)
         whole = np.concatenate([list(dict.fromkeys(widest.tolist())), rest]).astype(np.intp)
         kinds = {member: trace.producers[member].kind for member in order}
         group = Group({}, kinds, whole)
@@ -110,46 +114,46 @@ def _joined(trace: Trace) -> list[Group]:
 
 
 def _read(trace: Trace, group: Group) -> Group:
-    """Adds the reads; a shared layer's readings at several places become one."""
-    found: dict[tuple[str, str, bytes], Consumer] = {}
+    """Adds a group's consumers; a shared layer's several calls become one of them."""
+    consumers: dict[tuple[str, str, bytes], Consumer] = {}
     uneven = None
     for reading in trace.readings:
         units = group.units_of(trace.labels.find(reading.labels))
         units[reading.labels == 0] = -1
         for view in np.unique(reading.views[units >= 0]):
             features = np.flatnonzero((units >= 0) & (reading.views == view))
-            seen, times = np.unique(units[features], return_counts=True)
+            units_here, times = np.unique(units[features], return_counts=True)
             if (times != times[0]).any():
                 uneven = f"{reading.layer} reads its units unevenly"
                 break
             # A stable sort by unit keeps the positions of each unit in order.
             order = features[np.argsort(units[features], kind="stable")]
-            index = order.reshape(len(seen), times[0]).T
+            index = order.reshape(len(units_here), times[0]).T
             key = (reading.layer, reading.part, index.tobytes())
-            if key in found:
-                tensors = (*found[key].tensors, reading.tensor)
-                no_offset = found[key].no_offset or reading.no_offset
-                found[key] = replace(found[key], tensors=tensors, no_offset=no_offset)
+            if key in consumers:
+                tensors = (*consumers[key].tensors, reading.tensor)
+                no_offset = consumers[key].no_offset or reading.no_offset
+                consumers[key] = replace(consumers[key], tensors=tensors, no_offset=no_offset)
                 continue
-            found[key] = Consumer(
+            consumers[key] = Consumer(
                 reading.layer,
                 (reading.tensor,),
-                seen,
+                units_here,
                 index,
                 reading.centre[index[0]],
                 reading.no_offset,
                 reading.part,
             )
-    for layer, part in {(read.layer, read.part) for read in found.values()}:
-        mine = [read for read in found.values() if (read.layer, read.part) == (layer, part)]
+    for layer, part in {(read.layer, read.part) for read in consumers.values()}:
+        mine = [read for read in consumers.values() if (read.layer, read.part) == (layer, part)]
         places = [read.index.ravel() for read in mine]
         if len(np.unique(np.concatenate(places))) < sum(len(place) for place in places):
             uneven = f"{layer} is shared and sees its units in different ways"
-    return replace(group, reads=tuple(found.values()), blocked=uneven)
+    return replace(group, reads=tuple(consumers.values()), blocked=uneven)
 
 
 def _judged(trace: Trace, group: Group) -> Group:
-    """Adds the reason why its units cannot go, if there is one; outputs are the best reason."""
+    """Adds the reason why a group's units cannot be removed, if any; outputs come first."""
     if group.blocked:
         return group
     reasons = [

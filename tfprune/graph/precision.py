@@ -42,12 +42,12 @@ def in_float32(model: keras.Model) -> keras.Model:
         pairs.append((layer, _single(layer)))
         return pairs[-1][1]
 
-    twin = rebuild(model, single, FLOAT32)
+    copy_of_model = rebuild(model, single, FLOAT32)
     for layer, copy in pairs:
         if getattr(layer, "weights", None):
             values = zip(layer.get_weights(), copy.weights, strict=True)
             copy_weights(layer, copy, [value.astype(weight.dtype) for value, weight in values])
-    return twin
+    return copy_of_model
 
 
 def _is_other(layer: Any) -> bool:
@@ -76,6 +76,6 @@ def _with_float32(key: str, value: Any) -> Any:
         name = value["config"].get("name") if isinstance(value, dict) else value
         return FLOAT32.get(name, value)
     if isinstance(value, dict):
-        made = {inner: _with_float32(inner, old) for inner, old in value.items()}
-        return made if any(made[inner] is not value[inner] for inner in value) else value
+        entries = {inner: _with_float32(inner, old) for inner, old in value.items()}
+        return entries if any(entries[inner] is not value[inner] for inner in value) else value
     return value

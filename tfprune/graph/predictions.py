@@ -40,8 +40,8 @@ def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -
         lines = [text.strip() for text in str(error).splitlines() if text.strip()]
         line = " ".join(lines[:2])
         raise TfpruneError(f"model {model.name}: it cannot compute the data: {line}") from None
-    made = [np.asarray(out)[: len(x[0])] for out in outputs]
-    made = [out.astype(np.float32) if out.dtype.name in HALF else out for out in made]
-    if finite and not all(np.isfinite(out).all() for out in made):
+    arrays = [np.asarray(out)[: len(x[0])] for out in outputs]
+    arrays = [out.astype(np.float32) if out.dtype.name in HALF else out for out in arrays]
+    if finite and not all(np.isfinite(out).all() for out in arrays):
         raise TfpruneError(f"model {model.name}: expected finite outputs, received NaN or infinity")
-    return made
+    return arrays

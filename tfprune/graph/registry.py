@@ -46,7 +46,7 @@ def register_layer(layer: type, rule: str | Callable[[Call], Features | None]) -
 
     The rule holds for the class and its subclasses, until the class is registered again. Pruning
     tries it first: units are cut around the layer, and the layer has to compute what it computes
-    in the whole model where the weights that read these units are zero.
+    in the original model with the weights that read these units set to zero.
 
     Parameters
     ----------

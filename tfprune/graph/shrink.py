@@ -33,7 +33,7 @@ from tfprune.utils.arrays import Array
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What is taken out of a group.
+    """How a group is cut: which units stay, and what their consumers get.
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class Cut:
     kept : array of shape (kept,)
         Units of the group that stay.
     intake : array of shape (units, kept)
-        How survivors' incoming weights are made, ``kernel' = kernel @ intake``.
-    folds : sequence of (Read, Fold)
-        What every reader is told about the units that go.
+        Makes the survivors' incoming weights: ``kernel' = kernel @ intake``.
+    folds : sequence of (Consumer, Fold)
+        The fold of each consumer.
     """
 
     group: Group
@@ -77,11 +77,11 @@ def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model
     change = _Change(trace, cuts)
     copies: list[tuple[Any, Any]] = []
 
-    def rebuilt(layer: Any) -> Any:
+    def replace_layer(layer: Any) -> Any:
         copies.append((layer, clone_layer(layer, **change.settings(layer))))
         return copies[-1][1]
 
-    smaller = rebuild(model, rebuilt)
+    smaller = rebuild(model, replace_layer)
     for layer, copy in copies:
         if getattr(layer, "weights", None):
             copy_weights(layer, copy, change.weights(layer, copy))
@@ -102,7 +102,7 @@ def kept_features(
 
 
 class _Change:
-    """What becomes of each layer."""
+    """The new settings and weights of each layer."""
 
     def __init__(self, trace: Trace, cuts: Sequence[Cut]) -> None:
         self._paths = {id(layer): path for path, layer in trace.layers.items()}
@@ -116,7 +116,7 @@ class _Change:
                 self._folds.setdefault(read.layer, []).append((read, fold))
 
     def settings(self, layer: Any) -> dict[str, Any]:
-        """What changes in a layer's configuration."""
+        """The changes in a layer's configuration."""
         path = self._paths[id(layer)]
         changes: dict[str, Any] = {}
         if path in self._intakes:
@@ -127,13 +127,13 @@ class _Change:
         if type(layer) is kl.Reshape and path in self._keep:
             changes["target_shape"] = (*layer.target_shape[:-1], int(self._keep[path].sum()))
         if type(layer) is kl.MultiHeadAttention and path in self._folds:
-            # By default it makes as many features as the query has.
-            made = layer.output.shape[-1:] if not config_of(layer)["output_shape"] else None
-            changes |= {"output_shape": tuple(made)} if made else {}
+            # By default its output has as many features as the query.
+            features = layer.output.shape[-1:] if not config_of(layer)["output_shape"] else None
+            changes |= {"output_shape": tuple(features)} if features else {}
         return changes
 
     def weights(self, layer: Any, copy: Any) -> list[Array] | None:
-        """A layer's weights: folds taken in, inputs cut, units merged or cut; None as they are."""
+        """A layer's weights, folded and cut; None if they do not change."""
         path = self._paths[id(layer)]
         parts = ATTENDED if type(layer) is kl.MultiHeadAttention else ("",)
         keeps = {part: self._keep.get(slot(path, part)) for part in parts}
@@ -142,23 +142,23 @@ class _Change:
             return None
         if type(layer) not in READERS:
             return _cut_to_size(layer, copy, keeps[""])
-        made = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
+        weights = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
         for name, variable in weights_of(copy).items():
-            # A bias that was not there before is that of all units.
+            # A new bias starts with all units, as the kernel does.
             shape = variable.shape if intake is None else intake.shape[:1]
-            made.setdefault(name, np.zeros(shape, variable.dtype))
+            weights.setdefault(name, np.zeros(shape, variable.dtype))
         for part, keep in keeps.items():
             folds = [(r, fold) for r, fold in self._folds.get(path, []) if r.part == part]
-            stays = _depthwise(layer, made, keep)
+            stays = _depthwise(layer, weights, keep)
             if intake is not None:
-                _make(made, kernel_of(layer, part), intake)
+                _make(weights, kernel_of(layer, part), intake)
             if type(layer) not in DEPTHWISE:
-                _read(made, kernel_of(layer, part), folds, stays)
-        return [made[name] for name in weights_of(copy)]
+                _read(weights, kernel_of(layer, part), folds, stays)
+        return [weights[name] for name in weights_of(copy)]
 
 
 def _cut_to_size(layer: Any, copy: Any, keep: Array | None) -> list[Array]:
-    """Weights that go with the features, cut; those that do not depend on their number."""
+    """Weights of a layer with one for each feature, cut; other weights as they are."""
     weights = []
     for weight, variable in zip(layer.get_weights(), copy.weights, strict=True):
         size = tuple(variable.shape)
@@ -175,55 +175,55 @@ def _cut_to_size(layer: Any, copy: Any, keep: Array | None) -> list[Array]:
 
 
 def _read(
-    made: dict[str, Array],
+    weights: dict[str, Array],
     where: Kernel,
     folds: Sequence[tuple[Consumer, Fold]],
     keep: Array | None,
 ) -> None:
-    """Multiplies folds into the weights that read an input, and cuts what it lost."""
-    kernel = np.moveaxis(made[where.name], where.axis, 0)
+    """Multiplies folds into the kernel of an input, and cuts the rows of removed units."""
+    kernel = np.moveaxis(weights[where.name], where.axis, 0)
     flat = kernel.reshape(len(kernel), -1)
     if folds:
         flat = flat.astype(np.float64)
     for read, fold in folds:
-        flat, moved = apply_fold(flat, read.index, fold)
-        if where.bias in made:
-            bias = made[where.bias]
+        flat, bias_change = apply_fold(flat, read.index, fold)
+        if where.bias in weights:
+            bias = weights[where.bias]
             shape = kernel.shape[kernel.ndim - where.outputs :]
-            moved = moved.reshape(-1, *shape).sum(axis=0)
-            # Of the two biases of a GRU the first is added to what the inputs make.
-            first = (0,) * (bias.ndim - moved.ndim)
+            bias_change = bias_change.reshape(-1, *shape).sum(axis=0)
+            # A GRU has two biases; the first belongs to the inputs' kernel.
+            first = (0,) * (bias.ndim - bias_change.ndim)
             bias = bias.astype(np.float64)
-            bias[first] += moved
-            made[where.bias] = bias
+            bias[first] += bias_change
+            weights[where.bias] = bias
     if keep is not None:
         flat = flat[keep]
     folded = flat.reshape(len(flat), *kernel.shape[1:])
-    made[where.name] = np.moveaxis(folded, 0, where.axis)
+    weights[where.name] = np.moveaxis(folded, 0, where.axis)
 
 
-def _make(made: dict[str, Array], where: Kernel, intake: Array) -> None:
-    """Merges or cuts the units that a layer makes."""
-    inputs_first = np.moveaxis(made[where.name], where.axis, 0)
-    made[where.name] = np.moveaxis(_taken_in(inputs_first, intake), 0, where.axis)
-    if where.bias in made:
-        made[where.bias] = _taken_in(made[where.bias], intake)
+def _make(weights: dict[str, Array], where: Kernel, intake: Array) -> None:
+    """Merges or cuts the units that a layer produces."""
+    inputs_first = np.moveaxis(weights[where.name], where.axis, 0)
+    weights[where.name] = np.moveaxis(_taken_in(inputs_first, intake), 0, where.axis)
+    if where.bias in weights:
+        weights[where.bias] = _taken_in(weights[where.bias], intake)
 
 
 def _taken_in(weights: Array, intake: Array) -> Array:
-    """Survivors' incoming weights; where nothing is merged they are only picked."""
+    """Survivors' incoming weights; without merging a plain selection."""
     if (intake.sum(axis=0) == 1).all():
         return np.asarray(weights[..., intake.argmax(axis=0)])
     return np.asarray(weights.astype(np.float64) @ intake)
 
 
-def _depthwise(layer: Any, made: dict[str, Array], keep: Array | None) -> Array | None:
-    """Cuts the channels that a depthwise kernel treats alone; which ones of its own then stay."""
+def _depthwise(layer: Any, weights: dict[str, Array], keep: Array | None) -> Array | None:
+    """Cuts the channels of a depthwise kernel; returns which of its output channels stay."""
     if keep is None or type(layer) not in (*DEPTHWISE, *SEPARABLE):
         return keep
     name = "depthwise_kernel" if type(layer) in SEPARABLE else "kernel"
-    made[name] = made[name][..., keep, :]
+    weights[name] = weights[name][..., keep, :]
     stays = np.repeat(keep, layer.depth_multiplier)
-    if type(layer) in DEPTHWISE and "bias" in made:
-        made["bias"] = made["bias"][stays]
+    if type(layer) in DEPTHWISE and "bias" in weights:
+        weights["bias"] = weights["bias"][stays]
     return stays

@@ -14,7 +14,7 @@ from tfprune.graph.features import Features, Index, Labels, row_of, shape_of
 
 @dataclass(frozen=True)
 class Producer:
-    """A layer whose units (filters) could go.
+    """A layer whose units (or filters) could be removed.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ def slot(path: str, part: str = "") -> str:
 
 @dataclass
 class Trace:
-    """Which layers make units, which layers read them, and what stands in the way.
+    """Which layers produce units, which layers consume them, and what blocks their removal.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class Trace:
     readings : list of Reading
     tensors : list of KerasTensor
         The tensors that are read.
-    slices : dict of str to array of shape (features,)
+    input_labels : dict of str to array of shape (features,)
         By :func:`slot`, labels on the last axis of what reaches a layer that changes with it.
     blocked : list of (array, str)
         Labels of units that cannot go, and the reason; the later entry is the better reason.
@@ -168,9 +168,9 @@ class Ledger:
         arrays = views if any(row is None for row in rows) else tuple(rows)
         stacked = np.stack([array.ravel() for array in arrays])  # type: ignore[union-attr]
         kinds, position = np.unique(stacked, axis=1, return_inverse=True)
-        made = self.views + 1 + position.reshape(arrays[0].shape)  # type: ignore[union-attr]
+        new_views = self.views + 1 + position.reshape(arrays[0].shape)  # type: ignore[union-attr]
         self.views += kinds.shape[1]
-        return made
+        return new_views
 
     def after(
         self,
@@ -227,9 +227,9 @@ class Ledger:
         return together
 
     def produce(self, layer: Any, kind: str, units: int, out: Any) -> Features:
-        """Notes a layer that makes units; returns what its output holds before the activation."""
+        """Notes a producer of units; returns the features of its output before the activation."""
         path, original = self.path(layer), self.original(layer)
-        # A layer that is called again makes the same units again.
+        # A layer that is called again produces the same units.
         producer = self.result.producers.get(path) or Producer(
             path, kind, self.result.labels.new(units)
         )

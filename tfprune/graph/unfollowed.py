@@ -46,7 +46,7 @@ class Unfollowed:
 
 
 def unfollowed(model: keras.Model) -> list[Unfollowed]:
-    """The layers of a model that make units and are no plain Dense layer or convolution of it."""
+    """The layers of a model that have units and are no plain Dense layer or convolution of it."""
     found: dict[str, Unfollowed] = {}
     for path, layer in walk(model):
         if type(layer) not in MAKERS:
@@ -55,7 +55,7 @@ def unfollowed(model: keras.Model) -> list[Unfollowed]:
 
 
 def _within(path: str, layer: Any, holder: str) -> Iterator[Unfollowed]:
-    """The layer itself, if it makes units, or those inside it that do."""
+    """The layer itself, if it has units, or those inside it that have."""
     inside = f"inside {holder}, which is not looked into" if holder else ""
     keras_own = type(layer).__module__.split(".")[0] == "keras"
     reason = next((why for kinds, why in _REASONS.items() if isinstance(layer, kinds)), "")

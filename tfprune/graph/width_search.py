@@ -49,7 +49,7 @@ def ranking(errors: Sequence[npt.NDArray[np.float64]], costs: Costs) -> npt.NDAr
 
 
 def predicted(order: npt.NDArray[np.intp], sizes: Sequence[int], costs: Costs) -> list[float]:
-    """What a ranking costs after each of its steps, the whole model's costs first."""
+    """What a ranking costs after each of its steps, the original model's costs first."""
     gone = np.zeros(len(sizes))
     made = [costs.total(np.ones(len(sizes)))]
     for group in order:
@@ -90,8 +90,8 @@ def first_that_fits(
         return None, sizes
     while high - low > 1 and len(sizes) < TRIES:
         share = (sizes[low] - limit) / max(sizes[low] - sizes[high], 1)
-        wanted = costs[low] + share * (costs[high] - costs[low])
-        step = low + int(np.searchsorted(-np.array(costs[low:high]), -wanted))
+        target = costs[low] + share * (costs[high] - costs[low])
+        step = low + int(np.searchsorted(-np.array(costs[low:high]), -target))
         # At the edge a step is spent on moving the other end.
         step = min(max(step, low + 1), high - 1)
         sizes[step] = size(step)

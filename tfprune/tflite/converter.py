@@ -50,7 +50,7 @@ def convert(
     Parameters
     ----------
     model : keras.Model
-        One of half precision is converted, and compared, as its float32 twin.
+        One of half precision is converted, and compared, as its copy in float32.
     schemes : sequence of str
     representative : sequence of arrays of shape (samples, ...)
         One for each of ``model.inputs``. Sets the scales of quantised activations (at most 500
@@ -85,7 +85,7 @@ def convert_each(
     batch: int | None = 1,
     compat: bool = False,
 ) -> Iterator[tuple[str, bytes | TfpruneError]]:
-    """Converts a model as :func:`convert` does; a scheme that fails does not end the others.
+    """Converts a model as :func:`convert` does, but goes on with the others if a scheme fails.
 
     Yields
     ------
@@ -97,7 +97,7 @@ def convert_each(
         for scheme, result in _each(model, schemes, representative, batch, compat):
             left.remove(scheme)
             yield scheme, result
-    except TfpruneError as error:  # What all schemes need: the SavedModel, finite outputs.
+    except TfpruneError as error:  # Something that all schemes need, such as finite outputs.
         for scheme in left:
             yield scheme, error
 
@@ -109,7 +109,7 @@ def _each(
     batch: int | None,
     compat: bool,
 ) -> Iterator[tuple[str, bytes | TfpruneError]]:
-    """As :func:`convert_each`, but what all schemes need is raised where it fails."""
+    """As :func:`convert_each`, but raises where something fails that all schemes need."""
     check_batch(batch)
     check_stateless(model)
     start()
@@ -121,7 +121,7 @@ def _each(
     names = signature_names(model)
     with work_folder(samples) as folder:
         specs = [
-            # An axis that the model leaves open takes the size that it has in the samples.
+            # An axis without a size in the model gets that of the samples.
             keras.InputSpec(shape=(batch, *data.shape[1:]), dtype=tensor.dtype, name=name)
             for name, tensor, data in zip(names, model.inputs, samples, strict=True)
         ]
@@ -132,16 +132,16 @@ def _each(
             try:
                 if SCHEMES[scheme].from_samples:
                     _check_loops(model, function, scheme)
-                raw = convert_folder(folder, scheme, names, batch=batch, compat=compat)
-                result = minify(raw)
+                content = convert_folder(folder, scheme, names, batch=batch, compat=compat)
+                result = minify(content)
                 if compat:
                     check_compat(result, f"the {scheme} file of {model.name}")
                 _compare(folder, result, scheme, expected, names)
             except ChildError as error:
-                whole = any(data.dtype.kind in "iu" for data in samples)
-                # TensorFlow wants a range for them, and measures none.
+                is_integer = any(data.dtype.kind in "iu" for data in samples)
+                # TensorFlow needs their range, but does not measure it.
                 fails = "TensorFlow fails on inputs of whole numbers"
-                reason = fails if scheme == "int16x8" and whole else error
+                reason = fails if scheme == "int16x8" and is_integer else error
                 result = TfpruneError(
                     f"model {model.name}: no {scheme} file can be made of it: {reason}"
                 )
@@ -151,7 +151,7 @@ def _each(
 
 
 def signature_names(model: keras.Model) -> list[str]:
-    """What the inputs are called in the model's files, in the order of ``model.inputs``.
+    """The inputs' names in the model's files, in the order of ``model.inputs``.
 
     Their own names; ``input_0`` and so on if TensorFlow cannot take one of them for an argument.
     """
@@ -168,7 +168,7 @@ def signature_names(model: keras.Model) -> list[str]:
 
 
 def _check_loops(model: keras.Model, function: Any, scheme: str) -> None:
-    # TensorFlow's calibration crashes on loops that collect what each step makes.
+    # TensorFlow's calibration crashes on loops that collect each step's outputs.
     loops = collecting_loops(function)
     if not loops:
         return
@@ -306,40 +306,40 @@ def export(
     ...     [(path.name, path.stat().st_size < 5000) for path in files.values()]
     [('net_float32.tflite', True), ('net_int8.tflite', True)]
     """
-    wanted = check_schemes(schemes)
+    names = check_schemes(schemes)
     if representative is None:
         raise TfpruneError(
             "representative: expected samples to compare the files on, received none"
         )
     samples = check_inputs(model, representative)
     folder = Path(directory)
-    files = {scheme: f"{name or model.name}_{scheme}.tflite" for scheme in wanted}
+    files = {scheme: f"{name or model.name}_{scheme}.tflite" for scheme in names}
     with writing(folder, "output", list(files.values())) as output:
-        made, failed = {}, {}
-        with meter("converting", len(wanted), progress, "file") as drawn:
-            for scheme, data in _each(model, wanted, samples, batch, compat):
+        contents, failures = {}, {}
+        with meter("converting", len(names), progress, "file") as bar:
+            for scheme, data in _each(model, names, samples, batch, compat):
                 if isinstance(data, TfpruneError):
-                    failed[scheme] = data
+                    failures[scheme] = data
                 else:
-                    made[files[scheme]] = data
-                drawn.update()
-        if failed:
-            raise TfpruneError(_refusal(wanted, failed))
+                    contents[files[scheme]] = data
+                bar.update()
+        if failures:
+            raise TfpruneError(_refusal(names, failures))
         try:
-            output.replace(made)
+            output.replace(contents)
         except OSError as error:
             raise TfpruneError(f"output {folder}: cannot be written ({error.strerror})") from None
     return {scheme: folder / file for scheme, file in files.items()}
 
 
-def _refusal(wanted: Sequence[str], failed: dict[str, TfpruneError]) -> str:
-    """Which schemes failed, why the first of them did, and what to call instead."""
-    left = [scheme for scheme in wanted if scheme not in failed]
+def _refusal(schemes: Sequence[str], failures: dict[str, TfpruneError]) -> str:
+    """A message: which schemes failed, why the first of them did, and what to call instead."""
+    others = [scheme for scheme in schemes if scheme not in failures]
     advice = "to write the others: "
-    if not left:
-        left = [scheme for scheme in DEFAULT_SCHEMES if scheme not in failed][:1]
+    if not others:
+        others = [scheme for scheme in DEFAULT_SCHEMES if scheme not in failures][:1]
         advice = "perhaps another can be made: "
-    listed = ", ".join(f'"{scheme}"' for scheme in left)
-    more = f"; {advice}schemes=[{listed}]" if left else ""
-    first = next(iter(failed.values()))
-    return f"schemes: {' and '.join(failed)} failed: {first}; nothing was written{more}"
+    listed = ", ".join(f'"{scheme}"' for scheme in others)
+    more = f"; {advice}schemes=[{listed}]" if others else ""
+    first = next(iter(failures.values()))
+    return f"schemes: {' and '.join(failures)} failed: {first}; nothing was written{more}"
