@@ -23,7 +23,7 @@ SAMPLES = 64
 
 
 class RemovalSchedule:
-    """A model's steps from whole to one unit a group, always the next by effect per cost.
+    """The order in which a model's units go for a budget, one by one, least effect per cost first.
 
     Parameters
     ----------
@@ -34,25 +34,25 @@ class RemovalSchedule:
 
     def __init__(self, survey: Calibration, macs: bool = False) -> None:
         self._groups = survey.groups
-        groups = [seen.group for seen in survey.groups]
+        groups = [stats.group for stats in survey.groups]
         self._costs = (multiply_accumulates if macs else parameters)(survey.trace, groups)
-        found = [elimination(seen, survey.trace) for seen in survey.groups]
-        self._orders = [made.order for made in found]
-        errors = [made.errors / (made.variance or 1.0) for made in found]
+        eliminations = [elimination(stats, survey.trace) for stats in survey.groups]
+        self._orders = [one.order for one in eliminations]
+        errors = [one.errors / (one.variance or 1.0) for one in eliminations]
         self._ranking = ranking(errors, self._costs)
 
     @property
     def costs(self) -> list[float]:
-        """What is predicted of the cost after 0, 1, ... steps."""
-        sizes = [len(seen.constant) for seen in self._groups]
+        """The predicted cost after 0, 1, ... removals."""
+        sizes = [len(stats.constant) for stats in self._groups]
         return predicted(self._ranking, sizes, self._costs)
 
     def at(self, steps: int) -> list[Selection]:
-        """What stays of every group after so many steps: a unit in each of its layers at least."""
+        """Each group's selection after so many removals; every layer keeps at least one unit."""
         lost = np.bincount(self._ranking[:steps], minlength=len(self._groups))
         return [
-            keep_one_per_layer(seen.group, without(order[:count], seen.constant))
-            for order, count, seen in zip(self._orders, lost, self._groups, strict=True)
+            keep_one_per_layer(stats.group, without(order[:count], stats.constant))
+            for order, count, stats in zip(self._orders, lost, self._groups, strict=True)
         ]
 
 
@@ -64,18 +64,18 @@ def fit_budget(
     *,
     progress: bool = False,
 ) -> tuple[list[Selection], Reached]:
-    """Takes out as few units as a budget allows.
+    """Removes as few units as a budget allows.
 
     Parameters
     ----------
     survey : Calibration
-    ladder : RemovalSchedule
-        Of this survey.
+    schedule : RemovalSchedule
+        Of the same calibration.
     target : Target
     built : callable
-        Selections for all groups -> the model that is left.
+        Builds the smaller model from the selections of all groups.
     progress : bool
-        Whether to count the models that are tried on stderr.
+        Whether to draw a progress bar on stderr.
 
     Raises
     ------
@@ -84,10 +84,10 @@ def fit_budget(
     """
     whole = _size(survey.model, survey, target)
     limit = int(target.amount * whole) if target.amount < 1 else int(target.amount)
-    with meter("fitting the budget", TRIES, progress, "model") as drawn:
+    with meter("fitting the budget", TRIES, progress, "model") as bar:
 
         def size(steps: int) -> int:
-            drawn.update()
+            bar.update()
             return _size(built(schedule.at(steps)), survey, target) if steps else whole
 
         steps, sizes = first_that_fits(size, limit, schedule.costs)

@@ -27,21 +27,21 @@ from tfprune.options import KINDS
 from tfprune.results import Other, Skipped
 from tfprune.utils.checks import check_choice
 
-# Fewer make every two vectors look alike.
+# With fewer samples any two vectors look alike.
 LEAST_SAMPLES = 8
-# So many are enough to try the rules of registered layers, all activations of which are held.
+# Samples that the rules of registered layers are tried on; all their activations are in memory.
 TRIED = 16
 
 
 @dataclass(frozen=True, eq=False)
 class GroupStats:
-    """A group and what its readers saw of it.
+    """A group of units and what was measured of them at each consumer.
 
     Attributes
     ----------
     group : Group
     views : tuple of ConsumerView
-        One for each of the group's reads.
+        One for each of the group's consumers.
     angles : array of shape (units, units)
         Degrees: see :func:`tfprune.calibration.group_angles`.
     constant : array of shape (units,)
@@ -55,12 +55,12 @@ class GroupStats:
 
     @property
     def samples(self) -> int:
-        """How many activation vectors' entries the reader with the fewest saw."""
+        """The length of the activation vectors, at the consumer with the fewest samples."""
         return min(view.moments.count for view in self.views)
 
 
 def group_stats(group: Group, measured: Sequence[Measured], centre: str | float) -> GroupStats:
-    """A group with its angles about ``mean``, ``activation``, ``none`` or a number."""
+    """Angles and constants of a group about ``mean``, ``activation``, ``none`` or a number."""
     pairs = zip(group.reads, measured, strict=True)
     views = tuple(consumer_view(read, each, centre) for read, each in pairs)
     return GroupStats(group, views, *group_angles(group, views))
@@ -68,7 +68,7 @@ def group_stats(group: Group, measured: Sequence[Measured], centre: str | float)
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A model, the groups that can lose units, and the layers that were left alone."""
+    """A calibrated model: the groups that can lose units, and the layers that were left alone."""
 
     model: keras.Model
     trace: Trace
@@ -79,7 +79,7 @@ class Calibration:
     asked: str = "dense"
 
     def about(self, centre: str | float) -> Calibration:
-        """The same with angles about another centre."""
+        """The same calibration with angles about another centre; the data is not read again."""
         groups = tuple(
             group_stats(
                 one.group, [Measured(v.moments, v.fitted, v.held) for v in one.views], centre
@@ -119,24 +119,26 @@ def calibrate(
         raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
     check_call(model, data.head)
     _check_copy(model, traced, data.head)
-    closed = unfollowed(model)
-    groups, skipped, others = _choose(traced, closed, layers, skip)
+    unfollowed_layers = unfollowed(model)
+    groups, skipped, others = _choose(traced, unfollowed_layers, layers, skip)
     reads = [read for group in groups for read in group.reads]
-    found = measure(traced, reads, data, batch_size, progress) if reads else []
+    measurements = measure(traced, reads, data, batch_size, progress) if reads else []
     if validation is not None and reads:
-        tried = measure(traced, reads, Samples(model, validation), batch_size)
-        pairs = zip(found, tried, strict=True)
-        found = [Measured(ours.moments, ours.moments, other.moments) for ours, other in pairs]
+        other_measurements = measure(traced, reads, Samples(model, validation), batch_size)
+        pairs = zip(measurements, other_measurements, strict=True)
+        measurements = [
+            Measured(ours.moments, ours.moments, other.moments) for ours, other in pairs
+        ]
     if reads and traced.registered:
-        few = [array[:TRIED] for array in next(data.batches(TRIED))]
-        check_rules(model, traced, groups, few)
-    measured = iter(found)
-    seen = []
+        first_samples = [array[:TRIED] for array in next(data.batches(TRIED))]
+        check_rules(model, traced, groups, first_samples)
+    measured = iter(measurements)
+    stats = []
     for group in groups:
-        seen.append(group_stats(group, [next(measured) for _ in group.reads], centre))
-        check_enough(seen[-1].samples)
+        stats.append(group_stats(group, [next(measured) for _ in group.reads], centre))
+        check_enough(stats[-1].samples)
     asked = (layers or "dense") if layers is None or isinstance(layers, str) else "named"
-    return Calibration(model, traced, data, tuple(seen), skipped, others, asked)
+    return Calibration(model, traced, data, tuple(stats), skipped, others, asked)
 
 
 def check_enough(samples: int) -> None:
@@ -160,7 +162,7 @@ def check_weights(model: Any) -> None:
 
 
 def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray[Any]]) -> None:
-    """Layers may hold state that no weights carry (tables, say); then a copy is another model."""
+    """Raises where a copy computes something else: a layer holds state beside weights (a table)."""
     batch = padded(samples, fixed_batch(model))
     with from_zero_state(model, traced.model):
         ours, theirs = (
@@ -169,10 +171,10 @@ def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray
         )
     pairs = zip(ours, theirs, strict=True)
     for ours, theirs in pairs:
-        wanted, received = (keras.ops.convert_to_numpy(t).astype(float) for t in (ours, theirs))
-        finite = np.isfinite(wanted).all()
+        expected, received = (keras.ops.convert_to_numpy(t).astype(float) for t in (ours, theirs))
+        finite = np.isfinite(expected).all()
         if finite and not np.allclose(
-            wanted, received, rtol=1e-2, atol=1e-3 * (1 + np.abs(wanted).max())
+            expected, received, rtol=1e-2, atol=1e-3 * (1 + np.abs(expected).max())
         ):
             raise TfpruneError(
                 f"model {model.name}: a copy of it computes something else; does a layer hold "
@@ -182,74 +184,79 @@ def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray
 
 def _choose(
     traced: Trace,
-    closed: Sequence[Unfollowed],
+    unfollowed_layers: Sequence[Unfollowed],
     layers: str | Sequence[str] | None,
     skip: Sequence[str],
 ) -> tuple[list[Group], tuple[Skipped, ...], tuple[Other, ...]]:
-    """The groups to prune, the layers that stay with the reason, and those not asked for."""
+    """The groups to prune, the layers that are skipped and why, and those not asked for."""
     groups = groups_of(traced)
     kinds = {name: kind for group in groups for name, kind in group.kinds.items()}
     by_kind = layers is None or isinstance(layers, str)
     if by_kind:
         word = check_choice("layers", str(layers or "dense"), KINDS)
-        asked = [name for name, kind in kinds.items() if kind in KINDS[word]]
-        # Those of no such kind are named one by one where everything was asked for.
-        named = [one.name for one in closed if one.kind in KINDS[word] or word == "all"]
+        asked_names = [name for name, kind in kinds.items() if kind in KINDS[word]]
+        # With "all", layers that are never pruned are listed one by one as well.
+        named = [one.name for one in unfollowed_layers if one.kind in KINDS[word] or word == "all"]
     else:
-        asked = list(layers or ())
-        named = [one.name for one in closed if one.name in asked]
-    for name in [*asked, *skip]:
-        if name not in kinds and name not in {one.name for one in closed}:
+        asked_names = list(layers or ())
+        named = [one.name for one in unfollowed_layers if one.name in asked_names]
+    for name in [*asked_names, *skip]:
+        if name not in kinds and name not in {one.name for one in unfollowed_layers}:
             known = ", ".join(kinds) or "none"
             raise TfpruneError(
                 f"layer {name!r} is not a Dense or convolution layer of the model; "
                 f"these are: {known}"
             )
-    chosen = []
+    groups_to_prune = []
     skipped = []
     for group in groups:
-        mine = [name for name in group.producers if name in asked and name not in skip]
+        mine = [name for name in group.producers if name in asked_names and name not in skip]
         if mine == list(group.producers) and group.blocked is None:
-            chosen.append(group)
+            groups_to_prune.append(group)
             continue
         rest = [name for name in group.producers if name not in mine]
         apart = f"goes together with {', '.join(rest)}, which was not asked for"
         for name in group.producers:
             if name in skip:
                 skipped.append(Skipped(name, "asked to skip"))
-            elif name in asked:
+            elif name in asked_names:
                 skipped.append(Skipped(name, group.blocked or apart))
-            elif layers is not None and kinds[name] in {kinds.get(other) for other in asked}:
+            elif layers is not None and kinds[name] in {kinds.get(other) for other in asked_names}:
                 skipped.append(Skipped(name, group.blocked or "not among the layers asked for"))
-    for one in closed:
+    for one in unfollowed_layers:
         if one.name in skip or one.name in named:
             skipped.append(Skipped(one.name, "asked to skip" if one.name in skip else one.reason))
-    told = {name for group in chosen for name in group.producers} | {one.name for one in skipped}
+    pruned = {name for group in groups_to_prune for name in group.producers}
+    listed = pruned | {one.name for one in skipped}
     others = [
         Other(name, type(traced.layers[name]).__name__, prunable=True)
         for name in kinds
-        if name not in told
+        if name not in listed
     ]
-    others += [Other(one.name, one.layer, prunable=False) for one in closed if one.name not in told]
-    return chosen, tuple(skipped), tuple(others)
+    others += [
+        Other(one.name, one.layer, prunable=False)
+        for one in unfollowed_layers
+        if one.name not in listed
+    ]
+    return groups_to_prune, tuple(skipped), tuple(others)
 
 
 @dataclass(frozen=True, eq=False)
 class ConsumerView:
-    """One read of a group's units, what was measured there, and how alike units are to it.
+    """What one consumer of a group's units receives of them, measured.
 
     Attributes
     ----------
-    read : Read
+    read : Consumer
     moments : Moments
     centre : array of shape (seen,)
         The point about which angles are measured.
     lengths : array of shape (seen,)
-        Against what the error of a unit that goes is held; 0 for units without a direction. The
-        lengths of the vectors about the centre, or less.
+        Each unit's scale, of which the error of removing it is a share: the length of its vector
+        about the centre, or less. 0 for units without a direction.
     fitted, held : Moments or None
-        Of the samples that folds are tried on, if there are any: fitted on the one, compared on
-        the other.
+        If folds are tried on samples held back: the samples that they are fitted on, and those
+        that they are compared on.
     """
 
     read: Consumer
@@ -261,11 +268,11 @@ class ConsumerView:
 
 
 def consumer_view(read: Consumer, measured: Measured, point: str | float) -> ConsumerView:
-    """A read and what was measured, seen from ``mean``, ``activation``, ``none`` or a number.
+    """A consumer's moments with angles about ``mean``, ``activation``, ``none`` or a number.
 
-    Where a constant has nowhere to go (``read.no_offset``) a unit can only be a multiple of
-    another, so angles are about 0. With ``mean`` an error is held against what varies there as
-    well, since that is what the reader works with.
+    Without an offset (``read.no_offset``) a unit can only be a multiple of another, so angles are
+    about 0. With ``mean`` errors are shares of a unit's deviation there as well, since that is
+    what the consumer works with.
     """
     moments = measured.moments
     if read.no_offset:
@@ -278,7 +285,7 @@ def consumer_view(read: Consumer, measured: Measured, point: str | float) -> Con
         centre = np.full(moments.units, 0.0 if point == "none" else float(point))
     lengths = moments.lengths(centre)
     if read.no_offset and point == "mean":
-        # A constant one is as long as it is.
+        # A constant unit has no deviation, so its own length is taken.
         varying = moments.lengths(moments.mean)
         lengths = np.where(varying > 0, varying, lengths)
     return ConsumerView(read, moments, centre, lengths, measured.fitted, measured.held)
@@ -289,62 +296,62 @@ def group_angles(
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Angles between a group's units, and which of them never change.
 
-    Every reader gets a fold of its own, so a pair may go where it is similar (or opposite) to
-    each reader, by whatever factor: the angle that counts is that of the reader to whom the two
-    look least alike. Where one reader sees only one of them, or sees one as nothing, they are as
-    different as can be.
+    Every consumer gets a fold of its own, so a pair is similar (or opposite) only if it is so for
+    each consumer, by whatever factor: the angle that counts is that at the consumer where the two
+    are least alike. It is 90 degrees where a consumer receives only one of them, or one that is
+    always 0.
 
     Returns
     -------
     degrees : array of shape (units, units)
-        NaN for units without a direction to every reader: about the mean those that never change.
+        NaN for units that have no direction at any consumer: about the mean, constant units.
     constant : array of shape (units,)
     """
     size = len(group.unit_ids)
-    between = None
+    least_alike = None
     constant = np.ones(size, bool)
     alive = np.zeros(size, bool)
-    for seen in views:
-        read, moments, centre = seen.read, seen.moments, seen.centre
-        still = moments.constant(seen.held)
+    for view in views:
+        read, moments, centre = view.read, view.moments, view.centre
+        unchanging = moments.constant(view.held)
         if read.no_offset:
-            # Only nothing can go where a constant has no bias to go into.
-            still &= moments.mean == 0
-        constant[read.units] &= still
+            # Without an offset only units that are always 0 can be removed as constants.
+            unchanging &= moments.mean == 0
+        constant[read.units] &= unchanging
         gram = moments.gram(centre)
-        nowhere = seen.lengths == 0
-        gram[nowhere] = 0
-        gram[:, nowhere] = 0
-        whole = _held_against(angles(gram), moments.lengths(centre), seen.lengths)
-        only = np.zeros(size, bool)
-        only[read.units] = ~np.isnan(whole.diagonal())
-        alive |= only
+        no_direction = view.lengths == 0
+        gram[no_direction] = 0
+        gram[:, no_direction] = 0
+        degrees = _held_against(angles(gram), moments.lengths(centre), view.lengths)
+        here = np.zeros(size, bool)
+        here[read.units] = ~np.isnan(degrees.diagonal())
+        alive |= here
         if len(read.units) < size:
-            mine, whole = whole, np.full((size, size), np.nan)
-            whole[np.ix_(read.units, read.units)] = mine
-        if not only.all():
-            whole[only[:, None] != only] = 90.0
-        if between is None:
-            between = whole
+            mine, degrees = degrees, np.full((size, size), np.nan)
+            degrees[np.ix_(read.units, read.units)] = mine
+        if not here.all():
+            degrees[here[:, None] != here] = 90.0
+        if least_alike is None:
+            least_alike = degrees
             continue
-        nearer = np.isnan(between) | (np.abs(whole - 90) < np.abs(between - 90))
-        np.copyto(between, whole, where=nearer & ~np.isnan(whole))
-    assert between is not None, "a group that can be pruned has a reader"
-    between[np.diag_indices(size)] = np.where(alive, 0.0, np.nan)
-    return between, constant
+        nearer = np.isnan(least_alike) | (np.abs(degrees - 90) < np.abs(least_alike - 90))
+        np.copyto(least_alike, degrees, where=nearer & ~np.isnan(degrees))
+    assert least_alike is not None, "a group that can be pruned has a consumer"
+    least_alike[np.diag_indices(size)] = np.where(alive, 0.0, np.nan)
+    return least_alike, constant
 
 
 def _held_against(degrees: Array, lengths: Array, measure: Array) -> Array:
-    """Angles whose sine is the error of a unit as a share of another length than its own.
+    """Angles whose sine is a unit's error as a share of ``measure``, in place of its length.
 
-    The best multiple of unit j misses unit i by ``lengths[i] * sin(angle)``; of the two units of
-    a pair the one counts that is missed by more.
+    The best multiple of unit j misses unit i by ``lengths[i] * sin(angle)``; of a pair the larger
+    of the two errors counts.
 
     Parameters
     ----------
     degrees : array of shape (units, units)
     lengths, measure : arrays of shape (units,)
-        The vectors' lengths, and what errors are held against in place of them.
+        The vectors' lengths, and the scales of which errors are shares in place of them.
     """
     if (lengths == measure).all():
         return degrees

@@ -12,31 +12,31 @@ from tfprune.graph.shrink import Cut
 
 
 def cuts_of(
-    seen: Calibration, selections: Sequence[Selection], folds: FoldRule, trial: bool = False
+    calibration: Calibration, selections: Sequence[Selection], folds: FoldRule, trial: bool = False
 ) -> list[Cut]:
-    """What is taken out of the groups that lose units.
+    """The cuts of all groups that lose units: which units stay, and each consumer's fold.
 
     Parameters
     ----------
-    seen : Calibration
+    calibration : Calibration
     selections : sequence of Selection
-        For each of its groups.
-    folds : Scheme
+        One for each of its groups.
+    folds : FoldRule
     trial : bool
-        Whether folds are fitted without the samples that were held back.
+        Whether folds are fitted without the samples held back.
     """
-    made = []
-    for one, selection in zip(seen.groups, selections, strict=True):
+    cuts = []
+    for stats, selection in zip(calibration.groups, selections, strict=True):
         if len(selection.kept) == selection.units:
             continue
-        told = [(view.read, _fold(view, selection, folds, trial)) for view in one.views]
-        taken = merge_matrix(selection, folds.merge_incoming)
-        made.append(Cut(one.group, selection.kept, taken, told))
-    return made
+        consumer_folds = [(view.read, _fold(view, selection, folds, trial)) for view in stats.views]
+        intake = merge_matrix(selection, folds.merge_incoming)
+        cuts.append(Cut(stats.group, selection.kept, intake, consumer_folds))
+    return cuts
 
 
 def _fold(view: ConsumerView, selection: Selection, folds: FoldRule, trial: bool) -> Fold:
-    """What a reader gets for the units that go."""
+    """The fold of one consumer."""
     mine, no_offset = selection.within(view.read.units), view.read.no_offset
     if view.fitted is None or view.held is None:
         return folds.fold(mine, view.moments, view.centre, no_offset)

@@ -28,7 +28,7 @@ class PruneResult:
         The layers that were looked at, in the model's order.
     skipped : tuple of Skipped
         The layers of the kinds asked for that were left alone, and why; with ``layers="all"`` every
-        layer that makes units and is not pruned.
+        layer that has units and is not pruned.
     threshold : float or None
         Degrees, where a threshold chose the units.
     centre : str
@@ -37,7 +37,7 @@ class PruneResult:
     remove : float or None
         The share of units that was asked for, in place of the threshold.
     refit : int
-        Steps of least squares that survivors were given, at most.
+        Steps of the reconstruction, at most.
     select : str
         By what units were chosen; of a criterion of the user's own its name.
     reached : Reached or None
@@ -47,8 +47,8 @@ class PruneResult:
         ``change.agreement``. Beyond 2 % of the classes, or an output error of 5 % where outputs are
         values, it is in ``notes`` and a :class:`PruningWarning`, with what to call instead.
     notes : tuple of str
-        What is to be known of the smaller model, such as what it lacks of the original's compile
-        settings, and what to do, a line each; told as :class:`tfprune.PruningWarning` as well.
+        What to know of the smaller model, and what to do about it, a line each: compile settings of
+        the original that it lacks, say. ``prune`` warns of each by :class:`tfprune.PruningWarning`.
     others : tuple of Other
         Layers with units of kinds that were not asked for, or that are never pruned.
     asked : str
@@ -98,22 +98,22 @@ class PruneResult:
         return self.threshold is not None
 
 
-def layer_results(seen: GroupStats, selection: Selection, words: str) -> list[LayerResult]:
-    """What becomes of each of a group's layers.
+def layer_results(stats: GroupStats, selection: Selection, words: str) -> list[LayerResult]:
+    """Records of what a selection does to each layer of a group.
 
     Parameters
     ----------
-    seen : GroupStats
-        The group as it was measured.
+    stats : GroupStats
+        The group's measurements.
     selection : Selection
         Which of its units stay.
     words : str
-        What a layer's note says of units that were chosen one by one: ``of least effect``.
+        How a layer's note names units that were chosen one by one, such as ``of least effect``.
     """
     results = []
-    group, between, samples = seen.group, seen.angles, seen.samples
-    shown = between.astype(np.float32)
-    together = len(group.producers) > 1
+    group, between, samples = stats.group, stats.angles, stats.samples
+    degrees = between.astype(np.float32)
+    is_joint = len(group.producers) > 1
     for name, units in group.producers.items():
         note = ""
         if set(selection.rescued) & set(units.tolist()):
@@ -133,8 +133,8 @@ def layer_results(seen: GroupStats, selection: Selection, words: str) -> list[La
                 complementary=int(np.isin(units, list(selection.complementary)).sum()),
                 constant=int(np.isin(units, selection.constant).sum()),
                 kept=np.flatnonzero(np.isin(units, selection.kept)),
-                angles=shown,
-                group=group.name if together else "",
+                angles=degrees,
+                group=group.name if is_joint else "",
                 note=note,
             )
         )
@@ -142,7 +142,7 @@ def layer_results(seen: GroupStats, selection: Selection, words: str) -> list[La
 
 
 def gentler(options: PruneOptions, centre: str | float) -> str:
-    """What to call instead, to change less."""
+    """Arguments that change the outputs less, as words to add to a warning."""
     advice = []
     if options.target is not None:
         advice.append("a larger budget")

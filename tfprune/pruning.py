@@ -73,13 +73,13 @@ def prune(
     target_params, target_macs, target_bytes : int, float or str, optional
         In place of a threshold, one of them: how many parameters, multiply-accumulates of a
         sample, or bytes of the ``.tflite`` file the smaller model may have; a number, or a share
-        of the whole model's such as ``"50%"``. As few units as possible go, from layers where
+        of the original model's such as ``"50%"``. As few units as possible go, from layers where
         they have least effect for what they save.
     select : {"angle", "span", "effect", "magnitude", "random"} or callable, optional
         By what units are chosen. ``angle``, the default with a threshold: pairs that do the same
         work. ``span``: the threshold holds for the angle between a unit and the span of all
         survivors. ``effect``, the default with ``remove`` and the only one with targets: those go
-        whose loss, with the survivors refitted, changes least what their readers receive.
+        whose loss, with the survivors refitted, changes least what their consumers receive.
         ``magnitude`` (length of the incoming weights) and ``random`` are there to compare with.
         The last three need ``remove``. So does a criterion of your own, ``score(group)``: it is
         called with a :class:`tfprune.UnitGroup` for every group of units that go together, and
@@ -88,19 +88,19 @@ def prune(
     centre : {"auto", "mean", "activation", "none"} or float
         The point about which angles are measured. ``auto``: the ``mean`` of the activations for
         the folds that correct by a constant (``least-squares``, ``scaled``), else ``activation``:
-        0.5 after a sigmoid, 0 after others, as the studies did. ``none``: 0. For a reader with
-        padding, where a constant has no bias to go into, always 0.
+        0.5 after a sigmoid, 0 after others, as the studies did. ``none``: 0. For a consumer
+        with padding, whose bias cannot take a constant, always 0.
     fold : {"least-squares", "scaled", "outgoing", "incoming", "drop"}
-        What the layers that read a removed unit get in its place.
+        What the layers that consume a removed unit get in its place.
     layers : {"dense", "conv", "all"} or sequence of str, optional
         Prune only these; all Dense layers that can be by default. Layers that meet in an Add go
         together, or not at all.
     skip : sequence of str
         Leave these alone.
     refit : int, optional
-        How many steps of least squares may fit the survivors' incoming weights, together with the
-        weights that read them, to what the readers computed in the whole model. 0 leaves the
-        survivors as they are. By default 100 with ``remove`` and targets (fewer where over ten
+        Steps of the reconstruction: it fits the survivors' incoming weights and their consumers'
+        weights to what the consumers compute in the original model. 0 leaves the survivors as
+        they are. By default 100 with ``remove`` and targets (fewer where over ten
         groups lose units: 1,000 in all), else 0.
     validation : as x, optional
         Other samples than ``x``, of which some hundred are enough: folds are tried on them, and the
@@ -156,7 +156,7 @@ def prune(
     >>> np.allclose(result.model(x), model(x), atol=1e-5)
     True
     """
-    asked = prune_options(
+    options = prune_options(
         threshold, remove=remove, target_params=target_params, target_macs=target_macs,
         target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
         file_batch=file_batch, file_compat=file_compat, seed=seed,
@@ -165,11 +165,11 @@ def prune(
         model, x, layers=layers, skip=skip, centre=centre, batch_size=batch_size,
         progress=progress, validation=validation,
     )  # fmt: skip
-    return _warned(pruner.prune_as(asked, compare=True))
+    return _warned(pruner.prune_as(options, compare=True))
 
 
 def _warned(result: PruneResult) -> PruneResult:
-    """The result, its notes told as warnings to who called the function that called this one."""
+    """Issues a result's notes as warnings at the user's call, two frames up; returns it."""
     for note in result.notes:
         warnings.warn(note, PruningWarning, stacklevel=3)
     return result
@@ -274,21 +274,21 @@ file_batch, file_compat, seed
         >>> [result.model.get_layer("hidden").units for result in results]
         [4, 6]
         """
-        asked = prune_options(
+        options = prune_options(
             threshold, remove=remove, target_params=target_params, target_macs=target_macs,
             target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
             file_batch=file_batch, file_compat=file_compat, seed=seed,
         )  # fmt: skip
-        return _warned(self.prune_as(asked, compare=True))
+        return _warned(self.prune_as(options, compare=True))
 
     def prune_as(self, options: PruneOptions, compare: bool = False) -> PruneResult:
-        """A smaller model by what was checked before; what it lacks stands in its notes alone.
+        """Prunes by options that were checked before; issues no warnings.
 
         Parameters
         ----------
         options : PruneOptions
         compare : bool
-            Whether outputs before and after are compared.
+            Whether to measure what pruning changed in the outputs.
 
         Raises
         ------
@@ -297,36 +297,37 @@ file_batch, file_compat, seed
         """
         folds = FOLD_RULES[options.fold]
         centre = folds.centre(self._centre)
-        seen = self._about(centre)
+        calibration = self._about(centre)
 
-        def built(selections: Sequence[Selection], trial: bool = False) -> keras.Model:
-            return shrink(seen.model, seen.trace, cuts_of(seen, selections, folds, trial))
+        def build(selections: Sequence[Selection], trial: bool = False) -> keras.Model:
+            cuts = cuts_of(calibration, selections, folds, trial)
+            return shrink(calibration.model, calibration.trace, cuts)
 
         reached = None
         if options.target is not None:
             schedule = self._schedule(options.target.what == "macs")
             selections, reached = fit_budget(
-                seen, schedule, options.target, built, progress=self._progress
+                calibration, schedule, options.target, build, progress=self._progress
             )
         else:
             selections = [
-                keep_one_per_layer(one.group, select_units(one, seen, options, place))
-                for place, one in enumerate(seen.groups)
+                keep_one_per_layer(one.group, select_units(one, calibration, options, place))
+                for place, one in enumerate(calibration.groups)
             ]
-        smaller = built(selections)
-        pairs = list(zip(seen.groups, selections, strict=True))
-        words = words_for(options.select)
-        results = [result for pair in pairs for result in layer_results(*pair, words)]
-        shrunk = [one.group for one, chosen in pairs if len(chosen.kept) < chosen.units]
-        wanted = options.by_count and options.fold == "least-squares"
-        steps = check_refit(options.refit, wanted, len(shrunk))
+        smaller = build(selections)
+        pairs = list(zip(calibration.groups, selections, strict=True))
+        note_words = words_for(options.select)
+        results = [result for pair in pairs for result in layer_results(*pair, note_words)]
+        shrunk = [one.group for one, selection in pairs if len(selection.kept) < selection.units]
+        by_default = options.by_count and options.fold == "least-squares"
+        steps = check_refit(options.refit, by_default, len(shrunk))
         if steps and shrunk:
             refit_survivors(
-                smaller, seen.model, shrunk, {layer.name: layer.kept for layer in results},
-                samples=seen.samples, iterations=steps, progress=self._progress,
+                smaller, calibration.model, shrunk, {layer.name: layer.kept for layer in results},
+                samples=calibration.samples, iterations=steps, progress=self._progress,
             )  # fmt: skip
-        notes = list(lost(seen.model, smaller))
-        unsafe = newly_unsafe(smaller, seen.model)
+        notes = list(lost(calibration.model, smaller))
+        unsafe = newly_unsafe(smaller, calibration.model)
         if unsafe:
             notes.append(
                 f"training the pruned model may end the process: {', '.join(unsafe)} now reads "
@@ -335,8 +336,8 @@ file_batch, file_compat, seed
             )
         change = None
         if compare and not steps and self._held_back():
-            # What folds cost is seen on samples that they were not fitted on.
-            change = self._change(built(selections, trial=True) if shrunk else smaller)
+            # The change is measured on samples that the folds were not fitted on.
+            change = self._change(build(selections, trial=True) if shrunk else smaller)
         elif compare:
             change = self._change(smaller)
         if change is not None and change.beyond:
@@ -344,7 +345,7 @@ file_batch, file_compat, seed
         return PruneResult(
             model=smaller,
             layers=tuple(results),
-            skipped=seen.skipped,
+            skipped=calibration.skipped,
             threshold=None if options.by_count else options.degrees,
             centre=str(centre),
             fold=options.fold,
@@ -353,17 +354,17 @@ file_batch, file_compat, seed
             select=criterion_name(options.select),
             reached=reached,
             notes=tuple(notes),
-            others=seen.others,
-            asked=seen.asked,
+            others=calibration.others,
+            asked=calibration.asked,
             change=change,
         )
 
     def _held_back(self) -> bool:
-        """Whether a part of the data was kept from the folds to be compared on."""
+        """Whether a part of the calibration data is held back."""
         return self._validation is None and self._survey.samples.held_back() is not None
 
     def _change(self, smaller: keras.Model) -> Change:
-        """What changed on the samples for it, or where there are none on the first ones."""
+        """What pruning changed: on validation data, else samples held back, else the first ones."""
         survey, source = self._survey, self._validation
         x = survey.samples.held_back() if source is None else None
         if x is None:
@@ -373,8 +374,8 @@ file_batch, file_compat, seed
 
     @property
     def units(self) -> int:
-        """How many units the layers have that may lose any, layers that go together once."""
-        return sum(len(seen.constant) for seen in self._survey.groups)
+        """Units of all groups that can be pruned; layers that go together count once."""
+        return sum(len(stats.constant) for stats in self._survey.groups)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -383,17 +384,17 @@ file_batch, file_compat, seed
 
     @property
     def parameters(self) -> tuple[int, int]:
-        """Of the whole model, and of what is left with one unit in every layer that may shrink."""
+        """Of the original model, and of one with one unit left in every layer that may shrink."""
         return self._survey.model.count_params(), round(self._schedule(False).costs[-1])
 
     def _about(self, centre: str | float) -> Calibration:
-        """What was measured, with angles about a centre."""
+        """The calibration with angles about a centre."""
         if centre not in self._surveys:
             self._surveys[centre] = self._survey.about(centre)
         return self._surveys[centre]
 
     def _schedule(self, macs: bool) -> RemovalSchedule:
-        """The order in which units go for a budget, which takes long to find."""
+        """The removal schedule for a kind of cost; it takes long to find, so it is kept."""
         if macs not in self._schedules:
             self._schedules[macs] = RemovalSchedule(self._survey, macs)
         return self._schedules[macs]

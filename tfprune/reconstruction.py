@@ -1,8 +1,8 @@
 """Fits the weights around removed units to the original model's outputs (block reconstruction).
 
-A fold changes what reads the survivors. Here the survivors change as well: their incoming weights
-and the weights that read them are fitted together, so that the readers compute what they
-computed in the whole model. It is a block-wise reconstruction (Li et al. 2021) without labels.
+A fold changes the consumers of the units that stay. Here these units change as well: their incoming
+weights and their consumers' weights are fitted together, so that the consumers compute what they
+compute in the original model (Li et al. 2021). It needs no labels.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from tfprune.graph.tracer import trace
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 
-# Samples that a block is fitted on, at most; fewer where they hold more numbers than this.
+# Samples that a block is fitted on, at most, and numbers in them, at most.
 SAMPLES = 4096
 NUMBERS = 2**24
-# Samples in a batch, which bounds the memory of the gradients, and batches that are read at most.
+# Samples in a batch, which bounds the memory of gradients, and batches that are read, at most.
 BATCH, BATCHES = 512, 512
-# One sample in so many is held back to see where fitting stops to help.
+# One sample in so many is held back, to stop when fitting no longer helps.
 HELD_BACK = 5
 # Steps of L-BFGS that are remembered.
 MEMORY = 20
 # Steps without a smaller error on the samples held back after which fitting ends.
 PATIENCE = 10
-# Relative squared error that is rounding already.
+# Relative squared error that is rounding.
 NOTHING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """The layers between a group's makers and its readers, in the small model and the whole."""
+    """The layers from a group's producers to its consumers, in the small and the original model."""
 
     before: keras.Model
     ours: keras.Model
@@ -61,7 +61,7 @@ class _Block:
 
     @property
     def variables(self) -> list[Any]:
-        """What is fitted."""
+        """The variables that are fitted."""
         layers = (*self.producers.values(), *self.readers.values())
         return [weight for layer in layers for weight in layer.weights]
 
@@ -76,24 +76,24 @@ def reconstruct(
     iterations: int,
     progress: bool = False,
 ) -> None:
-    """Fits makers and readers of every group, from the input on; changes the small model.
+    """Fits producers and consumers of every group, from the input on; changes the small model.
 
-    Groups with a shared layer, or one that is neither Dense nor a convolution, or one that
-    reads its own group and has an activation, stay as they are.
+    Groups stay as they are if one of their layers is shared, is neither Dense nor a convolution, or
+    consumes its own group's units and has an activation.
 
     Parameters
     ----------
     smaller, model : keras.Model
-        The small model, and the whole one that it was made of.
+        The small model, and the original that it was made of.
     groups : sequence of Group
-        What lost units.
+        The groups that lost units.
     kept : mapping of str to array
-        Which units of a layer stayed, for layers that lost any.
+        By layer, the units that stayed, for layers that lost any.
     samples : Samples
-        At most 4,096 of them are used, fewer where layers are large. A fifth is held back: what
-        is kept is the step that does best there, or the start.
+        At most 4,096 of them are used, fewer where layers are large. A fifth is held back: the
+        result is the step that does best there, which may be the start.
     iterations : int
-        Of L-BFGS for each group, at most.
+        Steps of L-BFGS for each group, at most.
     progress : bool
         Whether to draw a progress bar on stderr.
 
@@ -110,9 +110,9 @@ def reconstruct(
     goals = _computed(theirs.model, check)
     start, before = _distance(ours.model, check, goals), smaller.get_weights()
     places = {path: place for place, path in enumerate(theirs.given)}
-    # What a group's readers make is final only when it does not go on into an earlier group's sum.
+    # By the last consumer: what is inside a residual block comes before the sum that it goes into.
     order = sorted(groups, key=lambda group: max(places[read.layer] for read in group.reads))
-    with meter("refitting", len(groups), progress, "group") as drawn:
+    with meter("refitting", len(groups), progress, "group") as bar:
         for group in order:
             block = _block(ours, theirs, group, kept)
             if block is not None:
@@ -122,8 +122,8 @@ def reconstruct(
                     values = layer.get_weights()
                     ours.copies[path].set_weights(values)
                     copy_weights(layer, layers[path], values)
-            drawn.update()
-    # What helps every group may still not help the whole.
+            bar.update()
+    # What helps every block may still not help the model.
     if not _distance(ours.model, check, goals) <= start:
         copy_weights(smaller, smaller, before)
 
@@ -155,16 +155,16 @@ def _block(
         return None
     linear = {path: _linear(ours, path) for path in readers}
     if any(linear.get(path) not in (None, ours.copies[path]) for path in group.producers):
-        return None  # It reads its own group's units, so that a copy of it would not do.
+        return None  # It consumes its own group's units, so a copy of it would not do.
     outputs = [layer.output for layer in linear.values()]
     start = ours.given[next(iter(group.producers))][0]
     try:
         between = keras.Model(start, outputs)
-    except ValueError:  # What is read comes from elsewhere as well.
+    except ValueError:  # The consumers' inputs come from elsewhere as well.
         start = ours.model.inputs
         between = keras.Model(start, outputs)
     if states_of(between):
-        return None  # What it computes depends on what came before, which is left out here.
+        return None  # Its outputs depend on earlier batches, which are left out here.
     return _Block(
         keras.Model(ours.model.inputs, start),
         between,
@@ -176,7 +176,7 @@ def _block(
 
 
 def _linear(trace: Trace, path: str) -> Any:
-    """A reader without its activation: a copy on the same input, where it has one."""
+    """A consumer without its activation: a copy on the same input, if it has one."""
     layer = trace.copies[path]
     if layer.activation is keras.activations.linear:
         return layer
@@ -237,8 +237,10 @@ def _computed(model: keras.Model, x: Sequence[Array]) -> list[Array]:
 
     step = size or BATCH
     with from_zero_state(model):
-        made = [outputs([data[at : at + step] for data in x]) for at in range(0, len(x[0]), step)]
-    return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+        batches = [
+            outputs([data[at : at + step] for data in x]) for at in range(0, len(x[0]), step)
+        ]
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
 def _step(model: keras.Model, inputs: Sequence[Array]) -> int | None:
@@ -246,7 +248,7 @@ def _step(model: keras.Model, inputs: Sequence[Array]) -> int | None:
     size = fixed_batch(model)
     if size is None or len(inputs[0]) < 2 * size:
         return size
-    # Most layers take any size, whatever the model was built with.
+    # Most layers take any size, whatever the model was built for.
     try:
         both, first, second = (
             keras.tree.flatten(model([data[start:stop] for data in inputs], training=False))
@@ -260,7 +262,7 @@ def _step(model: keras.Model, inputs: Sequence[Array]) -> int | None:
 
 
 class _Error:
-    """How far a block is from its goals, and the gradient; relative to the goals' variance."""
+    """The squared error of a block, relative to the goals' variance, and its gradient."""
 
     def __init__(
         self, block: _Block, inputs: Sequence[Array], goals: Sequence[Array], sizes: Sequence[float]

@@ -82,7 +82,7 @@ class Reached:
     what : str
         ``params``, ``macs`` or ``bytes``.
     limit, reached, whole : int
-        What was allowed, what the smaller model has, and what the whole one has.
+        What was allowed, what the smaller model has, and what the original one has.
     why : str
         Why no less, or no more, was taken out.
     tries : int
@@ -160,5 +160,5 @@ def _by_class(others: Sequence[Other]) -> str:
 
 
 def _shown(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """Cells whose names, which come from files, stay in their line."""
+    """Table cells with control characters escaped, as layers' names come from files."""
     return [[plain(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
