@@ -27,16 +27,16 @@ class RemovalSchedule:
 
     Parameters
     ----------
-    survey : Calibration
+    calibration : Calibration
     macs : bool
         Whether costs are multiply-accumulates, in place of parameters.
     """
 
-    def __init__(self, survey: Calibration, macs: bool = False) -> None:
-        self._groups = survey.groups
-        groups = [stats.group for stats in survey.groups]
-        self._costs = (multiply_accumulates if macs else parameters)(survey.trace, groups)
-        eliminations = [elimination(stats, survey.trace) for stats in survey.groups]
+    def __init__(self, calibration: Calibration, macs: bool = False) -> None:
+        self._groups = calibration.groups
+        groups = [stats.group for stats in calibration.groups]
+        self._costs = (multiply_accumulates if macs else parameters)(calibration.trace, groups)
+        eliminations = [elimination(stats, calibration.trace) for stats in calibration.groups]
         self._orders = [one.order for one in eliminations]
         errors = [one.errors / (one.variance or 1.0) for one in eliminations]
         self._ranking = ranking(errors, self._costs)
@@ -57,7 +57,7 @@ class RemovalSchedule:
 
 
 def fit_budget(
-    survey: Calibration,
+    calibration: Calibration,
     schedule: RemovalSchedule,
     target: Target,
     built: Callable[[Sequence[Selection]], keras.Model],
@@ -68,7 +68,7 @@ def fit_budget(
 
     Parameters
     ----------
-    survey : Calibration
+    calibration : Calibration
     schedule : RemovalSchedule
         Of the same calibration.
     target : Target
@@ -82,13 +82,13 @@ def fit_budget(
     TfpruneError
         If one unit in every layer that can be pruned is still over the budget.
     """
-    whole = _size(survey.model, survey, target)
+    whole = _size(calibration.model, calibration, target)
     limit = int(target.amount * whole) if target.amount < 1 else int(target.amount)
     with meter("fitting the budget", TRIES, progress, "model") as bar:
 
         def size(steps: int) -> int:
             bar.update()
-            return _size(built(schedule.at(steps)), survey, target) if steps else whole
+            return _size(built(schedule.at(steps)), calibration, target) if steps else whole
 
         steps, sizes = first_that_fits(size, limit, schedule.costs)
     unit = COUNTED[target.what]
@@ -105,11 +105,11 @@ def fit_budget(
     return schedule.at(steps), Reached(target.what, limit, sizes[steps], whole, why, len(sizes))
 
 
-def _size(model: keras.Model, survey: Calibration, target: Target) -> int:
+def _size(model: keras.Model, calibration: Calibration, target: Target) -> int:
     if target.what == "params":
         return int(model.count_params())
     if target.what == "macs":
         return macs(model)
-    samples = next(survey.samples.batches(SAMPLES))
+    samples = next(calibration.samples.batches(SAMPLES))
     ((_, content),) = convert(model, [target.scheme], samples, target.batch, target.compat)
     return len(content)

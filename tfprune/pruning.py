@@ -98,10 +98,9 @@ def prune(
     skip : sequence of str
         Leave these alone.
     refit : int, optional
-        Steps of the reconstruction: it fits the survivors' incoming weights and their consumers'
-        weights to what the consumers compute in the original model. 0 leaves the survivors as
-        they are. By default 100 with ``remove`` and targets (fewer where over ten
-        groups lose units: 1,000 in all), else 0.
+        Steps of the reconstruction, which fits the survivors' incoming weights and their consumers'
+        weights to what the consumers compute in the original model; 0 for none. By default 100 with
+        ``remove`` and targets (fewer where over ten groups lose units: 1,000 in all), else 0.
     validation : as x, optional
         Other samples than ``x``, of which some hundred are enough: folds are tried on them, and the
         outputs before and after pruning compared. By default a fifth of ``x``, at most 256
@@ -220,11 +219,11 @@ class Pruner:
         self._centre = check_centre(centre)
         self._progress = progress
         first = FOLD_RULES["least-squares"].centre(self._centre)
-        self._survey = calibrate(
+        self._calibration = calibrate(
             model, x, layers=layers, skip=skip, centre=first, batch_size=batch_size,
             progress=progress, hold_back=hold_back and validation is None, validation=validation,
         )  # fmt: skip
-        self._surveys = {first: self._survey}
+        self._calibrations = {first: self._calibration}
         self._validation = validation
         self._schedules: dict[bool, RemovalSchedule] = {}
 
@@ -335,11 +334,10 @@ file_batch, file_compat, seed
                 "wrong; set TF_ENABLE_ONEDNN_OPTS=0 before TensorFlow is imported"
             )
         change = None
-        if compare and not steps and self._held_back():
-            # The change is measured on samples that the folds were not fitted on.
-            change = self._change(build(selections, trial=True) if shrunk else smaller)
-        elif compare:
-            change = self._change(smaller)
+        if compare:
+            # On samples held back, with folds that were fitted without them.
+            trial = bool(shrunk) and not steps and self._held_back()
+            change = self._change(build(selections, trial=True) if trial else smaller)
         if change is not None and change.beyond:
             notes.insert(0, f"pruning changed the outputs: {change}{gentler(options, centre)}")
         return PruneResult(
@@ -361,40 +359,40 @@ file_batch, file_compat, seed
 
     def _held_back(self) -> bool:
         """Whether a part of the calibration data is held back."""
-        return self._validation is None and self._survey.samples.held_back() is not None
+        return self._validation is None and self._calibration.samples.held_back() is not None
 
     def _change(self, smaller: keras.Model) -> Change:
         """What pruning changed: on validation data, else samples held back, else the first ones."""
-        survey, source = self._survey, self._validation
-        x = survey.samples.held_back() if source is None else None
+        calibration, source = self._calibration, self._validation
+        x = calibration.samples.held_back() if source is None else None
         if x is None:
-            samples = survey.samples if source is None else Samples(survey.model, source)
+            samples = calibration.samples if source is None else Samples(calibration.model, source)
             x = [data[:MOST_HELD_BACK] for data in next(samples.batches(MOST_HELD_BACK))]
-        return change_of(survey.model, smaller, x)
+        return change_of(calibration.model, smaller, x)
 
     @property
     def units(self) -> int:
         """Units of all groups that can be pruned; layers that go together count once."""
-        return sum(len(stats.constant) for stats in self._survey.groups)
+        return sum(len(stats.constant) for stats in self._calibration.groups)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """The layers of the kinds asked for that are left alone, and why."""
-        return self._survey.skipped
+        return self._calibration.skipped
 
     @property
     def parameters(self) -> tuple[int, int]:
         """Of the original model, and of one with one unit left in every layer that may shrink."""
-        return self._survey.model.count_params(), round(self._schedule(False).costs[-1])
+        return self._calibration.model.count_params(), round(self._schedule(False).costs[-1])
 
     def _about(self, centre: str | float) -> Calibration:
         """The calibration with angles about a centre."""
-        if centre not in self._surveys:
-            self._surveys[centre] = self._survey.about(centre)
-        return self._surveys[centre]
+        if centre not in self._calibrations:
+            self._calibrations[centre] = self._calibration.about(centre)
+        return self._calibrations[centre]
 
     def _schedule(self, macs: bool) -> RemovalSchedule:
         """The removal schedule for a kind of cost; it takes long to find, so it is kept."""
         if macs not in self._schedules:
-            self._schedules[macs] = RemovalSchedule(self._survey, macs)
+            self._schedules[macs] = RemovalSchedule(self._calibration, macs)
         return self._schedules[macs]
