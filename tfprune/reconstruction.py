@@ -294,8 +294,8 @@ class _Error:
         def slope(inputs: list[Any], goals: list[Any]) -> Any:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(values)
-                made = error(inputs, goals)
-            return made, tape.gradient(made, values)
+                loss = error(inputs, goals)
+            return loss, tape.gradient(loss, values)
 
         self._error: Callable[..., Any] = tf.function(error, reduce_retracing=True)
         self._slope: Callable[..., Any] = tf.function(slope, reduce_retracing=True)
@@ -309,8 +309,8 @@ class _Error:
         _assign(self._variables, at)
         total, gradient = 0.0, np.zeros_like(at)
         for batch in self._batches:
-            made, slopes = self._slope(*batch)
-            total += float(made)
+            loss, slopes = self._slope(*batch)
+            total += float(loss)
             gradient += np.concatenate([np.asarray(s, np.float64).ravel() for s in slopes])
         return total, gradient
 

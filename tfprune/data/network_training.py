@@ -52,7 +52,7 @@ def trained(
     name : {"cnn", "mlp", "autoencoder"}
     units : int or None
         Width of the hidden layer; None is the network's own.
-    train, validation : Part
+    train, validation : Split
         Samples of one array.
     data_digest : str
         Names the data in the cache key.

@@ -75,17 +75,17 @@ class Scorer:
             places = [self.output] if self.metric == "accuracy" else []
         else:
             places = [n for n, rule in enumerate(self.rules) if not rule.values]
-        made = []
+        notes = []
         for place in places:
             rule = self.rules[place]
             who = f"output {place + 1}" if len(self.rules) > 1 else "the output"
             why = f"above {rule.threshold:g}, as {rule.reason}"
             if rule.alone and _units(self.reference[place]) > 1:
                 binary = "as Keras' binary_accuracy has it"
-                made.append(f"each unit of {who} decides alone, {binary}: {why}")
+                notes.append(f"each unit of {who} decides alone, {binary}: {why}")
             elif rule.alone:
-                made.append(f"{who} decides for class 1 {why}")
-        return made
+                notes.append(f"{who} decides for class 1 {why}")
+        return notes
 
     @property
     def about(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Scorer:
         ----------
         reference : sequence of arrays of shape (samples, ...)
             The unpruned float model's outputs for them.
-        part : Part
+        part : Split
         """
         target = None
         if self.labels == "input":
@@ -135,24 +135,24 @@ class Scorer:
             share of the reference's variance that is there (1 - output_error^2, at least 0); of
             several outputs the least.
         """
-        made: dict[str, float] = {}
+        scores: dict[str, float] = {}
         if self.metric == "accuracy":
-            made["accuracy"] = float(np.mean(self.right(outputs)))
+            scores["accuracy"] = float(np.mean(self.right(outputs)))
         elif self.metric == "mse":
             difference = outputs[self.output].astype(float) - self.target
-            made["mse"] = float(np.mean(difference**2))
+            scores["mse"] = float(np.mean(difference**2))
         errors = [
             disagreement(ours, theirs) for ours, theirs in zip(outputs, self.reference, strict=True)
         ]
         shares = zip(self.rules, errors, outputs, self.reference, strict=True)
-        made["agreement"] = min(
+        scores["agreement"] = min(
             max(0.0, 1 - error**2)
             if self.metric == "mse" or (rule.values and not (self.metric and place == self.output))
             else float(np.mean(rule.decisions(ours) == rule.decisions(theirs)))
             for place, (rule, error, ours, theirs) in enumerate(shares)
         )
-        made["output_error"] = max(errors)
-        return made
+        scores["output_error"] = max(errors)
+        return scores
 
 
 def make_scorer(
@@ -174,7 +174,7 @@ def make_scorer(
     ----------
     reference : sequence of arrays of shape (samples, ...)
         The unpruned float model's outputs on the test data.
-    test : Part
+    test : Split
     rules : sequence of Rule, optional
         How each output decides, see :func:`tfprune.outputs.decisions.rules_of`; by default what the
         range of its values says.
@@ -194,20 +194,20 @@ def make_scorer(
     if test.y is None:
         return Scorer(reference, rules)
     y = test.y if labels is None else labels
-    found = [
+    matching = [
         (n, form)
         for n, (out, rule) in enumerate(zip(reference, rules, strict=True))
         if (form := _form(out, y, rule))
     ]
-    if found:
+    if matching:
         # Classes of several units first, and best of as many as there are; else the first output.
         most = int(y.max()) + 1
-        sizes = [_units(reference[n]) for n, _ in found]
+        sizes = [_units(reference[n]) for n, _ in matching]
         fit = [
             (form != "values", size > 1, size == most)
-            for (_, form), size in zip(found, sizes, strict=True)
+            for (_, form), size in zip(matching, sizes, strict=True)
         ]
-        position, form = found[fit.index(max(fit))]
+        position, form = matching[fit.index(max(fit))]
         if form == "yes or no":
             rules = [replace(r, alone=True) if n == position else r for n, r in enumerate(rules)]
         metric = "mse" if form == "values" else "accuracy"

@@ -70,15 +70,15 @@ def load(
         say = _nothing  # What fails says in one line where it looked.
     looked = []
     for where, path in _mnist_files():
-        found = "not set" if path == Path() else "no such file"
+        reason = "not set" if path == Path() else "no such file"
         if path.is_file():
             try:
                 return read_npz(path, seed, "mnist")
             except TfpruneError as error:
-                found = f"no MNIST: {error}"
-        if found != "not set" and (path.is_file() or where != "Keras' cache"):
-            say(f"{where}: {found} ({path})")
-        looked.append(f"{where} ({found})")
+                reason = f"no MNIST: {error}"
+        if reason != "not set" and (path.is_file() or where != "Keras' cache"):
+            say(f"{where}: {reason} ({path})")
+        looked.append(f"{where} ({reason})")
     say("MNIST is not on this machine; trying Keras' download")
     fetched = _download()
     if fetched is not None:
@@ -181,24 +181,24 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
             if not hasattr(archive, "files"):
                 raise ValueError("a single array, not an archive")
             stack.enter_context(archive)
-            found = archive.files
-            wanted = {"y_train", "y_test", "y", *STEMS}
-            wanted |= {f"{stem}_{name}" for stem in STEMS for name in inputs}
-            arrays = {key: archive[key] for key in found if key in wanted}
+            keys = archive.files
+            known_keys = {"y_train", "y_test", "y", *STEMS}
+            known_keys |= {f"{stem}_{name}" for stem in STEMS for name in inputs}
+            arrays = {key: archive[key] for key in keys if key in known_keys}
     except TfpruneError:
         raise
     except FileNotFoundError:
         raise TfpruneError(f"{path}: no such file") from None
     except Exception as error:  # Truncated or foreign files fail in zipfile, zlib or numpy.
-        told = str(error).splitlines()[0] if str(error) else repr(error)
+        message = str(error).splitlines()[0] if str(error) else repr(error)
         # Of any foreign file numpy says that it is pickled, and how to load it.
-        why = "" if "allow_pickle" in told else f" ({told})"
+        why = "" if "allow_pickle" in message else f" ({message})"
         raise TfpruneError(
             f"{path}: expected a readable .npz file without pickles, received something else{why}"
         ) from None
     notes: list[str] = []
-    parts, used = _parts(path, arrays, found, inputs)
-    unused = [key for key in found if key not in used]
+    parts, used = _parts(path, arrays, keys, inputs)
+    unused = [key for key in keys if key not in used]
     if unused:
         notes.append(f"arrays not used: {', '.join(unused)}")
     for part in parts.values():
@@ -216,7 +216,7 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
 
 
 def _parts(
-    path: Path, arrays: dict[str, Array], found: Sequence[str], inputs: Sequence[str]
+    path: Path, arrays: dict[str, Array], all_keys: Sequence[str], inputs: Sequence[str]
 ) -> tuple[dict[str, Split], set[str]]:
     """The parts that a file holds by what they are called: x_train and x_test, or one of all.
 
@@ -224,23 +224,25 @@ def _parts(
     """
     plain = not inputs or (len(inputs) == 1 and any(stem in arrays for stem in STEMS))
     ends = [""] if plain else [f"_{name}" for name in inputs]
-    came = {key for key in found if key == "x" or key.startswith("x_")}
+    came = {key for key in all_keys if key == "x" or key.startswith("x_")}
     for stems in (("x_train", "x_test"), ("x",), ("x_train",)):
         keys = {stem + end for stem in stems for end in ends}
         if keys == came or (plain and keys < came):
-            made, used = {}, keys | {"y" + stem[1:] for stem in stems}
+            splits, used = {}, keys | {"y" + stem[1:] for stem in stems}
             for stem in stems:
                 each = [arrays[stem + end] for end in ends]
                 x = dict(zip(inputs, each, strict=True)) if len(each) > 1 else each[0]
-                made[stem] = Split(x, arrays.get("y" + stem[1:]))
-            return made, used
-    wanted = "x_train, y_train, x_test, y_test (or x, y)"
+                splits[stem] = Split(x, arrays.get("y" + stem[1:]))
+            return splits, used
+    expected = "x_train, y_train, x_test, y_test (or x, y)"
     if len(inputs) > 1:
-        wanted = (
+        expected = (
             f"x_train_NAME and x_test_NAME (or x_NAME) for each input NAME of the model "
             f"({', '.join(inputs)}) and no other"
         )
-    raise TfpruneError(f"{path}: expected arrays {wanted}, received {', '.join(found) or 'none'}")
+    raise TfpruneError(
+        f"{path}: expected arrays {expected}, received {', '.join(all_keys) or 'none'}"
+    )
 
 
 def _check_part(path: Path, part: Split) -> None:

@@ -118,8 +118,8 @@ class Split:
 
     def take(self, index: Any) -> Split:
         """The samples at an index, labels with them."""
-        made = self.given([data[index] for data in self.arrays])
-        return replace(made, y=None if self.y is None else self.y[index])
+        part = self.given([data[index] for data in self.arrays])
+        return replace(part, y=None if self.y is None else self.y[index])
 
     def given(self, arrays: Sequence[Array]) -> Split:
         """Other samples, in the order of the inputs, with the same labels."""
@@ -136,7 +136,7 @@ class Dataset:
     name : str
     sha256 : str
         Of the file it came from; of the arrays where there is no file.
-    train, calibration, validation, test : Part
+    train, calibration, validation, test : Split
         ``calibration`` is drawn from ``train``; the others share nothing.
     fallback_from : str or None
         The data set that was wanted and could not be had.
@@ -234,7 +234,7 @@ def prepare(
 
 
 def _fitted(
-    train: Array, test: Array, scale: str, wanted: InputSpec | None
+    train: Array, test: Array, scale: str, spec: InputSpec | None
 ) -> tuple[Callable[[Array], Array], InputScale, list[str]]:
     """What is to be done to the samples for one input, and that in words."""
     shape = train.shape[1:]
@@ -243,7 +243,7 @@ def _fitted(
             f"data: expected training and test samples of one shape, received "
             f"{shape} and {test.shape[1:]}"
         )
-    factor, why = _auto_factor(train, test, wanted)
+    factor, why = _auto_factor(train, test, spec)
     scaled = scale == "auto" and factor != 1
     if scaled and (train.dtype == np.uint8) != (test.dtype == np.uint8):
         raise TfpruneError(
@@ -251,11 +251,11 @@ def _fitted(
             f"{test.dtype}; scale them yourself and say --scale none"
         )
     channel = (*shape, 1)
-    if wanted is None:
+    if spec is None:
         add_axis = len(shape) == 2
     else:
-        add_axis = len(wanted.shape) == len(channel) and all(
-            want in (None, size) for want, size in zip(wanted.shape, channel, strict=True)
+        add_axis = len(spec.shape) == len(channel) and all(
+            want in (None, size) for want, size in zip(spec.shape, channel, strict=True)
         )
     notes = [why] if why and scale == "auto" else []
     if add_axis:
@@ -269,16 +269,16 @@ def _fitted(
     return change, used, notes
 
 
-def _auto_factor(train: Array, test: Array, wanted: InputSpec | None) -> tuple[float, str]:
+def _auto_factor(train: Array, test: Array, spec: InputSpec | None) -> tuple[float, str]:
     """The factor that ``--scale auto`` takes for an input, and why, in words."""
     if np.uint8 not in (train.dtype, test.dtype):
         return 1.0, ""
     # Numbers that a model takes as integers are indices, not brightness.
-    if wanted is not None and not wanted.floats:
+    if spec is not None and not spec.floats:
         return 1.0, "uint8 left as it is, the model takes whole numbers"
     if max(train.max(), test.max()) <= 1:
         return 1.0, "not scaled, as no value of the uint8 data is greater than 1"
-    own = None if wanted is None else wanted.scaling
+    own = None if spec is None else spec.scaling
     if own is not None and own.takes_raw(float(train[:MOST_FOR_SPREAD].std())):
         return 1.0, f"not scaled, as layer {own.layer} scales it"
     after = f" (layer {own.layer} goes on from there)" if own is not None else ""

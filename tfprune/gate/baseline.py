@@ -103,15 +103,15 @@ def _tightened(
 
 
 def _manifest(side: Side) -> str:
-    made = side.manifest
-    if made is None:
+    manifest = side.manifest
+    if manifest is None:
         entries = [
             {"file": name, "bytes": model.bytes}
             | ({"sha256": text_digest(model.path.read_bytes())} if model.path else {})
             for name, model in sorted(side.models.items())
         ]
-        made = {"schema": SCHEMA, "artifacts": entries}
-    return json.dumps(made, indent=2, allow_nan=False) + "\n"
+        manifest = {"schema": SCHEMA, "artifacts": entries}
+    return json.dumps(manifest, indent=2, allow_nan=False) + "\n"
 
 
 def _content(

@@ -89,10 +89,10 @@ def percent(text: object) -> float:
     ------
     TfpruneError
     """
-    found = PERCENT.fullmatch(text) if isinstance(text, str) else None
-    if not found:
+    match = PERCENT.fullmatch(text) if isinstance(text, str) else None
+    if not match:
         raise TfpruneError(f"expected a percentage with its sign, such as 2%, received {text!r}")
-    return float(found.group(1))
+    return float(match.group(1))
 
 
 def amount(value: object) -> int:
@@ -104,13 +104,13 @@ def amount(value: object) -> int:
     """
     if type(value) is int and 0 <= value <= LARGEST_INTEGER:
         return value
-    found = AMOUNT.fullmatch(value) if isinstance(value, str) else None
-    unit = found.group(2) or "B" if found else ""
-    if not found or unit not in UNITS or (unit == "B" and "." in found.group(1)):
+    match = AMOUNT.fullmatch(value) if isinstance(value, str) else None
+    unit = match.group(2) or "B" if match else ""
+    if not match or unit not in UNITS or (unit == "B" and "." in match.group(1)):
         raise TfpruneError(
             f"expected bytes, such as 24000 or '24 KiB' ({', '.join(UNITS)}), received {value!r}"
         )
-    return int(float(found.group(1)) * UNITS[unit])
+    return int(float(match.group(1)) * UNITS[unit])
 
 
 def points(value: object) -> float:
@@ -146,7 +146,7 @@ def load(path: Path) -> Config:
     lines = _lines(text)
 
     def limits(table: dict[str, Any], number: int | None, extra: tuple[str, ...]) -> dict[str, Any]:
-        made = {}
+        values = {}
         for key, value in table.items():
             where = lines.get((number, key))
             at = f"--config {path}{f', line {where}' if where else ''}: {key}"
@@ -156,10 +156,10 @@ def load(path: Path) -> Config:
                 known = ", ".join([*extra, *READERS])
                 raise TfpruneError(f"{at}: unknown key, expected one of {known}")
             try:
-                made[key.replace("-", "_")] = READERS[key](value)
+                values[key.replace("-", "_")] = READERS[key](value)
             except TfpruneError as error:
                 raise TfpruneError(f"{at}: {error}") from None
-        return made
+        return values
 
     allow = tables.get("allow-removed", False)
     models = tables.get("models", [])
@@ -186,15 +186,15 @@ def load(path: Path) -> Config:
 
 def _lines(text: str) -> dict[tuple[int | None, str], int]:
     """The line of every key: (number of its [[models]] table or None, key) -> line from 1."""
-    found: dict[tuple[int | None, str], int] = {}
+    line_numbers: dict[tuple[int | None, str], int] = {}
     table: int | None = None
     for number, line in enumerate(text.splitlines(), 1):
         if re.match(r"\s*\[\[\s*models\s*\]\]", line):
             table = 0 if table is None else table + 1
-            found[table, "[[models]]"] = number
+            line_numbers[table, "[[models]]"] = number
         elif key := re.match(r"\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*=", line):
-            found[table, key.group(1)] = number
-    return found
+            line_numbers[table, key.group(1)] = number
+    return line_numbers
 
 
 def tightened(text: str, rule_lines: dict[int, int]) -> str:
@@ -208,11 +208,11 @@ def tightened(text: str, rule_lines: dict[int, int]) -> str:
     """
     lines = text.splitlines(keepends=True)
     for number, size in rule_lines.items():
-        found = re.search(r"(?<==)(\s*)(\"[^\"]*\"|'[^']*'|[0-9_]+)", lines[number - 1])
-        if found:
-            start, end = found.span(2)
+        match = re.search(r"(?<==)(\s*)(\"[^\"]*\"|'[^']*'|[0-9_]+)", lines[number - 1])
+        if match:
+            start, end = match.span(2)
             line = lines[number - 1]
-            lines[number - 1] = line[:start] + _same_unit(found.group(2), size) + line[end:]
+            lines[number - 1] = line[:start] + _same_unit(match.group(2), size) + line[end:]
     return "".join(lines)
 
 
@@ -220,9 +220,9 @@ def _same_unit(old: str, size: int) -> str:
     quote = old[0] if old[0] in "\"'" else ""
     unit = re.sub(r"[\d._\s\"']", "", old) or "B"
     if unit == "B":
-        made = str(size)
+        number = str(size)
     else:
         hundredths = -(-size * 100 // UNITS[unit])
-        made = f"{hundredths / 100:g}"
+        number = f"{hundredths / 100:g}"
     space = " " if " " in old.strip("\"' ") else ""
-    return f"{quote}{made}{space}{unit if quote and unit in old else ''}{quote}"
+    return f"{quote}{number}{space}{unit if quote and unit in old else ''}{quote}"

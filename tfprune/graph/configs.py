@@ -214,10 +214,10 @@ def can_be_shared(value: Any) -> bool:
 
 def arguments_of(kind: type) -> list[str]:
     """The names of what a class takes, those it hands on to its parents left out."""
-    given = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
-    return [one.name for one in given if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)][
-        1:
-    ]
+    parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
+    return [
+        one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ][1:]
 
 
 def _of_arguments(kind: type, config: Config) -> Any:
@@ -290,5 +290,5 @@ def _cause(error: Exception) -> str:
     """Why, in a line: Keras puts the cause last where it tells of another's."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith("Exception encountered: ")]
-    told = (causes[-1:] or lines[:1] or [type(error).__name__])[0]
-    return told.removeprefix("Exception encountered: ")
+    message = (causes[-1:] or lines[:1] or [type(error).__name__])[0]
+    return message.removeprefix("Exception encountered: ")

@@ -33,10 +33,10 @@ def input_shapes(model: keras.Model) -> dict[str, Shape]:
     return {name: tuple(tensor.shape[1:]) for name, tensor in zip(names, model.inputs, strict=True)}
 
 
-def fits(sample: tuple[int, ...], wanted: Shape) -> bool:
+def fits(sample: tuple[int, ...], shape: Shape) -> bool:
     """Whether a sample's shape is what is wanted; None there means any size."""
-    return len(sample) == len(wanted) and all(
-        want in (None, size) for size, want in zip(sample, wanted, strict=True)
+    return len(sample) == len(shape) and all(
+        want in (None, size) for size, want in zip(sample, shape, strict=True)
     )
 
 
@@ -151,22 +151,22 @@ class Samples:
         one in sixteen up to 256. They are the same in every pass over the same data.
         """
         rng = np.random.default_rng(0)
-        chosen = np.zeros(0, np.intp)
+        indices = np.zeros(0, np.intp)
         if self._hold_back and self.total is not None:
             count = min(self.total // HELD_BACK, MOST_HELD_BACK)
-            chosen = np.sort(rng.choice(self.total, count, replace=False))
-        start = taken = 0
+            indices = np.sort(rng.choice(self.total, count, replace=False))
+        start = held_so_far = 0
         first = not self._held
         for batch in self._whole(size):
             held = np.zeros(len(batch[0]), bool)
             if self.total is not None:
-                ends = np.searchsorted(chosen, [start, start + len(held)])
-                held[chosen[slice(*ends)] - start] = True
+                ends = np.searchsorted(indices, [start, start + len(held)])
+                held[indices[slice(*ends)] - start] = True
             elif self._hold_back:
-                share = HELD_BACK if taken < STREAM_SURE else STREAM_HELD_BACK
-                drawn = rng.random(len(held)) < 1 / share
-                held = drawn & (np.cumsum(drawn) <= MOST_HELD_BACK - taken)
-            start, taken = start + len(held), taken + int(held.sum())
+                share = HELD_BACK if held_so_far < STREAM_SURE else STREAM_HELD_BACK
+                candidates = rng.random(len(held)) < 1 / share
+                held = candidates & (np.cumsum(candidates) <= MOST_HELD_BACK - held_so_far)
+            start, held_so_far = start + len(held), held_so_far + int(held.sum())
             if first and held.any():
                 self._held.append([data[held] for data in batch])
             yield batch, held
@@ -218,13 +218,13 @@ class Samples:
 def _mapped(path: str | Path) -> Array:
     """A .npy file as an array that is read from the disk as it is needed."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise TfpruneError(f"data {path}: cannot be read as a .npy file ({error})") from None
-    if not isinstance(found, np.ndarray):
-        found.close()
+    if not isinstance(array, np.ndarray):
+        array.close()
         raise TfpruneError(f"data {path}: expected a .npy file of one array, received an archive")
-    return found
+    return array
 
 
 def _apart(model: keras.Model, x: Any) -> list[Array]:
@@ -258,13 +258,13 @@ def _apart(model: keras.Model, x: Any) -> list[Array]:
 
 def _check_shapes(model: keras.Model, arrays: Sequence[Array]) -> None:
     several = len(arrays) > 1
-    for (name, wanted), data in zip(input_shapes(model).items(), arrays, strict=True):
+    for (name, shape), data in zip(input_shapes(model).items(), arrays, strict=True):
         what = f"data for input {name}" if several else "data"
         if not np.issubdtype(data.dtype, np.number) and data.dtype != bool:
             raise TfpruneError(f"{what}: expected numbers, received an array of {data.dtype}")
-        if not fits(data.shape[1:], wanted):
+        if not fits(data.shape[1:], shape):
             raise TfpruneError(
-                f"{what}: expected samples of shape {wanted} as model {model.name} takes them, "
+                f"{what}: expected samples of shape {shape} as model {model.name} takes them, "
                 f"received {data.shape[1:]}"
             )
         if not len(data):
@@ -278,14 +278,14 @@ def _check_shapes(model: keras.Model, arrays: Sequence[Array]) -> None:
 
 def _checked(model: keras.Model, arrays: Sequence[Array]) -> list[Array]:
     _check_shapes(model, arrays)
-    made = []
+    checked = []
     for tensor, data in zip(model.inputs, arrays, strict=True):
         with np.errstate(over="ignore"):
-            taken = np.asarray(data).astype(tensor.dtype, copy=False)
+            array = np.asarray(data).astype(tensor.dtype, copy=False)
         # Looked at as the model takes it: a large float64 may be no float32.
-        if taken.dtype.kind not in "iub" and not np.isfinite(taken).all():
+        if array.dtype.kind not in "iub" and not np.isfinite(array).all():
             raise TfpruneError(
                 f"data: expected finite numbers, received NaN or infinity (as {tensor.dtype})"
             )
-        made.append(taken)
-    return made
+        checked.append(array)
+    return checked

@@ -36,16 +36,16 @@ def as_class_of(model: keras.Model, copy: keras.Model, layers: Mapping[int, Any]
         The copy itself if it is of that class already, or if the class cannot be made of its
         inputs and outputs (of its layers, for a Sequential): see :func:`not_kept`.
     """
-    made = copy if type(model) is type(copy) else _of_class(model, copy)
-    if made is None:
+    result = copy if type(model) is type(copy) else _of_class(model, copy)
+    if result is None:
         return copy
     for name, value in _attributes(model).items():
         shared = _shared(value, layers)
-        before = vars(made).get(name, _MISSING)
+        before = vars(result).get(name, _MISSING)
         # What the class made for itself, a metric say, stays; a number may have been set later.
         if shared is not _MISSING and (before is _MISSING or _shared(before, {}) is not _MISSING):
-            setattr(made, name, shared)
-    return made
+            setattr(result, name, shared)
+    return result
 
 
 def not_kept(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
@@ -96,8 +96,10 @@ def check_call(model: keras.Model, x: Sequence[Array]) -> None:
         theirs = keras.tree.flatten(graph(list(x), training=False))
     pairs = zip(ours, theirs, strict=True)
     for ours, theirs in pairs:
-        wanted, received = (keras.ops.convert_to_numpy(out).astype(float) for out in (ours, theirs))
-        if not np.allclose(wanted, received, rtol=1e-2, atol=1e-3 * (1 + np.abs(wanted).max())):
+        expected, received = (
+            keras.ops.convert_to_numpy(out).astype(float) for out in (ours, theirs)
+        )
+        if not np.allclose(expected, received, rtol=1e-2, atol=1e-3 * (1 + np.abs(expected).max())):
             raise TfpruneError(
                 f"model {model.name}: the call of its class {type(model).__name__} computes "
                 "something else than its layers do, and only these can be followed; hand over "
@@ -115,19 +117,19 @@ def _of_class(model: keras.Model, copy: keras.Model) -> keras.Model | None:
     more.pop("name", None)
     try:
         try:
-            made = kind(*graph, name=model.name, **more)
+            instance = kind(*graph, name=model.name, **more)
         except TypeError:  # Its __init__ may take no name.
-            made = kind(*graph, **more)
-            made.name = model.name
-        parts = (made.layers, copy.layers) if chain else (made.outputs, copy.outputs)
+            instance = kind(*graph, **more)
+            instance.name = model.name
+        parts = (instance.layers, copy.layers) if chain else (instance.outputs, copy.outputs)
         same = len(parts[0]) == len(parts[1]) and all(map(lambda a, b: a is b, *parts))
     except Exception:  # Its class may do anything.
         return None
     if not same:  # It puts something of its own into the graph.
         return None
     if not copy.trainable:  # The other way round it would thaw layers that are frozen.
-        made.trainable = False
-    return made
+        instance.trainable = False
+    return instance
 
 
 def _attributes(model: keras.Model) -> dict[str, Any]:

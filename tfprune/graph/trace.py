@@ -194,16 +194,16 @@ class Ledger:
         self.block(labels, f"{self.describe(layer)} {reason}")
         self.refused[self.path(layer)] = f"{self.describe(layer)} {reason}"
 
-    def row(self, layer: Any, given: Features, part: str = "") -> Index | None:
+    def row(self, layer: Any, features: Features, part: str = "") -> Index | None:
         """Labels on the last axis of what a layer takes, if there are any and it can be cut."""
-        if not given.labels.any():
+        if not features.labels.any():
             if layer.weights:
                 # Where it is shared, what reaches it elsewhere has to stay for this.
-                self.cut(slot(self.path(layer), part), given.rows()[0])
+                self.cut(slot(self.path(layer), part), features.rows()[0])
             return None
-        row = given.row
+        row = features.row
         if row is None:
-            self.refuse(layer, given.labels, "reads its units across several axes")
+            self.refuse(layer, features.labels, "reads its units across several axes")
         elif getattr(layer, "data_format", "channels_last") != "channels_last":
             self.refuse(layer, row, "has its channels first")
             return None
@@ -247,7 +247,7 @@ class Ledger:
         self,
         layer: Any,
         tensor: Any,
-        given: Features,
+        features: Features,
         *,
         no_offset: bool = False,
         part: str = "",
@@ -262,7 +262,7 @@ class Ledger:
         cuts : bool
             Whether these features are what the layer is given, and cut with its units.
         """
-        row = self.row(layer, given, part)
+        row = self.row(layer, features, part)
         if row is None:
             return
         path = self.path(layer)
@@ -275,6 +275,6 @@ class Ledger:
             places.append(id(tensor))
         if cuts:
             self.cut(slot(path, part), row)
-        _, views, centre = given.rows()
+        _, views, centre = features.rows()
         place = places.index(id(tensor))
         self.result.readings.append(Reading(path, place, row, views, centre, no_offset, part))

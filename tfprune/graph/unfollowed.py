@@ -47,11 +47,11 @@ class Unfollowed:
 
 def unfollowed(model: keras.Model) -> list[Unfollowed]:
     """The layers of a model that have units and are no plain Dense layer or convolution of it."""
-    found: dict[str, Unfollowed] = {}
+    layers: dict[str, Unfollowed] = {}
     for path, layer in walk(model):
         if type(layer) not in MAKERS:
-            found |= {one.name: one for one in _within(path, layer, "")}
-    return list(found.values())
+            layers |= {one.name: one for one in _within(path, layer, "")}
+    return list(layers.values())
 
 
 def _within(path: str, layer: Any, holder: str) -> Iterator[Unfollowed]:

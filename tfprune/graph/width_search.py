@@ -51,11 +51,11 @@ def ranking(errors: Sequence[npt.NDArray[np.float64]], costs: Costs) -> npt.NDAr
 def predicted(order: npt.NDArray[np.intp], sizes: Sequence[int], costs: Costs) -> list[float]:
     """What a ranking costs after each of its steps, the original model's costs first."""
     gone = np.zeros(len(sizes))
-    made = [costs.total(np.ones(len(sizes)))]
+    totals = [costs.total(np.ones(len(sizes)))]
     for group in order:
         gone[group] += 1
-        made.append(costs.total(1 - gone / np.array(sizes)))
-    return made
+        totals.append(costs.total(1 - gone / np.array(sizes)))
+    return totals
 
 
 def first_that_fits(

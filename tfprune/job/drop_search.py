@@ -33,7 +33,7 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
 
     Returns
     -------
-    made : Made
+    variant : Variant
         With the file that was measured.
     tried : list of Tried
 
@@ -53,14 +53,14 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
 
     def attempt(limit: int) -> Tried:
         nonlocal best
-        made = builder.make(replace(options, max_drop=None, target=Target("params", limit)))
-        made, content = builder.with_file(made, scheme, "--max-drop")
+        variant = builder.make(replace(options, max_drop=None, target=Target("params", limit)))
+        variant, content = builder.with_file(variant, scheme, "--max-drop")
         received = LiteModel(content, builder.names).predict(x)
         drop = 100 * (before - measure.scores(received)["accuracy"])
         fits = drop <= points + 1e-9
         if fits:
-            best = made
-        tried = Tried(made.models["pruned"].count_params(), len(content), round(drop, 4), fits)
+            best = variant
+        tried = Tried(variant.models["pruned"].count_params(), len(content), round(drop, 4), fits)
         builder.say(
             f"max-drop: {tried.parameters:,} parameters, {scheme} {tried.bytes:,} bytes, "
             f"{tried.drop:+.2f} points down on {len(part):,} validation samples: "

@@ -39,7 +39,7 @@ def export_variants(
     calibration : sequence of arrays of shape (samples, ...)
         For each input.
     folder : Path
-    ready : Made
+    ready : Variant
         With files of the pruned model that are there already, or why there is none.
 
     Returns
@@ -57,11 +57,11 @@ def export_variants(
     failed: list[FailedFile] = []
     with meter("converting", len(variants) * len(config.schemes), unit="file") as drawn:
         for variant, name, model in variants:
-            given = ready.files if variant == "pruned" else {}
-            rest = [scheme for scheme in config.schemes if scheme not in given]
+            ready_files = ready.files if variant == "pruned" else {}
+            rest = [scheme for scheme in config.schemes if scheme not in ready_files]
             converted = builder.files(model, rest, calibration)
             for scheme in config.schemes:
-                content = given[scheme] if scheme in given else next(converted)[1]
+                content = ready_files[scheme] if scheme in ready_files else next(converted)[1]
                 path = folder / f"{name}_{scheme}.tflite"
                 if isinstance(content, TfpruneError):
                     trained = (variant, scheme) == ("pruned", "int8")

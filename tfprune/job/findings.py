@@ -98,8 +98,8 @@ class Run:
 
 def findings(run: Run) -> list[Finding]:
     """What was lost, most surprising first, and whether a file got smaller at all."""
-    made = [_pruning(run), *(_quantised(run, name) for name in run.floats), _sizes(run)]
-    return [one for one in made if one is not None]
+    all_findings = [_pruning(run), *(_quantised(run, name) for name in run.floats), _sizes(run)]
+    return [one for one in all_findings if one is not None]
 
 
 def lost(name: str, before: float, after: float) -> float:

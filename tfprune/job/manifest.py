@@ -118,11 +118,11 @@ def artifact_entry(artifact: Artifact) -> dict[str, Any]:
     return {**entry, **scores, "latency_us": latency}
 
 
-def to_json(made: dict[str, Any]) -> str:
+def to_json(manifest: dict[str, Any]) -> str:
     """The manifest as text."""
-    return json.dumps(made, indent=2, allow_nan=False) + "\n"
+    return json.dumps(manifest, indent=2, allow_nan=False) + "\n"
 
 
-def write(made: dict[str, Any], path: Path) -> None:
+def write(manifest: dict[str, Any], path: Path) -> None:
     """Writes the manifest."""
-    path.write_text(to_json(made), encoding="utf-8")
+    path.write_text(to_json(manifest), encoding="utf-8")

@@ -69,10 +69,10 @@ def examined(
     others = sorted({artifact.scheme for artifact, _ in files} - {SCHEME})
     if others:
         say(f"for microcontrollers are int8 files alone, not {', '.join(others)}")
-    entries, made = [], []
+    entries, measured_files = [], []
     for artifact, lite in files:
         if artifact.scheme != SCHEME:
-            made.append((artifact, lite))
+            measured_files.append((artifact, lite))
             continue
         data = (folder / artifact.file).read_bytes()
         trial = tried(data, lite.fed([each[:SAMPLES] for each in x]), artifact.file)
@@ -86,15 +86,16 @@ def examined(
         if arrays:
             entry["c_array"] = _written(data, Path(artifact.file).stem, trial, folder)
         entries.append(entry)
-        made.append((replace(artifact, arena_bytes=trial.arena), lite))
+        measured_files.append((replace(artifact, arena_bytes=trial.arena), lite))
     section = {
         "tflite_micro": tflm_version(),
         "files": entries,
         "devices": [
-            _device(board, [a for a, _ in made if a.scheme == SCHEME]) for board in devices
+            _device(board, [a for a, _ in measured_files if a.scheme == SCHEME])
+            for board in devices
         ],
     }
-    return made, section
+    return measured_files, section
 
 
 def check_early(

@@ -66,8 +66,8 @@ def _what(manifest: dict[str, Any]) -> str:
 
 
 def _warnings(manifest: dict[str, Any]) -> list[str]:
-    found = manifest.get("warnings", ())
-    lines = [f"- {markdown(one['message'])}." for one in found]
+    warnings = manifest.get("warnings", ())
+    lines = [f"- {markdown(one['message'])}." for one in warnings]
     return ["## Warnings\n\n" + "\n".join(lines)] if lines else []
 
 

@@ -45,7 +45,7 @@ def scorer(
     model : keras.Model
     x : sequence of arrays of shape (samples, ...)
         The samples as the model takes them.
-    part : Part
+    part : Split
         The same samples with their labels.
     data : Dataset
         All its labels say what labels are.

@@ -123,7 +123,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
         files, failed = export_variants(
             [
                 ("original", about["name"], model),
-                *((variant, names[variant], made) for variant, made in models.items()),
+                *((variant, names[variant], smaller) for variant, smaller in models.items()),
             ],
             builder, check_inputs(model, data.calibration.x), stage, ready,
         )  # fmt: skip
@@ -140,7 +140,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
             )
             test_data["scores"] = chosen_scores
         variants = {"original": model, **models}
-        found = warnings + findings(
+        all_findings = warnings + findings(
             Run(
                 config, command, result.layers, artifacts, samples=len(data.test),
                 floats=_in_float(variants, artifacts, x, measure), judged_by=measure.judged_by,
@@ -149,7 +149,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
             )
         )  # fmt: skip
         _draw(result, artifacts, stage / PLOTS)
-        made = manifest.manifest(
+        document = manifest.manifest(
             command=command,
             seed=config.seed,
             git=git,
@@ -167,15 +167,15 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
             compat=RUNTIME if config.compat else None,
             test_data=test_data,
             microcontrollers=micro,
-            findings=found,
+            findings=all_findings,
             licence=licence(data.name, config.data is not None and config.dataset != "mnist"),
         )
         (stage / f"{about['name']}.md").write_text(
-            card(made), encoding="utf-8", errors="backslashreplace"
+            card(document), encoding="utf-8", errors="backslashreplace"
         )
-        made["files"] = listed(stage)
-        manifest.write(made, stage / MANIFEST)
-    return Outcome(result, tuple(artifacts), made, tuple(found), tuple(failed))
+        document["files"] = listed(stage)
+        manifest.write(document, stage / MANIFEST)
+    return Outcome(result, tuple(artifacts), document, tuple(all_findings), tuple(failed))
 
 
 def _places(config: JobConfig) -> list[str]:
@@ -276,14 +276,14 @@ def _measured(
     The scores on the samples that travel come apart, by the names of the files.
     """
     times = latencies([lite for _, lite in files], [data[0] for data in x], progress=True)
-    made, apart = [], {}
+    measured_artifacts, apart = [], {}
     for (artifact, lite), latency in zip(files, times, strict=True):
         outputs = lite.predict(x, f"testing {artifact.variant} {artifact.scheme}", progress=True)
         scores = {name: round(value, 6) for name, value in measure.scores(outputs).items()}
-        made.append(replace(artifact, scores=scores, latency_us=latency))
+        measured_artifacts.append(replace(artifact, scores=scores, latency_us=latency))
         if len(chosen.index):
             apart[artifact.file] = chosen.score(outputs)
-    return made, apart
+    return measured_artifacts, apart
 
 
 def _in_float(

@@ -92,29 +92,29 @@ class VariantBuilder:
         TfpruneError
             If a budget cannot be met, or a training fails.
         """
-        made = self._once(options)
+        variant = self._once(options)
         target = options.target
         if target is None or target.what != "bytes":
-            return made
-        reached = made.result.reached
+            return variant
+        reached = variant.result.reached
         assert reached is not None, "a target was asked for"
         limit = reached.limit
         for _ in range(ATTEMPTS):
-            made, content = self.with_file(made, target.scheme, "--target-bytes")
+            variant, content = self.with_file(variant, target.scheme, "--target-bytes")
             size = len(content)
             if size <= limit:
                 reached = replace(reached, limit=limit, reached=size)
-                return replace(made, result=replace(made.result, reached=reached))
+                return replace(variant, result=replace(variant.result, reached=reached))
             # Trained weights may take a few bytes more than those that widths were chosen with.
             self.say(f"{size:,} bytes after all steps, {limit:,} asked for; once more, smaller")
             target = replace(target, amount=limit - (size - limit))
-            made = self._once(replace(options, target=target))
+            variant = self._once(replace(options, target=target))
         raise TfpruneError(
             f"target_bytes: {limit:,} bytes cannot be reached with what else was asked for; "
             f"{ATTEMPTS} attempts were over, the last by {size - limit:,}"
         )
 
-    def with_file(self, made: Variant, scheme: str, flag: str) -> tuple[Variant, bytes]:
+    def with_file(self, variant: Variant, scheme: str, flag: str) -> tuple[Variant, bytes]:
         """The same with the pruned model's file of a scheme, and that file.
 
         Raises
@@ -122,17 +122,17 @@ class VariantBuilder:
         TfpruneError
             If it cannot be made; says which flag needs it.
         """
-        if scheme not in made.files:
+        if scheme not in variant.files:
             calibration = check_inputs(self.model, self.data.calibration.x)
-            more = dict(self.files(made.models["pruned"], [scheme], calibration))
-            made = replace(made, files=made.files | more)
-        content = made.files[scheme]
+            more = dict(self.files(variant.models["pruned"], [scheme], calibration))
+            variant = replace(variant, files=variant.files | more)
+        content = variant.files[scheme]
         if isinstance(content, TfpruneError):
             raise TfpruneError(
                 f"{flag} needs the pruned {scheme} file: {content}; put another one first in "
                 "--schemes"
             ) from content
-        return made, content
+        return variant, content
 
     def files(
         self, model: keras.Model, schemes: Sequence[str], calibration: Sequence[Array]
@@ -152,8 +152,8 @@ class VariantBuilder:
             x, validation = (
                 check_inputs(self.model, part.x) for part in (self.data.train, self.data.validation)
             )
-            targets, wanted = (outputs_of(self.model, part) for part in (x, validation))
-            tuner = {"targets": targets, "x": x, "held_out": (validation, wanted)}
+            targets, held_out_targets = (outputs_of(self.model, part) for part in (x, validation))
+            tuner = {"targets": targets, "x": x, "held_out": (validation, held_out_targets)}
             models["pruned"], steps = self._compressed(models["pruned"], tuner)
             learnt += steps
             if config.qat is not None:
@@ -163,10 +163,10 @@ class VariantBuilder:
                 except TfpruneError as error:
                     files["int8"] = error
         if healed_at_4_bits(config):
-            model, told = healed(
+            model, record = healed(
                 config, self.model, models["pruned"], self.data, self.measure, bits=4
             )
-            learnt.append(told)
+            learnt.append(record)
             calibration = check_inputs(self.model, self.data.calibration.x)
             files |= dict(self.files(model, ["int4"], calibration))
         return Variant(result, models, learnt, files, quantised)
@@ -233,9 +233,9 @@ class VariantBuilder:
         entry = record("qat", "pruned", config.qat, history, seconds=seconds, data=self.data)
         if isinstance(converted, TfpruneError):
             return trained, True, entry
-        x, wanted = tuner["held_out"]
+        x, targets = tuner["held_out"]
         before, after = (
-            distance(LiteModel(content, self.names).predict(x), wanted)
+            distance(LiteModel(content, self.names).predict(x), targets)
             for content in (converted, trained)
         )
         entry = replace(entry, before=before, after=after)
@@ -250,12 +250,12 @@ class VariantBuilder:
 
 def asked(config: JobConfig) -> dict[str, Any]:
     """What is to be done to the pruned model beside converting it, for the manifest."""
-    wanted = {
+    values = {
         "sparsity": config.sparsity,
         "clusters": config.cluster,
         "qat_epochs": config.qat,
     }
-    return wanted if any(value is not None for value in wanted.values()) else {}
+    return values if any(value is not None for value in values.values()) else {}
 
 
 def healed_at_4_bits(config: JobConfig) -> bool:

@@ -63,7 +63,7 @@ def assign(model: keras.Model, group: h5py.Group, adapted: Adapted, version: str
                 part.finalize_state()  # Normalization computes with values made from its weights.
 
 
-def _stored(group: h5py.Group, wanted: list[str]) -> list[list[tuple[str, h5py.Dataset]]]:
+def _stored(group: h5py.Group, layer_names: list[str]) -> list[list[tuple[str, h5py.Dataset]]]:
     """The names and arrays of each layer that has weights, for layers of these names."""
     stored = {}
     for name in names_in(group, "layer_names"):
@@ -75,15 +75,15 @@ def _stored(group: h5py.Group, wanted: list[str]) -> list[list[tuple[str, h5py.D
         names = names_in(_entry(group, "top_level_model_weights"), "weight_names")
         if names:
             raise TfpruneError(f"expected weights of layers alone, received also {names[0]}")
-    if len(stored) != len(wanted):
-        unknown = sorted(set(stored) ^ set(wanted))
+    if len(stored) != len(layer_names):
+        unknown = sorted(set(stored) ^ set(layer_names))
         raise TfpruneError(
-            f"expected weights of {len(wanted)} layers, received {len(stored)} "
+            f"expected weights of {len(layer_names)} layers, received {len(stored)} "
             f"({', '.join(unknown[:5])} on one side alone)"
         )
-    if set(wanted) != set(stored):
-        wanted = list(stored)
-    return [stored[name] for name in wanted]
+    if set(layer_names) != set(stored):
+        layer_names = list(stored)
+    return [stored[name] for name in layer_names]
 
 
 def edit(model: keras.Model, adapted: Adapted) -> None:
@@ -140,9 +140,9 @@ def _by_name(stored: list[str], paths: list[str]) -> list[int]:
     """For each variable the place of its array, by the ends of their names; else as they stand."""
     for parts in (2, 1):
         places = {_end(name, parts): place for place, name in enumerate(stored)}
-        wanted = [_end(path, parts) for path in paths]
-        if len(places) == len(stored) and set(places) == set(wanted):
-            return [places[end] for end in wanted]
+        endings = [_end(path, parts) for path in paths]
+        if len(places) == len(stored) and set(places) == set(endings):
+            return [places[end] for end in endings]
     return list(range(len(stored)))
 
 

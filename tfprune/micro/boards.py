@@ -85,8 +85,8 @@ def boards(names: Sequence[str]) -> tuple[Board, ...]:
     TfpruneError
         If a name is not known, or a file is not as expected.
     """
-    found = [_read(Path(name)) if name.endswith(".toml") else _known(name) for name in names]
-    return tuple(dict.fromkeys(found))
+    all_boards = [_read(Path(name)) if name.endswith(".toml") else _known(name) for name in names]
+    return tuple(dict.fromkeys(all_boards))
 
 
 def _known(name: str) -> Board:

@@ -82,8 +82,8 @@ def methods(data: bytes, what: str) -> list[str]:
 
 def identifier(name: str) -> str:
     """A name as a C identifier: letters, digits and single underscores, a letter first."""
-    made = re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_")
-    return made if made[:1].isalpha() else f"model_{made}".rstrip("_")
+    word = re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_")
+    return word if word[:1].isalpha() else f"model_{word}".rstrip("_")
 
 
 def c_array(

@@ -169,9 +169,9 @@ def _ports(details: Sequence[dict[str, Any]]) -> tuple[Port, ...]:
 def _in_litert(folder: Path, what: str) -> tuple[list[Array], str]:
     """The outputs in LiteRT, on reference kernels if they can run the file."""
     for kernels in ("reference", "default"):
-        made, said, failed = _run(folder, kernels)
+        outputs, said, failed = _run(folder, kernels)
         if not failed:
-            return made, kernels
+            return outputs, kernels
     raise TfpruneError(f"{what}: LiteRT cannot run it: {_reason(failed, said)}")
 
 
@@ -188,8 +188,8 @@ def _enough(folder: Path, received: Sequence[Array], least: int, what: str) -> i
     """Bytes of arena, from a number on, in which the same comes out."""
 
     def enough(arena: int) -> bool:
-        made, _, failed = _run(folder, "micro", arena)
-        return not failed and all(map(np.array_equal, made, received))
+        outputs, _, failed = _run(folder, "micro", arena)
+        return not failed and all(map(np.array_equal, outputs, received))
 
     if enough(least):
         return least
@@ -229,9 +229,9 @@ def _reason(failed: int | None, said: str) -> str:
     """Why a run failed, in a line: what the kernels said, else what Python or the system did."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     at = next((n for n, line in enumerate(lines) if line.startswith("Traceback")), len(lines))
-    told = [line for line in lines[:at] if "Allocator]" not in line]
-    if told:
-        return told[0]
+    messages = [line for line in lines[:at] if "Allocator]" not in line]
+    if messages:
+        return messages[0]
     if failed is not None and failed < 0:
         return f"it ends with {ending(failed)}"
     return lines[-1] if lines else "it says nothing"

@@ -59,12 +59,12 @@ def _micro(content: bytes, arena: int) -> tuple[Run, Callable[[], None]]:
         for place, value in enumerate(sample):
             interpreter.set_input(value, place)
         interpreter.invoke()
-        found: list[Any] = []
+        outputs: list[Any] = []
         while True:
             try:
-                found.append(interpreter.get_output(len(found)))
+                outputs.append(interpreter.get_output(len(outputs)))
             except IndexError:  # It has no other way to tell how many there are.
-                return found
+                return outputs
 
     return run, interpreter.print_allocations
 

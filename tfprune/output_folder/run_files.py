@@ -84,13 +84,13 @@ def _entries(folder: Path) -> set[tuple[str, str]]:
         return set()
 
 
-def _named(told: Any) -> Iterator[tuple[str, str]]:
+def _named(entries: Any) -> Iterator[tuple[str, str]]:
     """The pairs of ``file`` and ``sha256`` in lists of entries and single ones."""
-    if isinstance(told, list):
-        for entry in told:
+    if isinstance(entries, list):
+        for entry in entries:
             yield from _named(entry)
-    elif isinstance(told, dict):
-        name, digest = told.get("file"), told.get("sha256")
+    elif isinstance(entries, dict):
+        name, digest = entries.get("file"), entries.get("sha256")
         if isinstance(name, str) and isinstance(digest, str):
             yield name, digest
 

@@ -148,14 +148,14 @@ def writing(
         is writing there; before the block runs.
     """
     name = f"{what} {target}"
-    made: list[Path] = []
+    new_folders: list[Path] = []
     try:
         try:
-            made = [folder for folder in (target, *target.parents) if not folder.exists()]
+            new_folders = [folder for folder in (target, *target.parents) if not folder.exists()]
             target.mkdir(parents=True, exist_ok=True)
             folder = target.resolve(strict=True)
         except OSError as error:
-            dangling = next((p for p in made if p.is_symlink()), None)
+            dangling = next((p for p in new_folders if p.is_symlink()), None)
             why = f"{dangling} is a link to nothing" if dangling else error.strerror
             raise TfpruneError(f"{name}: expected a folder that can be written, {why}") from None
         with locked(folder, name, wait) as exclusive:
@@ -166,7 +166,7 @@ def writing(
             output.check(places)
             yield output
     finally:
-        _remove_empty(made)
+        _remove_empty(new_folders)
 
 
 @contextmanager

@@ -326,13 +326,13 @@ def _read(target: Path, name: str) -> _Change:
     try:
         if _kind(path) != "file" or path.stat().st_size > LONGEST:
             raise ValueError
-        told = json.loads(path.read_text(encoding="utf-8"))
-        stage, moves, removals = told["stage"], told["moves"], told["removals"]
+        journal = json.loads(path.read_text(encoding="utf-8"))
+        stage, moves, removals = journal["stage"], journal["moves"], journal["removals"]
         whole = isinstance(stage, str) and re.fullmatch(rf"{re.escape(STAGE)}\w+", stage)
         lists = isinstance(moves, list) and isinstance(removals, list)
         if not whole or not lists or not all(map(is_within, (*moves, *removals))):
             raise ValueError
-        change = _Change(stage, tuple(moves), tuple(removals), told["undo"] is True)
+        change = _Change(stage, tuple(moves), tuple(removals), journal["undo"] is True)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise TfpruneError(
             f"{name}: {JOURNAL} in it was not written by tfprune; take it away"

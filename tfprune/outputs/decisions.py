@@ -185,12 +185,12 @@ def activations_of(model: keras.Model) -> list[str]:
 
 
 def _activation(tensor: Any, calls: Sequence[Call]) -> str:
-    call = next((c for c in calls if any(made is tensor for made in c.made)), None)
+    call = next((c for c in calls if any(output is tensor for output in c.made)), None)
     if call is None:
         return ""
     layer = call.layer
     if is_nested(layer):
-        position = next(n for n, made in enumerate(call.made) if made is tensor)
+        position = next(n for n, output in enumerate(call.made) if output is tensor)
         return activations_of(layer)[position]
     through = (*MOVING, *RESIZING, kl.Resizing)
     linear = isinstance(layer, kl.Activation) and activation_name(layer.activation) == "linear"

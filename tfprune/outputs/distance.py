@@ -38,7 +38,7 @@ class Match:
     kind: str
     weight: float = 1.0
 
-    def loss(self, wanted: Any, made: Any) -> Any:
+    def loss(self, target: Any, output: Any) -> Any:
         """The loss of each sample: 0 where outputs are the same.
 
         Of probabilities the Kullback-Leibler divergence, which is the cross entropy less the
@@ -50,18 +50,18 @@ class Match:
         Hinton, Vinyals, Dean (2015), "Distilling the knowledge in a neural network".
         """
         if self.kind == "logits":
-            soft, ours = wanted / TEMPERATURE, made / TEMPERATURE
+            soft, ours = target / TEMPERATURE, output / TEMPERATURE
             soft = keras.ops.softmax(soft)
             entropy = keras.losses.categorical_crossentropy
             return TEMPERATURE**2 * (entropy(soft, ours, from_logits=True) - entropy(soft, soft))
         if self.kind == "values":
-            return keras.losses.mean_squared_error(wanted, made)
+            return keras.losses.mean_squared_error(target, output)
         entropy = (
             keras.losses.categorical_crossentropy
             if self.kind == "softmax"
             else keras.losses.binary_crossentropy
         )
-        return entropy(wanted, made) - entropy(wanted, wanted)
+        return entropy(target, output) - entropy(target, target)
 
 
 def difference(
@@ -81,10 +81,10 @@ def difference(
     spreads = [Spread() for _ in theirs]
     for spread, out in zip(spreads, theirs, strict=True):
         spread.add(out)
-    found = matches(model, teacher, [spread.variance for spread in spreads], logits)
+    pairs = matches(model, teacher, [spread.variance for spread in spreads], logits)
     return sum(
-        match.weight * float(np.mean(keras.ops.convert_to_numpy(match.loss(wanted, made))))
-        for match, made, wanted in zip(found, ours, theirs, strict=True)
+        match.weight * float(np.mean(keras.ops.convert_to_numpy(match.loss(target, output))))
+        for match, output, target in zip(pairs, ours, theirs, strict=True)
     )
 
 
@@ -106,16 +106,16 @@ def matches(
     """
     classes = _from_logits(teacher) if logits is None else logits
     several = [tensor.shape[-1] != 1 for tensor in teacher.outputs]
-    made = []
+    result = []
     kinds = zip(kinds_of(model), kinds_of(teacher), several, variances, strict=True)
     for ours, theirs, units, variance in kinds:
         if ours == theirs and ours in ("softmax", "sigmoid"):
-            made.append(Match(ours))
+            result.append(Match(ours))
         elif ours == theirs == "linear" and classes and units:
-            made.append(Match("logits"))
+            result.append(Match("logits"))
         else:
-            made.append(Match("values", 1 / variance if variance > 0 else 1.0))
-    return made
+            result.append(Match("values", 1 / variance if variance > 0 else 1.0))
+    return result
 
 
 class Spread:
@@ -167,9 +167,9 @@ def graph_of(model: keras.Model) -> tuple[keras.Model, list[Call]]:
     calls: list[Call] = []
 
     def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        made = layer(*args, **kwargs)
-        calls.append(Call(layer, _tensors((args, kwargs)), _tensors(made), args, kwargs))
-        return made
+        outputs = layer(*args, **kwargs)
+        calls.append(Call(layer, _tensors((args, kwargs)), _tensors(outputs), args, kwargs))
+        return outputs
 
     graph = keras.models.clone_model(
         functional(model), clone_function=lambda layer: layer, call_function=called
@@ -188,12 +188,12 @@ def kinds_of(model: keras.Model) -> list[str]:
 
 
 def _kind(tensor: Any, calls: Sequence[Call]) -> str:
-    call = next((c for c in calls if any(made is tensor for made in c.made)), None)
+    call = next((c for c in calls if any(output is tensor for output in c.made)), None)
     if call is None:
         return "values"
     layer = call.layer
     if is_nested(layer):
-        position = next(n for n, made in enumerate(call.made) if made is tensor)
+        position = next(n for n, output in enumerate(call.made) if output is tensor)
         return kinds_of(layer)[position]
     if hands_on(layer) or type(layer) in MOVING:
         kinds = {_kind(read, calls) for read in call.read}

@@ -32,7 +32,7 @@ class Data:
     name, sha256 : str
     is_mnist : bool
         Whether published figures are of this data.
-    train, test : Part
+    train, test : Split
     """
 
     name: str
@@ -97,9 +97,9 @@ class Bench:
 
     def parts(self, experiment: Experiment) -> tuple[Split, Split]:
         """Training and test samples, drawn by the run's seed if not all are wanted."""
-        wanted = ((self.data.train, experiment.train), (self.data.test, experiment.test))
-        made = [self._drawn(part, count) for part, count in wanted]
-        return made[0], made[1]
+        requests = ((self.data.train, experiment.train), (self.data.test, experiment.test))
+        parts = [self._drawn(part, count) for part, count in requests]
+        return parts[0], parts[1]
 
     def _drawn(self, part: Split, count: int) -> Split:
         if count >= len(part):
@@ -219,8 +219,8 @@ def scores(table: Table, outputs: Array, x: Array, y: Array) -> dict[str, float]
     dict
         ``loss``; ``accuracy`` and ``error`` in percent and ``correct`` of 10,000.
     """
-    made = {"loss": networks.loss_of(table, outputs, networks.target(table, x, y))}
+    values = {"loss": networks.loss_of(table, outputs, networks.target(table, x, y))}
     if table.get("target") != "image":
         right = float(np.mean(outputs.argmax(axis=-1) == y))
-        made |= {"accuracy": 100 * right, "error": 100 * (1 - right), "correct": 10_000 * right}
-    return made
+        values |= {"accuracy": 100 * right, "error": 100 * (1 - right), "correct": 10_000 * right}
+    return values

@@ -51,11 +51,11 @@ def cut(bench: Bench, name: str, experiment: Experiment, fold: str) -> Cut:
 
 def zeroed(model: keras.Model, result: PruneResult) -> keras.Model:
     """The study's pruned model: weights of removed units set to zero, none of them gone."""
-    made = keras.models.clone_model(model)
-    made.set_weights(model.get_weights())
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
     kept = {layer.name: layer.kept for layer in result.layers}
     before: npt.NDArray[np.intp] | None = None
-    for layer in made.layers:
+    for layer in copy.layers:
         if not isinstance(layer, keras.layers.Dense):
             continue
         small = result.model.get_layer(layer.name).get_weights()
@@ -65,19 +65,19 @@ def zeroed(model: keras.Model, result: PruneResult) -> keras.Model:
         kernel[np.ix_(rows, columns)], bias[columns] = small
         layer.set_weights([kernel, bias])
         before = columns
-    return made
+    return copy
 
 
 def told(cuts: Sequence[Cut], prefix: str) -> dict[str, float]:
     """Units removed, in percent, by class, of one model or several together."""
     layers = [layer for one in cuts for layer in one.result.layers]
     before = sum(layer.units_before for layer in layers)
-    made = {
+    values = {
         f"{prefix}.{kind}": 100 * sum(getattr(layer, kind) for layer in layers) / before
         for kind in ("constant", "similar", "complementary")
     }
     after = sum(layer.units_after for layer in layers)
-    return made | {f"{prefix}.removed": 100 * (before - after) / before}
+    return values | {f"{prefix}.removed": 100 * (before - after) / before}
 
 
 def file_of(model: keras.Model, samples: Array) -> tuple[int, Callable[[Array], Array]]:

@@ -63,18 +63,18 @@ def _test(bench: Bench, experiment: Experiment) -> tuple[Array, Array]:
 
 def _pictures(bench: Bench, experiment: Experiment, trained: Trained) -> dict[str, Array]:
     """What the first run keeps to be drawn."""
-    made: dict[str, Array] = {}
+    pictures: dict[str, Array] = {}
     if trained.reconstructed:
         x, y = _test(bench, experiment)
         first = [int(np.flatnonzero(y == one)[0]) for one in np.unique(y)]
         rows = [x[first][: len(trained.reconstructed[0]), ..., 0], *trained.reconstructed]
-        made["reconstructions"] = np.stack(rows)
+        pictures["reconstructions"] = np.stack(rows)
     if experiment.settings.get("filters"):
         layer = next(one for one in trained.model.layers if isinstance(one, keras.layers.Conv2D))
         kernel = keras.ops.convert_to_numpy(layer.kernel)[..., 0, :FILTERS].transpose(2, 0, 1)
         low, high = (extreme(kernel, axis=(1, 2), keepdims=True) for extreme in (np.min, np.max))
-        made["filters"] = (kernel - low) / np.maximum(high - low, 1e-9)
-    return made
+        pictures["filters"] = (kernel - low) / np.maximum(high - low, 1e-9)
+    return pictures
 
 
 def code(bench: Bench, experiment: Experiment) -> Outcome:
@@ -158,10 +158,10 @@ def _chained_files(
     x, y = _test(bench, experiment)
     train, _ = bench.parts(experiment)
     samples = train.arrays[0][:BATCH]
-    made = [file_of(model, samples) for model in models]
-    right = np.mean(made[1][1](made[0][1](x)).argmax(axis=-1) == y)
+    files = [file_of(model, samples) for model in models]
+    right = np.mean(files[1][1](files[0][1](x)).argmax(axis=-1) == y)
     side = "ours" if prefix else "study"
-    sizes = dict(zip(experiment.models, (size for size, _ in made), strict=True))
+    sizes = dict(zip(experiment.models, (size for size, _ in files), strict=True))
     values = {
         f"{side}.bytes": float(sum(sizes[name] for name in cuts)),
         f"{side}.int8.correct": 10_000 * float(right),
@@ -188,16 +188,16 @@ def prune(bench: Bench, experiment: Experiment) -> Outcome:
     values = {f"before.{key}": value for key, value in whole.items()}
     also = [(fold, fold) for fold in experiment.settings.get("also", ())]
     for rule, side in ((experiment.settings["fold"], "study"), (OURS, "ours"), *also):
-        made = cut(bench, name, experiment, rule)
-        after = scores(trained.table, predicted(made.result.model, x), x, y)
+        study_cut = cut(bench, name, experiment, rule)
+        after = scores(trained.table, predicted(study_cut.result.model, x), x, y)
         values |= {f"{side}.{key}": value for key, value in after.items()}
         values[f"{side}.change"] = after["accuracy"] - whole["accuracy"]
-        values |= told([made], side)
+        values |= told([study_cut], side)
         if bench.run < experiment.settings["files"] and (rule, side) not in also:
-            values[f"{side}.bytes"], run = _sized(made.result.model, samples)
+            values[f"{side}.bytes"], run = _sized(study_cut.result.model, samples)
             values[f"{side}.int8.accuracy"] = 100 * float(np.mean(run(x).argmax(axis=-1) == y))
             if side == "study":
-                values["zeroed.bytes"], _ = _sized(made.zeroed, samples)
+                values["zeroed.bytes"], _ = _sized(study_cut.zeroed, samples)
     return Outcome(values, trained.history)
 
 

@@ -99,15 +99,15 @@ def untied(model: keras.Model, table: Table) -> keras.Model:
             layers.append({**kept, "type": "Dense", "units": units})
         else:
             layers.append(entry)
-    made = build({**table, "layers": layers})
-    for new, old in zip(made.layers, model.layers, strict=True):
+    copy = build({**table, "layers": layers})
+    for new, old in zip(copy.layers, model.layers, strict=True):
         if isinstance(old, TiedDense):
             kernel, bias = map(keras.ops.convert_to_numpy, (old.of.kernel, old.bias))
             new.set_weights([kernel.T, bias])
         else:
             new.set_weights(old.get_weights())
-    compile_for(made, table, 1)
-    return made
+    compile_for(copy, table, 1)
+    return copy
 
 
 def compile_for(model: keras.Model, table: Table, samples: int) -> int:
@@ -151,16 +151,16 @@ def target(table: Table, x: Array, y: Array) -> Array:
     return y
 
 
-def loss_of(table: Table, outputs: Array, wanted: Array) -> float:
+def loss_of(table: Table, outputs: Array, target: Array) -> float:
     """The mean loss of outputs, computed from its formula in float64."""
     out = outputs.astype(float)
     if table["loss"] == "mse":
-        return float(np.mean((out - wanted) ** 2))
+        return float(np.mean((out - target) ** 2))
     if table["loss"] == "binary":
         out = np.clip(out, LEAST, 1 - LEAST)
-        return float(-np.mean(wanted * np.log(out) + (1 - wanted) * np.log1p(-out)))
+        return float(-np.mean(target * np.log(out) + (1 - target) * np.log1p(-out)))
     if table["loss"] == "log-softmax":
         out = out - out.max(axis=1, keepdims=True)
-        chosen = out[np.arange(len(out)), wanted]
-        return float(np.mean(np.log(np.exp(out).sum(axis=1)) - chosen))
-    return float(-np.mean(np.log(np.clip(out[np.arange(len(out)), wanted], LEAST, 1))))
+        shares = out[np.arange(len(out)), target]
+        return float(np.mean(np.log(np.exp(out).sum(axis=1)) - shares))
+    return float(-np.mean(np.log(np.clip(out[np.arange(len(out)), target], LEAST, 1))))

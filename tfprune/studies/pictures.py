@@ -48,8 +48,8 @@ def curves(results: Results, spec: Table) -> Figure | None:
                     continue
                 y = np.mean([[one[key] for one in run[:length]] for run in runs], axis=0)
                 y = panel.get("scale", 1) * y + panel.get("offset", 0)
-                told = {"": "training", "test_": "test", "held_": "held out"}[prefix]
-                axes.plot(x, y, style, color=colour, label=f"{label}, {told}")
+                samples = {"": "training", "test_": "test", "held_": "held out"}[prefix]
+                axes.plot(x, y, style, color=colour, label=f"{label}, {samples}")
                 drawn = True
         axes.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"])
         axes.xaxis.get_major_locator().set_params(integer=panel["x"] == "epoch")
@@ -74,16 +74,16 @@ def points(results: Results, spec: Table) -> Figure | None:
     for axes, panel in panels:
         shown = [one for line in panel["lines"] for one in _points_of(results, line["experiment"])]
         for line, colour in zip(panel["lines"], COLOURS, strict=False):
-            found = [
+            points_here = [
                 (_place(one, panel), measured)
                 for one in _points_of(results, line["experiment"])
                 if (measured := results.measured(one.id, line["quantity"])) is not None
             ]
-            if found:
+            if points_here:
                 axes.errorbar(
-                    [x for x, _ in found],
-                    [measured.mean for _, measured in found],
-                    [measured.deviation or 0 for _, measured in found],
+                    [x for x, _ in points_here],
+                    [measured.mean for _, measured in points_here],
+                    [measured.deviation or 0 for _, measured in points_here],
                     fmt=line.get("style", "o-"),
                     color=colour,
                     capsize=3,

@@ -153,22 +153,22 @@ def _run(
             drawn.set_postfix_str(f"{task.experiment.id}, run {task.run + 1}")
             began = time.perf_counter()
             try:
-                made = KINDS[task.experiment.kind](bench, task.experiment)
+                outcome = KINDS[task.experiment.kind](bench, task.experiment)
             except MissingError as error:
                 missing[task.experiment.id] = str(error)
             else:
-                _check_finite(task, made)
+                _check_finite(task, outcome)
                 journal.append(
                     Record(
                         key=task.key,
                         study=study.name,
                         experiment=task.experiment.id,
                         run=task.run,
-                        values={name: round(value, 6) for name, value in made.values.items()},
-                        history=made.history,
+                        values={name: round(value, 6) for name, value in outcome.values.items()},
+                        history=outcome.history,
                         pictures={
                             name: pack(image)
-                            for name, image in made.pictures.items()
+                            for name, image in outcome.pictures.items()
                             if task.run == 0
                         },
                         seconds=round(time.perf_counter() - began, 2),
@@ -186,14 +186,14 @@ def _run(
 def _tasks(study: Study, data: Data, seed: int) -> list[Task]:
     """All runs, run by run, so that experiments share the models of a run."""
     most = max(experiment.runs for experiment in study.experiments)
-    made = []
+    tasks = []
     for run_ in range(most):
         for experiment in study.experiments:
             if run_ < experiment.runs:
                 used = versions() | _versions(NEEDS.get(experiment.kind, ()))
                 key = key_of(study, experiment, run_, seed=seed, data=data.sha256, versions=used)
-                made.append(Task(experiment, run_, key))
-    return made
+                tasks.append(Task(experiment, run_, key))
+    return tasks
 
 
 def _epochs(study: Study, tasks: Sequence[Task]) -> int:
@@ -208,8 +208,8 @@ def _epochs(study: Study, tasks: Sequence[Task]) -> int:
     return len(tasks) + sum(models.values())
 
 
-def _check_finite(task: Task, made: Outcome) -> None:
-    for figures in (made.values, *made.history):
+def _check_finite(task: Task, outcome: Outcome) -> None:
+    for figures in (outcome.values, *outcome.history):
         for name, value in figures.items():
             if not np.isfinite(value):
                 raise TfpruneError(
@@ -223,10 +223,10 @@ def _moved(drawn: Any) -> None:
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -155,8 +155,8 @@ def from_table(name: str, table: Table, quick: bool = False, runs: int | None = 
         models = {key: {**one, "epochs": min(one["epochs"], most)} for key, one in models.items()}
     if quick and runs is None:
         runs = 1
-    told = (entry for entry in whole["experiments"] if not entry.get("skip"))
-    entries = (one for entry in told for one in _each(entry))
+    entries_to_run = (entry for entry in whole["experiments"] if not entry.get("skip"))
+    entries = (one for entry in entries_to_run for one in _each(entry))
     experiments = tuple(_experiment(one, whole, runs) for one in entries)
     return Study(
         name=name,
@@ -174,10 +174,10 @@ def _resolved(value: Any, quick: bool) -> Any:
         return [_resolved(one, quick) for one in value]
     if not isinstance(value, dict):
         return value
-    made = {key: one for key, one in value.items() if key != "quick"}
+    entry = {key: one for key, one in value.items() if key != "quick"}
     if quick:
-        made |= value.get("quick", {})
-    return {key: _resolved(one, quick) for key, one in made.items()}
+        entry |= value.get("quick", {})
+    return {key: _resolved(one, quick) for key, one in entry.items()}
 
 
 def _each(entry: Table) -> Iterator[Table]:
@@ -187,9 +187,9 @@ def _each(entry: Table) -> Iterator[Table]:
         yield entry
         return
     common = {key: value for key, value in entry.items() if key != "each"}
-    wanted = entry.get("points")
+    ids = entry.get("points")
     for point in points:
-        if wanted is None or point["id"] in wanted:
+        if ids is None or point["id"] in ids:
             # A point without rows of its own has the common ones, with its own figures.
             yield {**common, **point, "id": f"{entry['id']}.{point['id']}", "point": point["id"]}
 

@@ -25,7 +25,7 @@ def files(results: Results) -> dict[str, bytes]:
 
 def to_json(results: Results) -> str:
     """All rows as plain data, with the manifest."""
-    made = {
+    document = {
         "schema": 1,
         "study": results.study.name,
         "quick": results.study.quick,
@@ -35,7 +35,7 @@ def to_json(results: Results) -> str:
         "rows": [_entry(results, one, row) for one, row in results.rows],
         "missing": results.missing,
     }
-    return json.dumps(made, indent=2, allow_nan=False) + "\n"
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def _entry(results: Results, experiment: Experiment, row: Row) -> dict[str, Any]:

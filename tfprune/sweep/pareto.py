@@ -20,8 +20,8 @@ def pareto(sizes: Sequence[float], losses: Sequence[float]) -> list[int]:
         first.
     """
     order = sorted(range(len(sizes)), key=lambda at: (sizes[at], losses[at], at))
-    made: list[int] = []
+    front: list[int] = []
     for at in order:
-        if not made or losses[at] < losses[made[-1]]:
-            made.append(at)
-    return made
+        if not front or losses[at] < losses[front[-1]]:
+            front.append(at)
+    return front

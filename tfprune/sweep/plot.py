@@ -156,8 +156,8 @@ def _dress(axes: Any, rows: Sequence[Row], scale: _Scale) -> None:
 def _between(low: float, high: float, steps: Iterable[float]) -> list[float]:
     """Round numbers between two others."""
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    made = [float(f"{step}e{power}") for power in powers for step in steps]
-    return [tick for tick in made if low <= tick <= high]
+    ticks = [float(f"{step}e{power}") for power in powers for step in steps]
+    return [tick for tick in ticks if low <= tick <= high]
 
 
 def _legends(figure: Any, rows: Sequence[Row], best: Sequence[Row], beyond: bool) -> None:

@@ -83,44 +83,44 @@ def _run(
     for doubt in bench.doubts:
         say(str(doubt))
     common = _common(config, about["sha256"] or digest(model), data)
-    wanted = {
+    row_keys = {
         (point, scheme): key(point, scheme, common | (HEALING if point.heal else {}))
         for point in grid.points
         for scheme in config.schemes
     }
-    done = [made for made in wanted.values() if made in journal.rows]
+    finished = [key for key in row_keys.values() if key in journal.rows]
     say(
-        f"{len(grid.points)} points in {', '.join(config.schemes)}: {len(wanted)} files"
-        + (f", {len(done)} of them measured before" if done else "")
+        f"{len(grid.points)} points in {', '.join(config.schemes)}: {len(row_keys)} files"
+        + (f", {len(finished)} of them measured before" if finished else "")
     )
     drawn_at = -BETWEEN_PICTURES
 
     def so_far() -> Sweep:
-        rows = [journal.rows[made] for made in wanted.values() if made in journal.rows]
-        return Sweep(rows, len(wanted), _about(about["name"], data), list(command))
+        rows = [journal.rows[key] for key in row_keys.values() if key in journal.rows]
+        return Sweep(rows, len(row_keys), _about(about["name"], data), list(command))
 
-    with meter("sweep", len(wanted), unit="file") as drawn:
+    with meter("sweep", len(row_keys), unit="file") as bar:
         # The mean of all files, not of the last few: points differ a lot.
-        drawn.smoothing = 0
-        drawn.initial = len(done)
-        drawn.update(len(done))
+        bar.smoothing = 0
+        bar.initial = len(finished)
+        bar.update(len(finished))
         for point in grid.points:
             _check_any(so_far())
-            schemes = [s for s in config.schemes if wanted[point, s] not in journal.rows]
+            schemes = [s for s in config.schemes if row_keys[point, s] not in journal.rows]
             if not schemes:
                 continue
-            drawn.set_postfix_str(point.name)
-            keys = {s: wanted[point, s] for s in schemes}
+            bar.set_postfix_str(point.name)
+            keys = {s: row_keys[point, s] for s in schemes}
             for row in bench.rows(point, keys, so_far().rows):
                 journal.append(row)
-                drawn.update()
+                bar.update()
             draw = time.monotonic() - drawn_at > BETWEEN_PICTURES
             output.replace(_files(so_far(), draw))
             if draw:
                 drawn_at = time.monotonic()
-    made = so_far()
-    output.replace(_files(made, True))
-    return made
+    result = so_far()
+    output.replace(_files(result, True))
+    return result
 
 
 class _Bench:
@@ -163,20 +163,20 @@ class _Bench:
     def rows(self, point: Point, keys: dict[str, str], known: Sequence[Row]) -> Iterator[Row]:
         """A row for each of the schemes, which come with their keys; and rows that are there."""
         try:
-            made = self._made(point)
+            variant = self._made(point)
         except TfpruneError as error:
             for scheme in keys:
                 yield self._row(point, scheme, keys, reason=str(error))
             return
-        about: dict[str, Any] = {"units": made.units, "units_before": made.units_before}
+        about: dict[str, Any] = {"units": variant.units, "units_before": variant.units_before}
         # The same weights make the same file.
-        weights = digest(made.model)
+        weights = digest(variant.model)
         equal = {row.scheme: row for row in known if row.weights == weights}
         for scheme, name in keys.items():
             if scheme in equal:
                 yield Row(**{**asdict(equal[scheme]), **asdict(point), **about, "key": name})
         rest = [scheme for scheme in keys if scheme not in equal]
-        for scheme, content in self._files(made.model, rest, point):
+        for scheme, content in self._files(variant.model, rest, point):
             if isinstance(content, TfpruneError):
                 yield self._row(point, scheme, keys, reason=str(content), **about)
                 continue
@@ -184,7 +184,7 @@ class _Bench:
                 point, scheme, keys,
                 bytes=len(content),
                 weights_bytes=_weight_bytes(content),
-                parameters=made.model.count_params(),
+                parameters=variant.model.count_params(),
                 weights=weights,
                 sha256=sha256(content).hexdigest(),
                 **about,
@@ -202,10 +202,10 @@ class _Bench:
         bare = replace(point, heal=0)
         if self._last is None or self._last[0] != bare:
             self._last = bare, self._pruned(bare)
-        made = self._last[1]
+        last = self._last[1]
         if not point.heal:
-            return made
-        return replace(made, model=self._healed(made.model, point))
+            return last
+        return replace(last, model=self._healed(last.model, point))
 
     def _pruned(self, point: Point) -> _Made:
         share = point.unit == "share"
@@ -262,9 +262,9 @@ class _Bench:
         outputs = LiteModel(content, signature_names(self._model)).predict(self._x)
         held = self._validation.scores([out[: self._held] for out in outputs])
         shown = self._test.scores([out[self._held :] for out in outputs])
-        made = {"validation": held[self.metric], "test": shown[self.metric]}
-        made |= {name: shown[name] for name in ("agreement", "output_error")}
-        return {name: round(value, 6) for name, value in made.items()}
+        scores = {"validation": held[self.metric], "test": shown[self.metric]}
+        scores |= {name: shown[name] for name in ("agreement", "output_error")}
+        return {name: round(value, 6) for name, value in scores.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,11 +278,11 @@ class _Made:
 
 def digest(model: keras.Model) -> str:
     """SHA-256 of a model's weights and their shapes."""
-    made = sha256()
+    hasher = sha256()
     for weight in model.get_weights():
-        made.update(f"{weight.shape}{weight.dtype}".encode())
-        made.update(np.ascontiguousarray(weight).tobytes())
-    return made.hexdigest()
+        hasher.update(f"{weight.shape}{weight.dtype}".encode())
+        hasher.update(np.ascontiguousarray(weight).tobytes())
+    return hasher.hexdigest()
 
 
 def _weight_bytes(content: bytes) -> int:
@@ -314,12 +314,12 @@ def _about(name: str, data: Dataset) -> dict[str, Any]:
     return {"model": name, "data": data.name, **{part: len(getattr(data, part)) for part in parts}}
 
 
-def _check_any(made: Sweep) -> None:
+def _check_any(sweep: Sweep) -> None:
     """Raises :class:`TfpruneError` if the unpruned model can be exported in no scheme."""
-    if made.rows and all(row.reason for row in made.rows):
-        raise TfpruneError(made.rows[0].reason)
+    if sweep.rows and all(row.reason for row in sweep.rows):
+        raise TfpruneError(sweep.rows[0].reason)
 
 
-def _files(made: Sweep, draw: bool) -> dict[str, bytes]:
+def _files(sweep: Sweep, draw: bool) -> dict[str, bytes]:
     """The tables, and the picture."""
-    return tables.files(made) | ({PICTURE: plot.picture(made)} if draw else {})
+    return tables.files(sweep) | ({PICTURE: plot.picture(sweep)} if draw else {})

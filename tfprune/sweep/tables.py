@@ -44,15 +44,15 @@ class Sweep:
     @property
     def files(self) -> list[Row]:
         """The rows that have a file, from the smallest to the largest, then by what they lose."""
-        made = [row for row in self.rows if row.bytes is not None]
-        return sorted(made, key=lambda row: (row.size, row.loss("validation")))
+        rows = [row for row in self.rows if row.bytes is not None]
+        return sorted(rows, key=lambda row: (row.size, row.loss("validation")))
 
     @property
     def pareto(self) -> list[Row]:
         """The files that no other beats in both bytes and the validation part's metric."""
-        made = self.files
-        sizes = [row.size for row in made]
-        return [made[at] for at in pareto(sizes, [row.loss("validation") for row in made])]
+        files = self.files
+        sizes = [row.size for row in files]
+        return [files[at] for at in pareto(sizes, [row.loss("validation") for row in files])]
 
 
 def files(sweep: Sweep) -> dict[str, bytes]:

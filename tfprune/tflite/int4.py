@@ -39,8 +39,8 @@ def quantised(data: bytes, samples: Sequence[dict[str, Array]]) -> bytes:
     names = list(samples[0])
     x = [np.stack([sample[name][0] for sample in samples]) for name in names]
     expected = LiteModel(data, names).predict(x)
-    made = [_quantised(data, samples, algorithm) for algorithm in ALGORITHMS]
-    return min(made, key=lambda file: _distance(LiteModel(file, names).predict(x), expected))
+    files = [_quantised(data, samples, algorithm) for algorithm in ALGORITHMS]
+    return min(files, key=lambda file: _distance(LiteModel(file, names).predict(x), expected))
 
 
 def _distance(received: Sequence[Array], expected: Sequence[Array]) -> float:
@@ -71,7 +71,7 @@ def _quantised(data: bytes, samples: Sequence[dict[str, Array]], algorithm: str)
             data, num_threads=1, qsv_update_func=qsv_utils.min_max_update
         )
         ranges.calibrate({SIGNATURE: samples}, recipe)
-        made = quantizer.Quantizer(data, recipe.get_quantization_recipe()).quantize(
+        result = quantizer.Quantizer(data, recipe.get_quantization_recipe()).quantize(
             ranges.get_model_qsvs(), enable_progress_report=False, enable_progress_bar=False
         )
-    return bytes(made.quantized_model)
+    return bytes(result.quantized_model)

@@ -58,8 +58,8 @@ def minify(data: bytes) -> bytes:
     _name_by_signatures(model)
     model.description = None
     builder = SharingBuilder(ALIGNMENT)
-    made = builder.finish(model.Pack(builder), IDENTIFIER)
-    return made if len(made) < len(data) else data
+    smaller = builder.finish(model.Pack(builder), IDENTIFIER)
+    return smaller if len(smaller) < len(data) else data
 
 
 def _has_outside_data(model: Any, end: int) -> bool:

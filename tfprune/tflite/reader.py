@@ -176,7 +176,7 @@ def shares(path: Path) -> list[Share]:
     """
     data = read(path)
     try:
-        found = list(_shares(data))
+        parts = list(_shares(data))
     except _BombError:
         raise TfpruneError(
             f"{path}: expected a TFLite file as converters write it, received one that names the "
@@ -187,8 +187,8 @@ def shares(path: Path) -> list[Share]:
             f"{path}: expected a whole TFLite file, something in it points past its end; "
             "is it truncated?"
         ) from None
-    rest = len(data) - sum(share.bytes for share in found)
-    return [*found, Share("structure, padding", "", "", rest)]
+    rest = len(data) - sum(share.bytes for share in parts)
+    return [*parts, Share("structure, padding", "", "", rest)]
 
 
 def weight_bytes(path: Path) -> int:
@@ -210,14 +210,14 @@ def operator_versions(data: bytes) -> dict[str, int]:
     TfpruneError
         If something in the file points past its end.
     """
-    found: dict[str, int] = {}
+    versions: dict[str, int] = {}
     try:
         for code in _File(data).root().tables(1):
             name = _operator(code)
-            found[name] = max(code.scalar(2, "<i", 1), found.get(name, 0))
+            versions[name] = max(code.scalar(2, "<i", 1), versions.get(name, 0))
     except _BrokenError:
         raise TfpruneError("expected a whole TFLite file, received a broken one") from None
-    return found
+    return versions
 
 
 def operator_types(data: bytes) -> set[tuple[str, int]]:
@@ -228,7 +228,7 @@ def operator_types(data: bytes) -> set[tuple[str, int]]:
     TfpruneError
         As :func:`operator_versions`.
     """
-    found: set[tuple[str, int]] = set()
+    types: set[tuple[str, int]] = set()
     try:
         model = _File(data).root()
         codes = [_operator(code) for code in model.tables(1)]
@@ -238,10 +238,10 @@ def operator_types(data: bytes) -> set[tuple[str, int]]:
                 name = codes[_checked(operator.scalar(0, "<I"), codes)]
                 # Left out inputs are -1.
                 inputs = [number for number in operator.ints(1) if number >= 0]
-                found |= {(name, tensors[_checked(n, tensors)].scalar(1, "<b")) for n in inputs}
+                types |= {(name, tensors[_checked(n, tensors)].scalar(1, "<b")) for n in inputs}
     except _BrokenError:
         raise TfpruneError("expected a whole TFLite file, received a broken one") from None
-    return found
+    return types
 
 
 def read(path: Path) -> bytes:

@@ -157,22 +157,22 @@ class _Twin:
             return alive[-1]
 
         def call(copy: Any, *args: Any, **kwargs: Any) -> Any:
-            made = copy(*args, **kwargs)
+            outputs = copy(*args, **kwargs)
             layer = origins[id(copy)]
-            given = [tensors[id(tensor)] for tensor in _read(layer, args, kwargs)]
+            values = [tensors[id(tensor)] for tensor in _read(layer, args, kwargs)]
             several = isinstance(args[0], list | tuple)
             nested = is_nested(layer)
-            results = self._run(layer, given) if nested else [self._call(layer, given, several)]
-            for tensor, result in zip(keras.tree.flatten(made), results, strict=True):
+            results = self._run(layer, values) if nested else [self._call(layer, values, several)]
+            for tensor, result in zip(keras.tree.flatten(outputs), results, strict=True):
                 tensors[id(tensor)] = result
                 alive.append(tensor)
-            return made
+            return outputs
 
         fresh = [
             keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
             for name, tensor in zip(input_shapes(model), model.inputs, strict=True)
         ]
-        tensors |= {id(tensor): given for tensor, given in zip(fresh, inputs, strict=True)}
+        tensors |= {id(tensor): value for tensor, value in zip(fresh, inputs, strict=True)}
         structure = keras.tree.pack_sequence_as(model.input, fresh)
         clone = keras.models.clone_model(
             model, structure, clone_function=copy_of, call_function=call
@@ -198,16 +198,16 @@ class _Twin:
         if type(layer) is kl.Activation:
             return [self._activation(activation, name)]
         if type(layer) is kl.SeparableConv2D:
-            made = self._separable(config, self._names[id(layer)])
+            layers = self._separable(config, self._names[id(layer)])
         elif type(layer) is kl.BatchNormalization:
-            made = [kind(name=name, trainable=False, **config)]
+            layers = [kind(name=name, trainable=False, **config)]
         else:
-            made = [kind(name=name, **config)]
+            layers = [kind(name=name, **config)]
         if activation in WITHIN and activation != "linear":
-            made[-1].activation = self._tfk.activations.get(activation)
+            layers[-1].activation = self._tfk.activations.get(activation)
         elif activation != "linear":
-            made.append(self._activation(activation, f"{name}_activation"))
-        return made
+            layers.append(self._activation(activation, f"{name}_activation"))
+        return layers
 
     def _activation(self, activation: str, name: str) -> Any:
         if activation in AS_LAYERS:

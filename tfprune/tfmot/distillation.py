@@ -195,12 +195,12 @@ def distance(outputs: Sequence[Array], targets: Sequence[Array]) -> float:
     """
     total = 0.0
     for output, target in zip(outputs, targets, strict=True):
-        values, wanted = output.astype(float), target.astype(float)
+        values, expected = output.astype(float), target.astype(float)
         if _is_probability(target):
-            ours, theirs = (np.log(np.clip(side, EPSILON, 1)) for side in (values, wanted))
-            total += float(np.mean(np.sum(wanted * (theirs - ours), axis=-1)))
+            ours, theirs = (np.log(np.clip(side, EPSILON, 1)) for side in (values, expected))
+            total += float(np.mean(np.sum(expected * (theirs - ours), axis=-1)))
         else:
-            total += float(np.mean((values - wanted) ** 2)) / _variance(target)
+            total += float(np.mean((values - expected) ** 2)) / _variance(target)
     return total
 
 

@@ -114,21 +114,21 @@ def translated(layer: Any) -> dict[str, Any]:
     rule = RULES.get(type(layer))
     if rule is None:
         raise refused(layer, "not one of the layers that can be carried")
-    made: dict[str, Any] = {}
+    config: dict[str, Any] = {}
     for key, value in config_of(layer).items():
         if key in ("name", "trainable", "dtype") or key.endswith(_ENDINGS):
             continue
         if key.endswith("_constraint") and value is None:
             continue
         if key == "activation":
-            made[key] = _activation(layer)
+            config[key] = _activation(layer)
         elif key in rule.keys.split():
-            made[key] = value
+            config[key] = value
         elif key in rule.renamed:
-            made[rule.renamed[key]] = value
+            config[rule.renamed[key]] = value
         elif key not in rule.ignored.split() and value != rule.only.get(key, _NOTHING):
             raise refused(layer, f"tf_keras has nothing like its {key}={value!r}")
-    return made
+    return config
 
 
 def _activation(layer: Any) -> str:

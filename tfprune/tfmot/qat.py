@@ -172,7 +172,7 @@ def _refused(what: str) -> TfpruneError:
 
 def _set_ranges(network: Any, twin: Any, samples: Sequence[Array], tf_keras: Any) -> None:
     """Starts the ranges of activations from those of the model that is not quantised."""
-    wanted = {}
+    layer_ranges = {}
     for layer in network.layers:
         ranges = {
             weight.name.rpartition("_")[2].partition(":")[0]: weight
@@ -180,11 +180,11 @@ def _set_ranges(network: Any, twin: Any, samples: Sequence[Array], tf_keras: Any
             if re.search(r"(activation|output)_(min|max)(:0)?$", weight.name)
         }
         if ranges:
-            wanted[layer.name.removeprefix(PREFIX)] = ranges
-    tensors = {name: _outputs(twin.get_layer(name)) for name in wanted}
-    made = tf_keras.Model(twin.inputs, tensors).predict(list(samples), verbose=0)
-    for name, ranges in wanted.items():
-        values = np.concatenate([np.ravel(value) for value in tf.nest.flatten(made[name])])
+            layer_ranges[layer.name.removeprefix(PREFIX)] = ranges
+    tensors = {name: _outputs(twin.get_layer(name)) for name in layer_ranges}
+    values_of = tf_keras.Model(twin.inputs, tensors).predict(list(samples), verbose=0)
+    for name, ranges in layer_ranges.items():
+        values = np.concatenate([np.ravel(value) for value in tf.nest.flatten(values_of[name])])
         ranges["min"].assign(min(0.0, float(values.min())))
         ranges["max"].assign(max(0.0, float(values.max())))
 
@@ -200,11 +200,11 @@ def _set_other_ranges(network: Any, samples: Sequence[Array]) -> None:
 
 def _outputs(layer: Any) -> list[Any]:
     """What a layer makes at each place where it is called."""
-    made: list[Any] = []
+    outputs: list[Any] = []
     with contextlib.suppress(ValueError):
         while True:
-            made.append(layer.get_output_at(len(made)))
-    return made
+            outputs.append(layer.get_output_at(len(outputs)))
+    return outputs
 
 
 def _converted(

@@ -297,8 +297,8 @@ def heal_with_record(
         held_out = targets
         if watched is not None:
             held_out = soft_targets(head, tail, teacher, watched, hold_out=False)
-        found = matches(model, teacher, targets.variances, logits)
-        network = Student(tail, found, bits=bits, batch_size=targets.batch_size)
+        output_matches = matches(model, teacher, targets.variances, logits)
+        network = Student(tail, output_matches, bits=bits, batch_size=targets.batch_size)
         if tail.trainable_weights:
             history = _train(
                 network, targets, held_out, epochs=epochs, rate=rate, seed=seed, progress=progress
@@ -359,11 +359,11 @@ def _loss(network: Student, targets: SoftTargets) -> float:
     """The loss on held-out samples, layers working as in inference."""
     total, count = 0.0, 0
     size = fixed_batch(network.inner)
-    for inputs, wanted in targets.held_out_batches():
+    for inputs, answers in targets.held_out_batches():
         samples = len(inputs[0])
         outputs = network.predict_on_batch(padded(inputs, size))
         outputs = [output[:samples] for output in outputs]
-        total += samples * float(network.compute_loss(y=wanted, y_pred=outputs))
+        total += samples * float(network.compute_loss(y=answers, y_pred=outputs))
         count += samples
     return total / count
 

@@ -42,7 +42,7 @@ class FineTuner:
     Parameters
     ----------
     teacher : keras.Model
-    part : Part
+    part : Split
         Samples and labels; labels may lack where an output reconstructs the input.
     measure : Scorer, optional
         What the labels mean, as found out on other samples; by default on these.
@@ -73,10 +73,10 @@ class FineTuner:
         spreads = [Spread() for _ in answers]
         for spread, out in zip(spreads, answers, strict=True):
             spread.add(out)
-        found = matches(teacher, teacher, [spread.variance for spread in spreads])
+        output_matches = matches(teacher, teacher, [spread.variance for spread in spreads])
         self._targets = list(answers)
-        self._losses: list[Any] = [match.loss for match in found]
-        self._weights = [match.weight for match in found]
+        self._losses: list[Any] = [match.loss for match in output_matches]
+        self._weights = [match.weight for match in output_matches]
         at = measure.output
         self._losses[at], self._targets[at] = _loss(kinds_of(teacher)[at], measure)
         self._weights[at] = 1.0
@@ -93,8 +93,8 @@ class FineTuner:
         outputs = outputs_of(model, self._x, finite=False)
         rows = zip(self._losses, self._weights, self._targets, outputs, strict=True)
         return sum(
-            weight * float(np.mean(keras.ops.convert_to_numpy(loss(target, np.asarray(made)))))
-            for loss, weight, target, made in rows
+            weight * float(np.mean(keras.ops.convert_to_numpy(loss(target, np.asarray(output)))))
+            for loss, weight, target, output in rows
         )
 
     def fine_tuned(

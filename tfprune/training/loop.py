@@ -130,16 +130,18 @@ class Trainer:
 
         A loss that is not finite only rules out a rate.
         """
-        tried = min(max(int(TRIAL_SHARE * steps), TRIAL_LEAST), TRIAL_MOST)
-        tried = min(TOGETHER * -(-tried // TOGETHER) if steps >= MANY else tried, steps)
+        trial_steps = min(max(int(TRIAL_SHARE * steps), TRIAL_LEAST), TRIAL_MOST)
+        trial_steps = min(
+            TOGETHER * -(-trial_steps // TOGETHER) if steps >= MANY else trial_steps, steps
+        )
         start = self._network.get_weights()
-        with meter(f"{self._what}: learning rates", None, self._progress, "rate") as drawn:
+        with meter(f"{self._what}: learning rates", None, self._progress, "rate") as bar:
 
             def loss(rate: float) -> float:
-                self._restart(start, rate, tried)
-                batches = itertools.islice(_endless(feed), tried)
+                self._restart(start, rate, trial_steps)
+                batches = itertools.islice(_endless(feed), trial_steps)
                 finite = self._take(batches, steps >= MANY)
-                drawn.update()
+                bar.update()
                 return self._loss() if finite else math.inf
 
             rate = best_rate(loss)
@@ -161,13 +163,13 @@ class Trainer:
         rng = np.random.default_rng(seed)
         losses, best, diverged = [start], self._network.get_weights(), None
         self._restart(best, rate, epochs * steps)
-        with meter(self._what, epochs * samples, self._progress) as drawn:
+        with meter(self._what, epochs * samples, self._progress) as bar:
             for epoch in range(1, epochs + 1):
-                if not self._take(feed(rng), epochs * steps >= MANY, drawn.update):
+                if not self._take(feed(rng), epochs * steps >= MANY, bar.update):
                     diverged = epoch
                     break
                 losses.append(self._loss())
-                drawn.set_postfix_str(f"held-out loss {losses[-1]:.4g}")
+                bar.set_postfix_str(f"held-out loss {losses[-1]:.4g}")
                 if losses[-1] < min(losses[:-1]):
                     best = self._network.get_weights()
         self._network.set_weights(best)
@@ -209,13 +211,16 @@ class Trainer:
         self._restarted(steps)
 
     def _take(
-        self, batches: Iterable[Batch], many: bool, moved: Callable[[int], Any] = lambda count: None
+        self,
+        batches: Iterable[Batch],
+        many: bool,
+        report: Callable[[int], Any] = lambda count: None,
     ) -> bool:
         """A step for each batch; whether the loss stayed finite."""
         for group in _together(batches, many):
             if not np.isfinite(self._step(group)):
                 return False
-            moved(sum(len(inputs[0]) for inputs, _ in group))
+            report(sum(len(inputs[0]) for inputs, _ in group))
         return True
 
 

@@ -132,10 +132,10 @@ def names(value: str | tuple[str, ...], what: str) -> tuple[str, ...]:
     """
     if not isinstance(value, str):
         return tuple(value)
-    found = tuple(word.strip() for word in value.split(",") if word.strip())
-    if not found:
+    words = tuple(word.strip() for word in value.split(",") if word.strip())
+    if not words:
         raise TfpruneError(f"{what}: expected names, such as A,B, received {value!r}")
-    return found
+    return words
 
 
 def whole(least: int, end: int | None = None) -> Callable[[object, str], int]:

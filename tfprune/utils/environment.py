@@ -28,8 +28,8 @@ def check_backend() -> None:
         backend = keras.backend.backend()
     except Exception as error:  # A backend that is not installed, settings that Keras refuses.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        wanted = os.environ.get("KERAS_BACKEND", BACKEND)
-        hint = f"; {advice}, it is {wanted!r}" if wanted != BACKEND else ""
+        backend_name = os.environ.get("KERAS_BACKEND", BACKEND)
+        hint = f"; {advice}, it is {backend_name!r}" if backend_name != BACKEND else ""
         raise TfpruneError(f"Keras cannot be imported ({reason}){hint}") from error
     if backend != BACKEND:
         raise TfpruneError(f"Keras: expected the backend {BACKEND}, received {backend}; {advice}")

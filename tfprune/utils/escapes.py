@@ -39,7 +39,7 @@ def _visible(character: str) -> str:
 
 def markdown(text: object) -> str:
     """Text that Markdown shows as it is, in a table too."""
-    return MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", plain(text))
+    return MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", plain(text))
 
 
 def code(text: object) -> str:

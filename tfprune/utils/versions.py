@@ -16,11 +16,11 @@ def versions() -> dict[str, str]:
     """Version of Python, of this package and of what it computes with."""
     from tfprune import __version__
 
-    found = {"python": platform.python_version(), "tfprune": __version__}
+    installed = {"python": platform.python_version(), "tfprune": __version__}
     for package in (*PACKAGES, *OPTIONAL):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:  # tensorflow-cpu and its like install the same module.
             if package in PACKAGES:
-                found[package] = "unknown"
-    return found
+                installed[package] = "unknown"
+    return installed
