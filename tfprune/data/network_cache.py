@@ -101,7 +101,7 @@ def _digest_path(path: Path) -> Path:
 
 
 def _untrusted(path: Path) -> str | None:
-    """Why a file or folder may be somebody else's; None where it is not, or nothing can be told."""
+    """Why a file or folder may belong to another user; None if it does not."""
     if not hasattr(os, "geteuid"):
         return None  # Windows keeps a user's folders from others by default.
     status = path.stat()

@@ -45,7 +45,7 @@ def trained(
     seed: int,
     say: Callable[[str], None],
 ) -> tuple[keras.Model, Path | None]:
-    """A trained built-in network, from the cache where it stands there.
+    """A trained built-in network, from the cache if it is there.
 
     Parameters
     ----------

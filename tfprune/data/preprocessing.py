@@ -30,7 +30,7 @@ NEXT_TO_NOTHING = 1e-3
 
 @dataclass(frozen=True)
 class _Values:
-    """What became of an input on the way to a tensor: ``x * factor + offset``.
+    """How a tensor depends on an input: ``x * factor + offset``.
 
     ``followed`` is False of the other inputs, whose values no layer with weights has met either.
     """
@@ -42,7 +42,7 @@ class _Values:
 
 
 class _Index:
-    """An input is read by a layer that takes indices."""
+    """Marks an input that a layer takes as indices."""
 
 
 def input_specs(model: keras.Model) -> list[InputSpec]:
@@ -113,7 +113,7 @@ def _after(before: _Values, factor: float, offset: float, layer: str) -> _Values
 
 
 def _change(call: Call) -> tuple[float, float]:
-    """The factor and the offset of a layer without weights, from what it makes of 0 and 255."""
+    """A layer's factor and offset, from its outputs for 0 and 255."""
     layer = call.layer
     if type(layer) in (kl.Activation, *ACTIVATION_LAYERS):
         return 1.0, 0.0

@@ -20,7 +20,7 @@ LEAST_RECONSTRUCTION = 16
 
 @dataclass(frozen=True)
 class Scorer:
-    """What outputs are held against.
+    """What outputs are compared with: labels, and the reference's outputs.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Scorer:
 
     @property
     def classifies(self) -> bool:
-        """Whether the only output chooses one of several classes; labels say no more of it."""
+        """Whether the only output chooses one of several classes."""
         return self.metric == "accuracy" and len(self.reference) == 1 and not self.rules[0].alone
 
     @property
@@ -98,7 +98,7 @@ class Scorer:
         }
 
     def like(self, reference: Sequence[Array], part: Split) -> Scorer:
-        """The same for other samples: their labels mean what these do.
+        """The same scorer for other samples, whose labels mean the same.
 
         Parameters
         ----------
@@ -114,12 +114,12 @@ class Scorer:
         return replace(self, reference=reference, target=target)
 
     def some(self, index: Any) -> Scorer:
-        """The same for some of the samples."""
+        """The same scorer for some of its samples."""
         target = None if self.target is None else self.target[index]
         return replace(self, reference=[out[index] for out in self.reference], target=target)
 
     def right(self, outputs: Sequence[Array]) -> Array:
-        """Which decisions are those of the labels: booleans of the target's shape."""
+        """Which decisions agree with the labels: booleans of the target's shape."""
         return self.rules[self.output].decisions(outputs[self.output]) == self.target
 
     def scores(self, outputs: Sequence[Array]) -> dict[str, float]:
@@ -161,7 +161,7 @@ def make_scorer(
     rules: Sequence[Rule] | None = None,
     labels: Array | None = None,
 ) -> Scorer:
-    """Finds out from the shapes what the labels mean.
+    """Infers from shapes what the labels mean.
 
     Whole numbers, floats too, are classes of the output that has room for them, rather of as many
     units as there are classes (a single output unit decides between two), rows of one 1 likewise;
@@ -232,7 +232,7 @@ def _squeezed(output: Array, y: Array) -> Array:
 
 
 def _form(output: Array, y: Array, rule: Rule) -> str | None:
-    """What labels are to an output, see :class:`Scorer`; None if they do not fit."""
+    """What labels mean for an output, see :class:`Scorer`; None if they do not fit it."""
     several = _units(output) > 1
     plain = _squeezed(output, y)
     if plain.shape[1:] == output.shape[1:-1]:
@@ -258,7 +258,7 @@ def _target(form: str, output: Array, y: Array) -> Array:
 
 
 def _reconstructs(output: Array, x: Array) -> bool:
-    """Whether an output is the input again; small ones and probabilities are something else."""
+    """Whether an output reconstructs the input; small outputs and probabilities do not."""
     flat = output.reshape(len(output), -1)
     probabilities = flat.min() >= 0 and np.allclose(flat.sum(axis=1), 1, atol=1e-3)
     return flat.shape[1] == x[0].size >= LEAST_RECONSTRUCTION and not probabilities

@@ -108,7 +108,7 @@ def _keras_home() -> Path:
 
 
 def _download() -> Path | None:
-    """Lets Keras fetch MNIST, and gives up when nothing has come for a while."""
+    """Lets Keras download MNIST, and gives up when nothing arrives for a while."""
     import socket
 
     import keras
@@ -157,7 +157,7 @@ def digits(seed: int) -> Raw:
 
 
 def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[str] = ()) -> Raw:
-    """Reads ``x_train y_train x_test y_test``, or ``x y`` (then split by seed); labels may lack.
+    """Reads ``x_train y_train x_test y_test``, or ``x y``, split by seed; labels are optional.
 
     Parameters
     ----------

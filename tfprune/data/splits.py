@@ -26,7 +26,7 @@ MOST_FOR_SPREAD = 1000
 
 @dataclass(frozen=True)
 class OwnScaling:
-    """What a model itself does to an input before its first weights: ``x * factor + offset``.
+    """The scaling in a model before its first weights: ``x * factor + offset``.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class OwnScaling:
 
 @dataclass(frozen=True)
 class InputScale:
-    """How the samples for one input were brought to the range in which the model takes them.
+    """How the samples of one input were scaled for the model.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class InputScale:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What an input of a model takes.
+    """The shape and type that an input of a model takes.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class Split:
         return replace(part, y=None if self.y is None else self.y[index])
 
     def given(self, arrays: Sequence[Array]) -> Split:
-        """Other samples, in the order of the inputs, with the same labels."""
+        """The same labels with other samples, in the order of the inputs."""
         several = isinstance(self.x, dict)
         return Split(dict(zip(self.x, arrays, strict=True)) if several else arrays[0], self.y)
 
@@ -159,7 +159,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Raw:
-    """A data set as it came: training and test arrays, nothing scaled yet."""
+    """A data set as loaded: training and test arrays, not scaled yet."""
 
     name: str
     sha256: str
@@ -170,7 +170,7 @@ class Raw:
 
 
 def split(whole: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """Two disjoint parts in random order, the second one the share of the whole."""
+    """Splits samples at random into two parts, the second one a share of all."""
     if len(whole) < 2:
         raise TfpruneError(f"data: expected at least 2 samples to split, received {len(whole)}")
     order = np.random.default_rng(seed).permutation(len(whole))
@@ -181,7 +181,7 @@ def split(whole: Split, share: float, seed: int) -> tuple[Split, Split]:
 def prepare(
     raw: Raw, scale: str, wanted: Sequence[InputSpec] | None, calibration: int, seed: int
 ) -> Dataset:
-    """Scales, adds the channel axis, and draws the disjoint parts.
+    """Scales a data set, adds the channel axis, and draws disjoint parts.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def prepare(
 def _fitted(
     train: Array, test: Array, scale: str, spec: InputSpec | None
 ) -> tuple[Callable[[Array], Array], InputScale, list[str]]:
-    """What is to be done to the samples for one input, and that in words."""
+    """How to scale the samples of one input, as a function and in words."""
     shape = train.shape[1:]
     if shape != test.shape[1:]:
         raise TfpruneError(

@@ -14,7 +14,7 @@ from tfprune.utils.arrays import Array
 
 
 def fixed_batch(model: keras.Model) -> int | None:
-    """How many samples a model takes at a time; None if that is open.
+    """The batch size that a model insists on, or None.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def fixed_batch(model: keras.Model) -> int | None:
 
 
 def padded(arrays: Sequence[Array], size: int | None) -> list[Array]:
-    """Arrays whose last sample is repeated up to a whole number of batches.
+    """Arrays with their last sample repeated up to a whole number of batches.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def padded(arrays: Sequence[Array], size: int | None) -> list[Array]:
 
 
 def rebatched(batches: Iterable[Sequence[Array]], size: int) -> Iterator[list[Array]]:
-    """The same samples in the same order in batches of one size; the last may be smaller."""
+    """The same samples in batches of one size; the last batch may be smaller."""
     waiting: list[Array] = []
     for batch in batches:
         parts = [waiting, batch] if waiting else [batch]
@@ -87,7 +87,7 @@ def reset_states(model: Any) -> None:
 
 @contextmanager
 def from_zero_state(*models: Any) -> Iterator[None]:
-    """Lets models start with states of zero; after the block they have those that they had."""
+    """Within the block recurrent states start at zero; after it they are as before."""
     kept = [(state, state.numpy()) for model in models for state in states_of(model)]
     for model in models:
         reset_states(model)

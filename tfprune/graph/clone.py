@@ -54,7 +54,7 @@ def clone_layer(
     dtypes: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> Any:
-    """A new layer of the same configuration, but for the changes; weights are not copied.
+    """Builds a new layer of the same configuration with some changes; weights are not copied.
 
     Functions and objects of the user's own in it are handed over: see :mod:`tfprune.graph.configs`.
 
@@ -91,7 +91,7 @@ def clone_layer(
 
 
 def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> None:
-    """Gives a layer's copy its weights, or others, and what is derived from them.
+    """Gives a layer's copy its weights, or other ones, and the state that is derived from them.
 
     The copy's initializers become those of the source where they are the user's own.
     """
@@ -104,7 +104,7 @@ def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> 
 
 
 def clone(model: keras.Model) -> keras.Model:
-    """A model of the same layers, weights and compile settings that shares nothing with it.
+    """Copies a model with its weights and compile settings; the copy shares nothing with it.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def clone(model: keras.Model) -> keras.Model:
 
 
 def lost(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
-    """What a copy of a model lacks that the model has, and what to do, a line each."""
+    """Lists what a copy of a model lacks, and what to do about it, a line each."""
     inner = {layer.name: layer for layer in other.layers}
     inside = [
         not_kept(layer, inner[layer.name])
@@ -137,7 +137,7 @@ def lost(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
 
 
 def is_nested(layer: Any) -> bool:
-    """Whether a layer is a Sequential or Functional model, which can be looked into."""
+    """Whether a layer is a Sequential or Functional model whose layers can be followed."""
     # Exactly Keras' own: a subclass may do anything.
     return (
         isinstance(layer, keras.Model)
@@ -147,7 +147,7 @@ def is_nested(layer: Any) -> bool:
 
 
 def walk(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All layers under their paths (``name``, ``outer/inner``), nested models looked into."""
+    """All layers with their paths (``name``, ``outer/inner``), those of nested models included."""
     for layer in model.layers:
         if is_nested(layer):
             yield from walk(layer, f"{prefix}{layer.name}/")
@@ -158,7 +158,7 @@ def walk(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def rebuild(
     model: keras.Model, change: Callable[[Any], Any], dtypes: Mapping[str, str] | None = None
 ) -> keras.Model:
-    """A model of the same kind over new layers, not compiled, inputs under their old names.
+    """Rebuilds a model with new layers, not compiled, its inputs under their old names.
 
     It is of the same class, the user's own too where that can be made: see
     :func:`tfprune.graph.subclasses.as_class_of`.

@@ -11,7 +11,7 @@ from tfprune.graph.configs import ConfigError, remade
 
 
 def compile_as(model: keras.Model, other: keras.Model) -> None:
-    """Compiles another model as a model is compiled; nothing that holds state is shared.
+    """Compiles a model as another one is compiled, without sharing any state.
 
     Losses, their weights and functions are the user's own objects. The optimizer and metrics that
     are objects are new ones of the same configuration; a metric that cannot be made anew is left
@@ -55,7 +55,7 @@ def compile_as(model: keras.Model, other: keras.Model) -> None:
 
 
 def fresh_optimizer(optimizer: Any, **changes: Any) -> Any:
-    """A new optimizer of the same class and configuration, but for the changes.
+    """A new optimizer of the same class and configuration, with some changes.
 
     Raises
     ------
@@ -88,14 +88,14 @@ def starting_rate(optimizer: Any) -> float:
 
 
 def only_loss(model: keras.Model) -> Any:
-    """The loss of a compiled model of one output, taken out of a list or a dict; None if none."""
+    """The loss of a compiled model of one output, out of its list or dict; None without any."""
     loss = getattr(model, "loss", None)
     losses = keras.tree.flatten(loss)
     return losses[0] if len(losses) == 1 else None
 
 
 def not_compiled(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
-    """What of a model's compile settings another one that was compiled like it does not have."""
+    """Lists the compile settings of a model that a copy of it lacks."""
     if not model.compiled:
         return ()
     if not other.compiled:
@@ -128,7 +128,7 @@ def not_compiled(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
 
 
 def _settings(model: keras.Model) -> dict[str, Any]:
-    """What a model was compiled with: the objects themselves."""
+    """The objects that a model was compiled with."""
     # The public get_compile_config writes them by name, so that a function called "dice" would
     # come back as Keras' own; loss_weights and metrics have no public attribute at all.
     kept = getattr(model, "_compile_config", None)
@@ -136,7 +136,7 @@ def _settings(model: keras.Model) -> dict[str, Any]:
 
 
 def _fresh_metrics(metrics: Any, known: dict[int, Any], places: bool = False) -> Any:
-    """Metrics in the same structure: objects made anew, names and functions as they are.
+    """Metrics in the same structure: new objects, with names and functions as they are.
 
     One that cannot be made is left out; with ``places`` an empty list stands where it was.
     """

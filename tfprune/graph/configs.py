@@ -36,7 +36,7 @@ def remade(
     child: Callable[[Any], Any] | None = None,
     rewrite: Callable[[Config], Config] | None = None,
 ) -> Any:
-    """A new object of the same class and configuration; weights and other state are not copied.
+    """A new object of the same class and configuration, without weights and other state.
 
     Functions and stateless objects that are not Keras' own (activations, regularizers, ...) are
     the very same in both; layers inside it are made anew.
@@ -90,7 +90,7 @@ def remade(
 
 
 def config_of(source: Any) -> Config:
-    """What ``get_config`` returns, whatever functions are in it.
+    """What ``get_config`` returns, even where it fails on functions of the user's.
 
     Keras refuses to write some functions, such as ``functools.partial`` or a lambda that was
     typed in, and warns of others. All of them stand as a placeholder here where one is refused.
@@ -111,7 +111,7 @@ def config_of(source: Any) -> Config:
 
 
 def fixed_starts(layer: Any) -> dict[str, Any]:
-    """The initializers of a layer that may make weights of one shape alone, by their keys.
+    """A layer's initializers that may only work for its present shapes, by their keys.
 
     An array of constants, and all that are not Keras' own.
     """
@@ -126,7 +126,7 @@ def fixed_starts(layer: Any) -> dict[str, Any]:
 
 
 def hand_over_starts(layer: Any, copy: Any) -> None:
-    """Gives a built copy the initializers of the user's own, in place of what built it."""
+    """Gives a built copy the user's own initializers in place of those that built it."""
     for key, start in fixed_starts(layer).items():
         # Those of a recurrent layer are its cell's.
         for owner in (copy, getattr(copy, "cell", None)):
@@ -136,7 +136,7 @@ def hand_over_starts(layer: Any, copy: Any) -> None:
 
 
 def is_own(value: Any) -> bool:
-    """Whether it is a function or an object without state that does not come from Keras."""
+    """Whether a value is a user's function, or an object without state."""
     if isinstance(value, STATEFUL) or not (callable(value) or hasattr(value, "get_config")):
         return False
     where = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
@@ -150,7 +150,7 @@ def _from_keras(kind: Any) -> bool:
 
 
 def _settings(source: Any, child: Callable[[Any], Any]) -> tuple[Config, Config]:
-    """An object's configuration, and what stands in it in place of what Keras wrote."""
+    """An object's configuration, and the user's own objects in place of what Keras wrote."""
     if type(source) is kl.Lambda:
         # Its own get_config writes code into the configuration, or fails to.
         return kl.Layer.get_config(source), {
@@ -172,7 +172,7 @@ def _settings(source: Any, child: Callable[[Any], Any]) -> tuple[Config, Config]
 
 
 def _own(value: Any, child: Callable[[Any], Any]) -> Any:
-    """What is handed over in place of a value's configuration, if anything."""
+    """The object that replaces a value's configuration, if it has to be replaced."""
     if _is_layer(value):
         return child(value)
     if isinstance(value, (list, tuple)) and any(_is_layer(part) for part in value):
@@ -181,7 +181,7 @@ def _own(value: Any, child: Callable[[Any], Any]) -> Any:
 
 
 def _attribute(source: Any, key: str) -> Any:
-    """The value that an entry of the configuration was made from."""
+    """The attribute that an entry of the configuration was made from."""
     # Some of Keras' classes keep it under a private name alone: attention its initializers,
     # metrics their function, optimizers their schedule.
     for name in (key, f"_{key}"):
@@ -192,7 +192,7 @@ def _attribute(source: Any, key: str) -> Any:
 
 
 def _left_out(source: Any, config: Config, child: Callable[[Any], Any]) -> Config:
-    """Arguments of a user's class that its configuration lacks and an attribute of it knows."""
+    """Arguments of a user's class that its configuration lacks but its attributes hold."""
     if _from_keras(type(source)):
         return {}
     names = [name for name in arguments_of(type(source)) if name not in config]
@@ -206,14 +206,14 @@ def _is_layer(value: Any) -> bool:
 
 
 def can_be_shared(value: Any) -> bool:
-    """Whether two models may hold the same: plain values, and functions and objects of no state."""
+    """Whether two models may share a value: plain values, and functions without state."""
     if isinstance(value, (list, tuple)):
         return all(map(can_be_shared, value))
     return isinstance(value, PLAIN) or (callable(value) and not isinstance(value, STATEFUL))
 
 
 def arguments_of(kind: type) -> list[str]:
-    """The names of what a class takes, those it hands on to its parents left out."""
+    """The names of a class' arguments, without those it passes on to its parents."""
     parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
     return [
         one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
@@ -221,7 +221,7 @@ def arguments_of(kind: type) -> list[str]:
 
 
 def _of_arguments(kind: type, config: Config) -> Any:
-    """An object of the arguments that its class takes; the rest has to come out as it is asked."""
+    """An object built by its class' arguments; settings that are no arguments have to match."""
     names = arguments_of(kind)
     copy = kind(**{key: value for key, value in config.items() if key in names})
     rest = {key: value for key, value in config.items() if key not in names}
@@ -235,7 +235,7 @@ def _of_arguments(kind: type, config: Config) -> Any:
 
 
 def _lacking(copy: Any, own: Config) -> Config:
-    """What was handed over and did not arrive."""
+    """The user's functions and objects that a copy did not take over."""
     return {
         key: value
         for key, value in own.items()
@@ -250,7 +250,7 @@ def _placeholder(*values: Any) -> Any:
 
 
 def _shadow(source: Any, known: dict[int, Any]) -> Any:
-    """The object with a placeholder for every function of the user's; to be written, not called."""
+    """A copy of an object with placeholders for the user's functions, to get its configuration."""
     if id(source) in known:
         return known[id(source)]
     shadow = known[id(source)] = object.__new__(type(source))
@@ -270,7 +270,7 @@ def _shadow_of(value: Any, known: dict[int, Any]) -> Any:
 
 
 def _without_get_config(source: Any) -> Config:
-    """What every layer is told, for a class that says no more: its arguments are attributes.
+    """The arguments of a class without ``get_config``: every layer's own, and attributes.
 
     Raises
     ------
@@ -287,7 +287,7 @@ def _without_get_config(source: Any) -> Config:
 
 
 def _cause(error: Exception) -> str:
-    """Why, in a line: Keras puts the cause last where it tells of another's."""
+    """The cause of an error in one line; Keras puts it last where it wraps another error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith("Exception encountered: ")]
     message = (causes[-1:] or lines[:1] or [type(error).__name__])[0]

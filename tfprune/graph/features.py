@@ -19,12 +19,12 @@ class Features:
 
     @classmethod
     def spread(cls, labels: Any, views: Any, centre: Any, shape: tuple[int, ...]) -> Features:
-        """The same everywhere but along the last axis."""
+        """Features that are the same everywhere but along the last axis."""
         return cls(*(np.broadcast_to(array, shape) for array in (labels, views, centre)))
 
     @property
     def row(self) -> Index | None:
-        """The labels on the last axis, if they are the same wherever one looks."""
+        """The labels along the last axis, if they are the same at every position."""
         return row_of(self.labels)
 
     def rows(self) -> tuple[Index, Index, npt.NDArray[np.float64]]:
@@ -34,7 +34,7 @@ class Features:
 
 
 def row_of(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """The values on the last axis, if they are the same wherever one looks."""
+    """The values along the last axis, if they are the same at every position."""
     row = array[(0,) * (array.ndim - 1)]
     if not any(array.strides[:-1]) or (array == row).all():
         return row
@@ -42,13 +42,13 @@ def row_of(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
 
 
 def compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same array, holding one row where all are alike."""
+    """The same array, stored as one row where all rows are alike."""
     row = row_of(array)
     return array if row is None else np.broadcast_to(row.copy(), array.shape)
 
 
 def shape_of(tensor: Any) -> tuple[int, ...]:
-    """A tensor's shape without the batch, 1 for sizes that are not known."""
+    """A tensor's shape without the batch, with 1 for unknown sizes."""
     return tuple(size or 1 for size in tensor.shape[1:])
 
 
@@ -56,26 +56,26 @@ Index = npt.NDArray[np.intp]
 
 
 class Labels:
-    """Disjoint sets of labels; 0 is nobody's and joins nothing."""
+    """Disjoint sets of labels (union-find); label 0 belongs to no unit and is never joined."""
 
     def __init__(self) -> None:
         self._parent = np.zeros(1, np.intp)
 
     def new(self, count: int) -> Index:
-        """So many labels that were not there before."""
+        """New labels, ``count`` of them."""
         labels = np.arange(len(self._parent), len(self._parent) + count)
         self._parent = np.concatenate([self._parent, labels])
         return labels
 
     def find(self, labels: Index) -> Index:
-        """The label that stands for each one's set."""
+        """The representative of each label's set."""
         unit_ids = self._parent[labels]
         while (self._parent[unit_ids] != unit_ids).any():
             unit_ids = self._parent[unit_ids]
         return unit_ids
 
     def join(self, first: Index, second: Index) -> None:
-        """Joins labels one by one; both arrays have one shape and no zeros."""
+        """Joins the sets of labels pair by pair; the arrays have one shape and no zeros."""
         pairs = np.stack([self.find(first).ravel(), self.find(second).ravel()], axis=1)
         for pair in np.unique(pairs, axis=0):
             low, high = sorted(self.find(pair))

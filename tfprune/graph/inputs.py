@@ -24,7 +24,7 @@ Shape = tuple[int | None, ...]
 
 
 def input_shapes(model: keras.Model) -> dict[str, Shape]:
-    """The shape of one sample as each of the model's inputs takes it, by the input's name."""
+    """The shape of one sample for each of the model's inputs, by the input's name."""
     structure = _structure(model)
     if isinstance(structure, dict) and len(structure) == len(model.inputs):
         names = sorted(structure)  # As Keras flattens them.
@@ -34,19 +34,19 @@ def input_shapes(model: keras.Model) -> dict[str, Shape]:
 
 
 def fits(sample: tuple[int, ...], shape: Shape) -> bool:
-    """Whether a sample's shape is what is wanted; None there means any size."""
+    """Whether a sample has this shape, in which None stands for any size."""
     return len(sample) == len(shape) and all(
         want in (None, size) for size, want in zip(sample, shape, strict=True)
     )
 
 
 def packed(model: keras.Model, arrays: Sequence[Any]) -> Any:
-    """Arrays in the order of ``model.inputs`` in the structure that the model takes."""
+    """Puts arrays in the order of ``model.inputs`` into the structure that the model takes."""
     return keras.tree.pack_sequence_as(_structure(model), list(arrays))
 
 
 def predicted(model: keras.Model, batch: Sequence[Array]) -> list[Array]:
-    """A model's outputs for one batch, which is filled up where the model takes a fixed size."""
+    """A model's outputs for one batch, padded if the model takes a fixed size."""
     outputs = model.predict_on_batch(packed(model, padded(batch, fixed_batch(model))))
     return [np.asarray(out)[: len(batch[0])] for out in keras.tree.flatten(outputs)]
 
@@ -124,7 +124,7 @@ class Samples:
         self.head = first
 
     def batches(self, size: int) -> Iterator[list[Array]]:
-        """Checked batches, arrays in the order of ``model.inputs``, but for what is held back.
+        """Checked batches without the samples held back, arrays in the order of ``model.inputs``.
 
         Parameters
         ----------
@@ -145,7 +145,7 @@ class Samples:
                 yield [data[~held] for data in batch] if held.any() else batch
 
     def divided(self, size: int) -> Iterator[tuple[list[Array], npt.NDArray[np.bool_]]]:
-        """All batches, each with which of its samples are held back.
+        """All batches, each with a mask of the samples that are held back.
 
         Of data whose length is known a fifth is, at most 256; of a stream a fifth up to 64, then
         one in sixteen up to 256. They are the same in every pass over the same data.
@@ -172,7 +172,7 @@ class Samples:
             yield batch, held
 
     def held_back(self) -> list[Array] | None:
-        """The samples that the first whole pass of :meth:`divided` held back, if there were any."""
+        """The samples that the first complete pass of :meth:`divided` held back, or None."""
         if not self._held:
             return None
         return [np.concatenate(parts) for parts in zip(*self._held, strict=True)]
@@ -193,7 +193,7 @@ class Samples:
             yield _checked(self._model, _apart(self._model, inputs))
 
     def at(self, index: Any) -> list[Array]:
-        """The checked samples at an index; of data whose ``total`` is known."""
+        """The checked samples at an index; only for data whose ``total`` is known."""
         assert self._arrays is not None, "a data set has no samples by number"
         return _checked(self._model, [data[index] for data in self._arrays])
 
@@ -216,7 +216,7 @@ class Samples:
 
 
 def _mapped(path: str | Path) -> Array:
-    """A .npy file as an array that is read from the disk as it is needed."""
+    """A .npy file as a memory-mapped array."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -228,7 +228,7 @@ def _mapped(path: str | Path) -> Array:
 
 
 def _apart(model: keras.Model, x: Any) -> list[Array]:
-    """One array for each input."""
+    """Data as one array for each input."""
     shapes = input_shapes(model)
     names = ", ".join(shapes)
     if isinstance(x, Mapping):

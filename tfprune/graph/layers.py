@@ -127,7 +127,7 @@ def depthwise_part(layer: Any) -> Any:
 
 
 def activation_name(activation: Any) -> str:
-    """The name of an activation function; says so if it is not one of Keras' own."""
+    """The name of an activation function, or words that say it is not Keras' own."""
     if type(activation) in ACTIVATION_LAYERS:
         return ACTIVATION_LAYERS[type(activation)]
     name = getattr(activation, "__name__", type(activation).__name__)
@@ -138,7 +138,7 @@ def activation_name(activation: Any) -> str:
 
 
 def is_operation(layer: Any) -> bool:
-    """Whether it is one of Keras' operations, not a layer."""
+    """Whether it is one of Keras' operations, and no layer."""
     return not isinstance(layer, keras.Layer) and type(layer).__module__.startswith("keras.")
 
 

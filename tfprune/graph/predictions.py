@@ -15,7 +15,7 @@ from tfprune.utils.arrays import Array
 
 
 def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -> list[Array]:
-    """What Keras computes: a list of outputs, each of shape (samples, ...), no half floats.
+    """A model's outputs as arrays of shape (samples, ...), half precision as float32.
 
     Parameters
     ----------

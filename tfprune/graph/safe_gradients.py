@@ -26,7 +26,7 @@ TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose")
 
 @contextmanager
 def safe_gradients(*models: Any) -> Iterator[None]:
-    """Within the block, strided convolutions of one position are computed in two steps.
+    """Within the block, 1x1 convolutions with a stride are computed in two steps: slice, convolve.
 
     The values are first picked by slicing and then convolved with a stride of one, which gives
     the same outputs and gradients. Layers inside wrappers and other layers are looked for as well.
@@ -54,7 +54,7 @@ def safe_gradients(*models: Any) -> Iterator[None]:
 
 
 def has_unsafe_gradient(layer: Any, channels: int = 16) -> bool:
-    """Whether training a layer can reach the faulty kernel of a processor with AVX-512.
+    """Whether training a layer can reach the faulty oneDNN kernel, on AVX-512.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def has_unsafe_gradient(layer: Any, channels: int = 16) -> bool:
 
 
 def newly_unsafe(smaller: keras.Model, model: keras.Model) -> list[str]:
-    """Layers whose training can end the process since pruning, by their paths.
+    """Paths of the layers whose training may end the process after pruning, but not before.
 
     Empty where TensorFlow computes without oneDNN.
     """
@@ -131,7 +131,7 @@ def _transposed(layer: Any) -> Callable[..., Any]:
 
 
 def _spaced(values: Any, axis: int, stride: int) -> Any:
-    """Zeros after each position of an axis, so that it has ``stride`` times as many."""
+    """Inserts zeros after each position of an axis, for ``stride`` times as many positions."""
     shape = tf.shape(values)
     values = tf.expand_dims(values, axis + 1)
     padding = [[0, 0]] * len(values.shape)

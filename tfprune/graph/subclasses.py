@@ -20,7 +20,7 @@ _MISSING = object()
 
 
 def as_class_of(model: keras.Model, copy: keras.Model, layers: Mapping[int, Any]) -> keras.Model:
-    """A copy as a model of the original's class, with the attributes that were set on it.
+    """Turns a copy into a model of the original's class, with the attributes set on it.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def as_class_of(model: keras.Model, copy: keras.Model, layers: Mapping[int, Any]
 
 
 def not_kept(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
-    """What a copy lacks of a model's class, in a line."""
+    """Says in a line what a copy lacks of a model's class."""
     kind = type(model).__name__
     if type(other) is not type(model):
         return (
@@ -65,7 +65,7 @@ def not_kept(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
 
 
 def overridden(model: keras.Model) -> list[str]:
-    """The public methods of Keras' models that a model's class has in a form of its own."""
+    """The public methods of ``keras.Model`` that a model's class overrides."""
     own = [kind for kind in type(model).__mro__ if not _from_keras(kind) and kind is not object]
     return sorted(
         {
@@ -78,7 +78,7 @@ def overridden(model: keras.Model) -> list[str]:
 
 
 def check_call(model: keras.Model, x: Sequence[Array]) -> None:
-    """Raises :class:`TfpruneError` if a class computes something else than its layers do.
+    """Raises :class:`TfpruneError` if a class' ``call`` computes something else than its layers.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def check_call(model: keras.Model, x: Sequence[Array]) -> None:
 
 
 def _of_class(model: keras.Model, copy: keras.Model) -> keras.Model | None:
-    """The copy's graph in a model of the class, or None where that cannot be."""
+    """A model of the class over the copy's graph, or None if it cannot be built."""
     kind = type(model)
     chain = isinstance(copy, keras.Sequential)
     graph = ([copy.inputs[0], *copy.layers],) if chain else (copy.input, copy.output)
@@ -133,7 +133,7 @@ def _of_class(model: keras.Model, copy: keras.Model) -> keras.Model | None:
 
 
 def _attributes(model: keras.Model) -> dict[str, Any]:
-    """The attributes that Keras did not set."""
+    """The attributes of a model that its user set."""
     return {name: value for name, value in vars(model).items() if name not in _of_keras()}
 
 
@@ -151,7 +151,7 @@ def _of_keras() -> frozenset[str]:
 
 
 def _shared(value: Any, layers: Mapping[int, Any]) -> Any:
-    """An attribute's value for a copy; layers of the graph become their copies."""
+    """An attribute's value for a copy, in which layers of the graph become their copies."""
     if id(value) in layers:
         return layers[id(value)]
     if isinstance(value, (list, tuple)):

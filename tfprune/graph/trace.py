@@ -82,7 +82,7 @@ class RegisteredCall:
 
 
 def slot(path: str, part: str = "") -> str:
-    """Under which name :attr:`Trace.input_labels` has what reaches a layer's input."""
+    """The key in :attr:`Trace.input_labels` of a layer's input."""
     return f"{path}:{part}" if part else path
 
 
@@ -127,7 +127,7 @@ class Trace:
 
 
 class Ledger:
-    """The books of one trace.
+    """Builds the records of one trace.
 
     Layers are those of the copy that is traced; they go by the path of the original (``name``,
     or ``outer/inner`` inside a nested model).
@@ -144,11 +144,11 @@ class Ledger:
         self.inner: list[tuple[str, Any]] = []
 
     def path(self, layer: Any) -> str:
-        """The original's path."""
+        """The path of the original layer."""
         return self.paths[id(layer)]
 
     def original(self, layer: Any) -> Any:
-        """The layer that this is a copy of."""
+        """The original of a copied layer."""
         return self.result.layers[self.path(layer)]
 
     def describe(self, layer: Any) -> str:
@@ -156,14 +156,14 @@ class Ledger:
         return f"{self.path(layer)} ({type(layer).__name__})"
 
     def features_of(self, tensor: Any) -> Features:
-        """What a tensor's features hold; nobody's units if nothing was noted."""
+        """A tensor's features; without units if none were noted."""
         if id(tensor) not in self.features:
             nobody = np.broadcast_to(np.intp(0), shape_of(tensor))
             self.features[id(tensor)] = Features(nobody, nobody, nobody.astype(float))
         return self.features[id(tensor)]
 
     def next_views(self, *views: Index) -> Index:
-        """New views, different where one of the old ones was."""
+        """New view numbers, different wherever one of the old ones was."""
         rows = [row_of(array) for array in views]
         arrays = views if any(row is None for row in rows) else tuple(rows)
         stacked = np.stack([array.ravel() for array in arrays])  # type: ignore[union-attr]
@@ -178,7 +178,7 @@ class Ledger:
         centre: float | npt.NDArray[Any] = 0.0,
         shape: tuple[int, ...] | None = None,
     ) -> Features:
-        """Features after a function that treats every unit alone."""
+        """Features after a function that treats every unit by itself."""
         views = self.next_views(features.views)
         labels = features.labels
         if shape is not None and shape != labels.shape:
@@ -186,16 +186,16 @@ class Ledger:
         return Features.spread(labels, views, centre, shape or labels.shape)
 
     def block(self, labels: Index, reason: str) -> None:
-        """Notes that these units cannot go."""
+        """Notes why units cannot be removed."""
         self.result.blocked.append((np.unique(labels), reason))
 
     def refuse(self, layer: Any, labels: Index, reason: str) -> None:
-        """Blocks units at a layer, and those that reach it in its other places if it is shared."""
+        """Blocks units at a layer; a shared layer blocks those of its other calls too."""
         self.block(labels, f"{self.describe(layer)} {reason}")
         self.refused[self.path(layer)] = f"{self.describe(layer)} {reason}"
 
     def row(self, layer: Any, features: Features, part: str = "") -> Index | None:
-        """Labels on the last axis of what a layer takes, if there are any and it can be cut."""
+        """Labels along the last axis of a layer's input, if it has units that can be cut."""
         if not features.labels.any():
             if layer.weights:
                 # Where it is shared, what reaches it elsewhere has to stay for this.
@@ -210,11 +210,11 @@ class Ledger:
         return row
 
     def cut(self, name: str, row: Index) -> None:
-        """Notes that a layer has to change with its units; a shared one in all its places."""
+        """Notes that a layer changes with the units of its input; in all calls if it is shared."""
         self.lay_over(name, [self.result.input_labels.setdefault(name, row), row])
 
     def lay_over(self, name: str, rows: list[Index]) -> Index:
-        """Joins labels that lie over each other; a unit over something unlabelled has to stay."""
+        """Joins labels that are added up; a unit added to an unlabelled feature has to stay."""
         together = rows[0]
         for row in rows[1:]:
             both = (together > 0) & (row > 0)
@@ -253,7 +253,7 @@ class Ledger:
         part: str = "",
         cuts: bool = True,
     ) -> None:
-        """Notes that a layer multiplies a tensor's features with its weights.
+        """Notes that a layer consumes a tensor: multiplies its features with a kernel.
 
         Parameters
         ----------

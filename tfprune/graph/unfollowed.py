@@ -26,7 +26,7 @@ _REASONS: dict[tuple[type, ...], str] = {
 
 @dataclass(frozen=True)
 class Unfollowed:
-    """A layer whose units cannot go, whatever the data.
+    """A layer whose units are never pruned.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ def _parts(layer: Any) -> list[Any]:
 
 
 def _has_kernel(layer: Any, parts: list[Any]) -> bool:
-    """Whether it multiplies with weights of its own."""
+    """Whether a layer multiplies with weights of its own."""
     if isinstance(layer, keras.Model):
         return False
     others = {id(weight) for part in parts for weight in part.weights}

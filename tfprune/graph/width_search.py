@@ -14,7 +14,7 @@ TRIES = 16
 
 
 def ranking(errors: Sequence[npt.NDArray[np.float64]], costs: Costs) -> npt.NDArray[np.intp]:
-    """Which group loses a unit next, until each has one left.
+    """The order in which groups lose units, until each has one left.
 
     Always that whose next unit adds least error for what it saves, at the widths left then.
 
@@ -49,7 +49,7 @@ def ranking(errors: Sequence[npt.NDArray[np.float64]], costs: Costs) -> npt.NDAr
 
 
 def predicted(order: npt.NDArray[np.intp], sizes: Sequence[int], costs: Costs) -> list[float]:
-    """What a ranking costs after each of its steps, the original model's costs first."""
+    """The predicted cost after each step of a ranking, the original model's first."""
     gone = np.zeros(len(sizes))
     totals = [costs.total(np.ones(len(sizes)))]
     for group in order:
@@ -61,7 +61,7 @@ def predicted(order: npt.NDArray[np.intp], sizes: Sequence[int], costs: Costs) -
 def first_that_fits(
     size: Callable[[int], int], limit: int, costs: Sequence[float]
 ) -> tuple[int | None, dict[int, int]]:
-    """After how many steps of a ranking a model is no larger than a limit.
+    """Finds the number of steps after which a model is within a limit.
 
     Looks where a straight line between two known sizes, over the predicted costs, meets the
     limit, and closes in on it.

@@ -20,7 +20,7 @@ TRIES = 8
 
 
 def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant, list[Tried]]:
-    """Makes the smallest model whose file is at most so many points worse than the whole model.
+    """Finds the smallest model whose file is at most so many points below the original model.
 
     Halves, on a scale of ratios, what is between the parameters of the smallest model that did and
     of the largest that did not. Measured on the validation data, on the file of the first scheme.
@@ -95,7 +95,7 @@ def check_classes(measure: Scorer) -> None:
 
 
 def halving(attempt: Callable[[int], Tried], whole: int, least: int) -> list[Tried]:
-    """Tries limits between two numbers of parameters, each in the middle of what is left to know.
+    """Searches between two numbers of parameters by bisection.
 
     Parameters
     ----------

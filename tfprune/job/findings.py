@@ -97,7 +97,7 @@ class Run:
 
 
 def findings(run: Run) -> list[Finding]:
-    """What was lost, most surprising first, and whether a file got smaller at all."""
+    """What was lost, most surprising first, and whether pruning made any file smaller."""
     all_findings = [_pruning(run), *(_quantised(run, name) for name in run.floats), _sizes(run)]
     return [one for one in all_findings if one is not None]
 
@@ -114,7 +114,7 @@ def lost(name: str, before: float, after: float) -> float:
 
 
 def _worst(run: Run, before: Scores, after: Scores) -> tuple[float, str] | None:
-    """By how many times its limit a score fell that fell too far, and which one it is."""
+    """The score that exceeds its limit by most, and by how many times."""
     shares = [
         (lost(name, before[name], after[name]) / limit, name)
         for name, limit in run.limits.items()
@@ -190,7 +190,7 @@ def _budget_fits(config: JobConfig) -> bool:
 
 
 def _less(config: JobConfig) -> str:
-    """The same kind of budget, taking less out."""
+    """The same kind of request, for removing less."""
     options = config.options
     if options.share is not None:
         return f"less, --remove {50 * options.share:.3g}%"

@@ -105,7 +105,7 @@ def check_early(
     schemes: Sequence[str],
     **how: Any,
 ) -> None:
-    """Tells before the long work that TensorFlow Lite Micro cannot run a model.
+    """Refuses a model that TensorFlow Lite Micro cannot run, before the long work.
 
     A file that cannot be made is told here only where there is no other scheme.
 

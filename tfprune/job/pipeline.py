@@ -51,7 +51,7 @@ from tfprune.utils.git import git_state
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job made."""
+    """The results of a run of ``export``."""
 
     result: PruneResult
     artifacts: tuple[Artifact, ...]
@@ -61,7 +61,7 @@ class Outcome:
 
 
 def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -> Outcome:
-    """Does the job and writes its files; see :class:`JobConfig` for what can be asked.
+    """Runs ``export`` and writes its files; :class:`JobConfig` holds the options.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
 
 
 def _places(config: JobConfig) -> list[str]:
-    """Files that the job will write, so that what stands in their way is told at once."""
+    """The files that the run will write, to check early that they can be written."""
     name = config.model if config.model in BUILT_IN else Path(config.model).stem
     variants = [name, name + config.suffix]
     return [
@@ -253,7 +253,7 @@ def _checked(config: JobConfig, model: keras.Model, data: Dataset) -> tuple[list
 
 
 def _check_names(config: CommonConfig, model: keras.Model) -> None:
-    """Tells layers that do not exist before the work, not after."""
+    """Raises for layers that do not exist, before any long work."""
     names = [path for path, layer in walk(model) if type(layer) in MAKERS]
     closed = [one.name for one in unfollowed(model)]
     asked = () if isinstance(config.layers_to_prune, str) else config.layers or ()

@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Tried:
-    """A model that a search made and measured.
+    """A model that a search built and measured.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class FailedFile:
-    """A file that was asked for and is not there.
+    """A file that was asked for but could not be made.
 
     Attributes
     ----------

@@ -31,7 +31,7 @@ def retrained(
     *,
     say: Callable[[str], None],
 ) -> tuple[dict[str, keras.Model], list[Trained]]:
-    """Trains as far as it is asked for.
+    """Heals and fine-tunes as the options ask.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def healed(
     *,
     bits: int | None = None,
 ) -> tuple[keras.Model, Trained]:
-    """Lets a pruned model learn the original's outputs, at so many bits if given.
+    """Heals a pruned model, with Dense weights of ``bits`` bits if given.
 
     The loss is watched on the validation data, so none of the training data is held out.
     """
@@ -110,7 +110,7 @@ def record(
     seconds: float,
     data: Dataset,
 ) -> Trained:
-    """What is kept of a training on the training data, watched on the validation data.
+    """The record of a training on training data, with held-out losses on validation data.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from tfprune.utils.escapes import plain
 
 
 def file_table(artifacts: Sequence[Artifact]) -> str:
-    """What each file weighs and scores; the unpruned float32 file is the measure of size."""
+    """Bytes and scores of each file; sizes relative to the unpruned float32 file."""
     base = next(
         (a.bytes for a in artifacts if (a.variant, a.scheme) == ("original", "float32")), None
     )

@@ -35,7 +35,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """What became of a model.
+    """A smaller model with the models and files that were made on the way.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Variant:
 
 @dataclass(frozen=True, eq=False)
 class VariantBuilder:
-    """What smaller models are made of.
+    """Builds smaller models from one original, its data and the options.
 
     Attributes
     ----------
@@ -81,11 +81,11 @@ class VariantBuilder:
 
     @property
     def names(self) -> list[str]:
-        """What the inputs are called in files."""
+        """The inputs' names in files."""
         return signature_names(self.model)
 
     def make(self, options: PruneOptions) -> Variant:
-        """Prunes, trains and compresses as it was asked for.
+        """Prunes, trains and compresses as the options ask.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class VariantBuilder:
         )
 
     def with_file(self, variant: Variant, scheme: str, flag: str) -> tuple[Variant, bytes]:
-        """The same with the pruned model's file of a scheme, and that file.
+        """The variant with its pruned file of a scheme, and that file's bytes.
 
         Raises
         ------
@@ -249,7 +249,7 @@ class VariantBuilder:
 
 
 def asked(config: JobConfig) -> dict[str, Any]:
-    """What is to be done to the pruned model beside converting it, for the manifest."""
+    """The options that change the pruned model, for the manifest."""
     values = {
         "sparsity": config.sparsity,
         "clusters": config.cluster,

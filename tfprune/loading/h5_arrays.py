@@ -27,7 +27,7 @@ FILTERS = {
 
 @contextlib.contextmanager
 def reading() -> Iterator[None]:
-    """While a file is read: what h5py raises for a damaged one becomes a :class:`TfpruneError`."""
+    """Within the block, errors of h5py for damaged files become :class:`TfpruneError`."""
     try:
         yield
     except TfpruneError:
@@ -38,7 +38,7 @@ def reading() -> Iterator[None]:
 
 
 def check_arrays(file: h5py.File, size: int) -> int:
-    """Makes sure that a file holds nothing but arrays of numbers, all within it.
+    """Raises unless a file holds nothing but arrays of numbers, all within it.
 
     Links to other files, arrays stored in or put together from other files, links that go round,
     and arrays of more bytes than the file can reasonably hold are refused without reading one.

@@ -87,7 +87,7 @@ def _stored(group: h5py.Group, layer_names: list[str]) -> list[list[tuple[str, h
 
 
 def edit(model: keras.Model, adapted: Adapted) -> None:
-    """Does to the weights of a model, as its file has them, what its configuration asks for."""
+    """Edits a model's weights, as its file has them, as its configuration requires."""
     for change in adapted.edits:
         for part in _parts(model, change.path):
             values = {id(weight): (weight, np.array(weight)) for weight in part.weights}
@@ -159,7 +159,7 @@ def _set(variable: Any, value: Array) -> None:
 
 
 def _flipped(variable: Any, value: Array) -> Array:
-    """Theano turned kernels of convolutions round: it computed convolutions proper."""
+    """Kernels of Theano, flipped: it computed true convolutions."""
     spatial = value.ndim - 2
     if _end(variable.path) != "kernel" or spatial < 1:
         return value

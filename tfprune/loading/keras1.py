@@ -177,7 +177,7 @@ def gates_joined(class_name: str, weights: Weights) -> Weights:
 
 
 def kernel_in_order(kernel: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """A convolution's kernel of Keras 1 with its axes as Keras 2 has them, of the given shape.
+    """A convolution kernel of Keras 1 with its axes in the order of Keras 2.
 
     ``(filters, channels, rows, columns)`` becomes ``(rows, columns, channels, filters)``; 1-D
     kernels had an axis of length 1 beside their own. Others are returned as they are.

@@ -21,7 +21,7 @@ LENGTH = 16
 
 
 def difference(model: keras.Model, config: Any, path: Path) -> float | None:
-    """How far a model's outputs are from those that tf_keras computes from the same file.
+    """The difference between a model's outputs and those of tf_keras for the same file.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ def parsed(data: bytes | str, what: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two readers of one text must not see different values."""
+    """Refuses JSON objects with a key twice, which readers could understand differently."""
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]

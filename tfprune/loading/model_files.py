@@ -139,7 +139,7 @@ def _compare(
 
 
 def _guarded(function: Callable[[], Any]) -> Any:
-    """Calls what takes a configuration apart, which in a file may be anything."""
+    """Calls a function on a configuration; any error becomes a :class:`TfpruneError`."""
     try:
         return function()
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -192,7 +192,7 @@ def _from_keras(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Mod
 
 @contextlib.contextmanager
 def weights_within(numbers: int) -> Iterator[None]:
-    """While it lasts, layers get weights for so many numbers, and some; no more is allocated.
+    """Within the block, limits the weights that layers may allocate.
 
     A configuration of a few bytes can ask for any size of layer; a file has weights for all of it.
     """

@@ -33,7 +33,7 @@ class Board:
     flash_taken: int = 0
 
     def room(self, file: int, arena: int) -> Room:
-        """What a file of so many bytes and its arena leave."""
+        """The memory left beside a file of so many bytes and its arena."""
         return Room(self.ram - self.ram_taken - arena, self.flash - self.flash_taken - file)
 
 

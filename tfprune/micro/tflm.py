@@ -40,7 +40,7 @@ _USED = re.compile(r"Arena allocation total (\d+) bytes")
 
 @dataclass(frozen=True)
 class Trial:
-    """How a file did.
+    """The result of running a file in TensorFlow Lite Micro.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Trial:
 
 
 def tflm_version() -> str:
-    """Of the package, or ``unknown``."""
+    """The version of the package, or ``unknown``."""
     try:
         return version("tflite-micro")
     except PackageNotFoundError:
@@ -185,7 +185,7 @@ def _received(folder: Path, size: int, what: str) -> tuple[list[Array], int]:
 
 
 def _enough(folder: Path, received: Sequence[Array], least: int, what: str) -> int:
-    """Bytes of arena, from a number on, in which the same comes out."""
+    """The arena in bytes with which the outputs are still the same."""
 
     def enough(arena: int) -> bool:
         outputs, _, failed = _run(folder, "micro", arena)

@@ -39,7 +39,7 @@ class Change:
 
     @property
     def beyond(self) -> bool:
-        """Whether more changed than goes without saying."""
+        """Whether the change is large enough for a warning."""
         classes = self.agreement is not None and 1 - self.agreement > LIMITS["agreement"] + 1e-9
         values = self.agreement is None or self.unsure
         return classes or (values and self.output_error > LIMITS["output_error"])
@@ -57,7 +57,7 @@ class Change:
 
 
 def change_of(model: keras.Model, smaller: keras.Model, x: Sequence[Array]) -> Change:
-    """Compares the outputs of a model and a smaller one.
+    """Compares the outputs of a smaller model with those of the original.
 
     Parameters
     ----------

@@ -154,7 +154,7 @@ def rules_of(
 
 
 def losses_of(model: keras.Model) -> list[Any]:
-    """The loss that each output is compiled with; none if that is not known."""
+    """The loss that each output is compiled with; none if it is unknown."""
     loss = model.loss if model.compiled else None
     if loss is None:
         return []
@@ -164,7 +164,7 @@ def losses_of(model: keras.Model) -> list[Any]:
 
 
 def _known(loss: Any) -> tuple[Any, bool]:
-    """The class or function of Keras that a loss is, and whether it takes logits."""
+    """A loss as Keras' class or function, and whether it takes logits."""
     if isinstance(loss, str):
         try:
             loss = keras.losses.get(loss)
@@ -176,7 +176,7 @@ def _known(loss: Any) -> tuple[Any, bool]:
 
 
 def activations_of(model: keras.Model) -> list[str]:
-    """The name of the activation that makes each output; "" where it is not known.
+    """The name of each output's activation; "" if it is unknown.
 
     Layers that move values, or compute a mean or the greatest of some, are looked through.
     """

@@ -26,7 +26,7 @@ TEMPERATURE = 2.0
 
 @dataclass(frozen=True)
 class Match:
-    """How one output is held against the teacher's.
+    """How one output is compared with the teacher's.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Match:
     weight: float = 1.0
 
     def loss(self, target: Any, output: Any) -> Any:
-        """The loss of each sample: 0 where outputs are the same.
+        """The loss of each sample; 0 where outputs are equal.
 
         Of probabilities the Kullback-Leibler divergence, which is the cross entropy less the
         teacher's own entropy; of logits the same at a temperature of 2; of values the squared
@@ -67,7 +67,7 @@ class Match:
 def difference(
     model: keras.Model, teacher: keras.Model, x: Sequence[Array], logits: bool | None = None
 ) -> float:
-    """The loss that :func:`heal` lessens, on given samples.
+    """The loss that :func:`heal` minimises, on these samples.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def matches(
     variances: Sequence[float],
     logits: bool | None = None,
 ) -> list[Match]:
-    """How each output is held against the teacher's, by the activations that make both.
+    """How each output is compared with the teacher's, by the activations of both.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def matches(
 
 
 class Spread:
-    """An output's variance over samples, from batches."""
+    """The variance of an output, batch by batch."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -127,7 +127,7 @@ class Spread:
         self._square = 0.0
 
     def add(self, output: Array) -> None:
-        """Takes in a batch.
+        """Adds a batch.
 
         Raises
         ------
@@ -143,14 +143,14 @@ class Spread:
 
     @property
     def variance(self) -> float:
-        """At least a little of the mean square, for outputs that hardly vary."""
+        """The variance, or a small share of the mean square where outputs hardly vary."""
         square = self._square / self._count
         return max(square - float(((self._sum / self._count) ** 2).mean()), LEAST_SHARE * square)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer in a graph: what it read and what it made, tensors alone.
+    """One call of a layer in a graph: the tensors that it takes and returns.
 
     ``args`` and ``kwargs`` are the whole call, constants and all.
     """
@@ -163,7 +163,7 @@ class Call:
 
 
 def graph_of(model: keras.Model) -> tuple[keras.Model, list[Call]]:
-    """The model's layers in a graph of their own, and their calls in order; weights are shared."""
+    """A graph of the model's own layers, and the calls in it in order; weights are shared."""
     calls: list[Call] = []
 
     def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -182,7 +182,7 @@ def _tensors(structure: Any) -> list[Any]:
 
 
 def kinds_of(model: keras.Model) -> list[str]:
-    """Which function makes each output: softmax, sigmoid, linear, or another ("values")."""
+    """The kind of each output by its activation: softmax, sigmoid, linear, or "values"."""
     graph, calls = graph_of(model)
     return [_kind(tensor, calls) for tensor in graph.outputs]
 

@@ -89,7 +89,7 @@ class Bench:
         self._kept: dict[str, Any] = {}
 
     def once(self, what: Any, make: Callable[[], Any]) -> Any:
-        """What was made before, or is now."""
+        """Returns what ``make`` made before, or calls it."""
         key = json.dumps(what, sort_keys=True)
         if key not in self._kept:
             self._kept[key] = make()

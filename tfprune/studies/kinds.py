@@ -29,7 +29,7 @@ class MissingError(TfpruneError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of an experiment gave: see :class:`tfprune.studies.record.Record`."""
+    """The results of a run of an experiment: see :class:`tfprune.studies.record.Record`."""
 
     values: dict[str, float]
     history: list[dict[str, float]] = field(default_factory=list)

@@ -143,7 +143,7 @@ def compile_for(model: keras.Model, table: Table, samples: int) -> int:
 
 
 def target(table: Table, x: Array, y: Array) -> Array:
-    """What a model is to give: the image, the class, or the class as a row of one 1."""
+    """What a model is trained to output: the image, the class, or the class one-hot."""
     if table.get("target") == "image":
         return x
     if table["loss"] in ("mse", "binary"):

@@ -17,7 +17,7 @@ from tfprune.utils.digests import text_digest
 
 @dataclass(frozen=True)
 class Record:
-    """What a run of an experiment gave.
+    """The results of one run of an experiment.
 
     Attributes
     ----------

@@ -80,7 +80,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Grid:
-    """What a sweep is asked for.
+    """The configuration and the points of a sweep.
 
     Attributes
     ----------

@@ -98,7 +98,7 @@ class _Scale:
 
 
 def correction(row: Row) -> str:
-    """What was done for the readers, as the markers tell it."""
+    """What consumers get for removed units, as the picture's markers show it."""
     if row.heal:
         return HEALED
     return REFITTED if row.refit else row.fold or UNPRUNED

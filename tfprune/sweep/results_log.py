@@ -78,7 +78,7 @@ class Row:
         return self.bytes or 0
 
     def loss(self, part: str) -> float:
-        """What is to be small, on ``validation`` or ``test``; of a row with a file."""
+        """The quantity to minimise, on ``validation`` or ``test``; only for rows with a file."""
         value = getattr(self, part)
         return float(value if self.metric == "mse" else 1 - value)
 

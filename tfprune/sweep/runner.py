@@ -124,7 +124,7 @@ def _run(
 
 
 class _Bench:
-    """Makes the model of a point and measures its files; keeps what points have in common."""
+    """Builds the model of each point and measures its files; reuses what points have in common."""
 
     def __init__(
         self, config: SweepConfig, model: keras.Model, data: Dataset, say: Callable[[str], None]
@@ -196,7 +196,7 @@ class _Bench:
         return Row(**named, **figures)
 
     def _made(self, point: Point) -> _Made:
-        """The model of a point; a healed one is made of the unhealed one that came before."""
+        """The model of a point; a healed one starts from the unhealed one before it."""
         if point.select == UNPRUNED:
             return _Made(self._model, self._pruner.units, self._pruner.units)
         bare = replace(point, heal=0)

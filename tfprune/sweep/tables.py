@@ -23,7 +23,7 @@ WORDS = ("Pareto", "select", "fold", "scheme")
 
 @dataclass(frozen=True)
 class Sweep:
-    """What was measured.
+    """The results of a sweep.
 
     Attributes
     ----------

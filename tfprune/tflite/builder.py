@@ -23,7 +23,7 @@ _OFFSET = "offset"
 
 @dataclass(frozen=True)
 class _Vector:
-    """Of scalars, or a string, whose closing zero does not count."""
+    """A vector of scalars, or a string, whose closing zero does not count."""
 
     align: int
     count: int
@@ -63,7 +63,7 @@ _Node = _Vector | _Offsets | _Table
 
 
 class SharingBuilder:
-    """Stands in for ``flatbuffers.Builder`` in the ``Pack`` methods of generated classes.
+    """Replaces ``flatbuffers.Builder`` in generated ``Pack`` methods; stores equal parts once.
 
     It keeps what they hand over as nodes, equal ones once, and lays them out at the end.
 
@@ -148,7 +148,7 @@ class SharingBuilder:
 
 
 class _Layout:
-    """Nodes to bytes: tables first, because offsets point forward, then vectors of scalars."""
+    """Lays nodes out as bytes: tables first, as offsets point forward, then vectors of scalars."""
 
     def __init__(self, nodes: Sequence[_Node], alignment: int) -> None:
         self._nodes = nodes
@@ -178,7 +178,7 @@ class _Layout:
         return bytes(self._out)
 
     def _pad(self, align: int, ahead: int = 0) -> None:
-        """Zeros, until what comes after so many bytes is aligned."""
+        """Appends zeros until what follows after so many bytes is aligned."""
         self._out += bytes(-(len(self._out) + ahead) % align)
 
     def _offset_vector(self, node: _Offsets) -> int:
@@ -216,7 +216,7 @@ class _Layout:
         return self._vtables[content]
 
     def _vectors(self, vectors: dict[int, _Vector]) -> None:
-        """Aligned ones, others in the gaps before them, and the rest at the end."""
+        """Lays out aligned vectors, others in the gaps before them, and the rest at the end."""
         others = {n: node for n, node in vectors.items() if node.align != self._alignment}
         for number, node in vectors.items():
             if node.align == self._alignment:
@@ -227,7 +227,7 @@ class _Layout:
             self._vector(number, node)
 
     def _fitting(self, others: dict[int, _Vector]) -> int | None:
-        """The largest vector for the gap before the next aligned one."""
+        """The largest vector that fits the gap before the next aligned one."""
         gap = -(len(self._out) + 4) % self._alignment
         costs = {n: self._padding(node) + node.size for n, node in others.items()}
         fitting = [number for number, cost in costs.items() if cost <= gap]

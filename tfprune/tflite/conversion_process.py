@@ -25,7 +25,7 @@ _CHILD = Child("tfprune.tflite.conversion_worker")
 
 
 def start() -> None:
-    """Starts the process, and does not wait for it: what comes before it is needed may go on.
+    """Starts the process without waiting for it, so that other work can go on.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def convert_folder(
 def run_file(
     folder: Path, data: bytes, names: Sequence[str], delegate: bool = True
 ) -> tuple[list[Array], list[float]]:
-    """What a TFLite file computes from the samples of a work folder.
+    """Runs a TFLite file on the samples of a work folder.
 
     Parameters
     ----------

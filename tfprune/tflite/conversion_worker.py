@@ -164,7 +164,7 @@ def write_arrays(folder: str | Path, arrays: Sequence[Array]) -> None:
 
 
 def read_arrays(folder: str | Path) -> list[Array]:
-    """The arrays of a folder, read from the disk as they are needed."""
+    """The arrays of a folder, memory-mapped."""
     count = len(list(Path(folder).iterdir()))
     paths = [Path(folder) / f"{place}.npy" for place in range(count)]
     return [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]

@@ -22,7 +22,7 @@ ROUND_SECONDS = 1.0
 
 
 class LiteModel:
-    """A TFLite file that takes and gives floats, whatever it computes with.
+    """A TFLite file with float inputs and outputs, whatever it computes with.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class LiteModel:
         self.steps = [float(detail["quantization"][0]) for detail in self._outputs]
 
     def predict(self, x: Sequence[Array], what: str = "", progress: bool = False) -> list[Array]:
-        """Runs every sample.
+        """The outputs for all samples.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class LiteModel:
         ]
 
     def fed(self, x: Sequence[Array]) -> list[Array]:
-        """Samples as the file takes them, in the file's own order of inputs."""
+        """Samples as the file takes them, in the file's order of inputs."""
         places = [detail["index"] for detail in self._inputs]
         quantised = dict(zip(places, self._quantised(x), strict=True))
         return [quantised[detail["index"]] for detail in self._interpreter.get_input_details()]
@@ -110,14 +110,14 @@ class LiteModel:
         return [_quantise(data, detail) for data, detail in zip(x, self._inputs, strict=True)]
 
     def _set(self, samples: Sequence[Array]) -> None:
-        """Fills the inputs; a fixed batch that the samples do not fill gets the last one again."""
+        """Sets the inputs; a fixed batch is filled up with the last sample."""
         for data, detail in zip(samples, self._inputs, strict=True):
             missing = self._batch - len(data)
             filled = np.concatenate([data, np.repeat(data[-1:], missing, axis=0)])
             self._interpreter.set_tensor(detail["index"], filled)
 
     def time(self, sample: Sequence[Array], runs: int) -> list[float]:
-        """Microseconds of each of so many invocations on one sample, an array for each input."""
+        """Microseconds of each of several invocations on one sample."""
         self._set(self._quantised([data[None] for data in sample]))
         taken = []
         for _ in range(runs):
@@ -164,7 +164,7 @@ def latencies(
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """Output names as Keras orders outputs: output_9 before output_10, a dict's by the alphabet."""
+    """Output names in Keras' order: output_9 before output_10, a dict's alphabetically."""
     names = list(names)
     numbered = [re.fullmatch(r"output_(\d+)", name) for name in names]
     if all(numbered):

@@ -84,7 +84,7 @@ def _operators(model: Any) -> list[Any]:
 
 
 def _share_buffers(model: Any, new: Callable[[], Any]) -> None:
-    """Every content once; buffer 0 is, as everywhere, the empty one."""
+    """Stores equal buffers once; buffer 0 stays the empty one."""
     old = [b"" if buffer.data is None else buffer.data.tobytes() for buffer in model.buffers]
     model.metadata = [entry for entry in model.metadata or [] if entry.name not in NOTES] or None
     model.metadataBuffer = None
@@ -143,7 +143,7 @@ def _is_empty(vector: Any) -> bool:
 
 
 def _name_by_signatures(model: Any) -> None:
-    """The names of inputs and outputs are there already, in the signature."""
+    """Names inputs and outputs as their signature does, so that each name is stored once."""
     for signature in model.signatureDefs or []:
         tensors = model.subgraphs[signature.subgraphIndex].tensors
         for end in [*(signature.inputs or []), *(signature.outputs or [])]:

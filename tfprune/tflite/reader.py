@@ -69,7 +69,7 @@ class Share:
 
 
 class _File:
-    """A flatbuffer's bytes, and how much of them may still be looked at.
+    """A flatbuffer's bytes, and how many more of them may be read.
 
     Vectors may name one table over and over, so that a few kilobytes describe billions of
     tensors. What is read is counted, and a file whose reading takes many times its size is refused.
@@ -120,11 +120,11 @@ class _Table:
         return start, count
 
     def place(self, number: int) -> int:
-        """Where a vector is; files may share one."""
+        """The position of a vector; tables may share one."""
         return self._vector(number, 0)[0]
 
     def size_of(self, number: int, width: int = 1) -> int:
-        """The bytes of a vector's elements, which are not looked at."""
+        """The bytes of a vector's elements, which are not read."""
         return self._vector(number, width)[1] * width
 
     def bytes_of(self, number: int, width: int = 1) -> bytes:
@@ -192,7 +192,7 @@ def shares(path: Path) -> list[Share]:
 
 
 def weight_bytes(path: Path) -> int:
-    """Bytes of a file that are weights; the rest is what the format adds to them.
+    """Bytes of a file that are weights; the rest is overhead of the format.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def weight_bytes(path: Path) -> int:
 
 
 def operator_versions(data: bytes) -> dict[str, int]:
-    """The operators of a file, by name, and the highest version that it uses of each.
+    """The operators of a file, by name, each with the highest version used.
 
     Raises
     ------
@@ -221,7 +221,7 @@ def operator_versions(data: bytes) -> dict[str, int]:
 
 
 def operator_types(data: bytes) -> set[tuple[str, int]]:
-    """The operators of a file by name, each with the types of its inputs, by their code.
+    """The operators of a file, by name, with the type codes of their inputs.
 
     Raises
     ------
@@ -296,7 +296,7 @@ def _shares(data: bytes) -> Iterator[Share]:
 
 
 def _new_bytes(table: _Table, field: int, width: int, seen: set[int]) -> int:
-    """Bytes of a vector, none if it was seen before."""
+    """Bytes of a vector; 0 if it was counted before."""
     if table.place(field) in seen:
         return 0
     seen.add(table.place(field))

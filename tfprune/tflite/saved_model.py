@@ -67,7 +67,7 @@ def _write(
 
 
 def collecting_loops(function: Any) -> list[str]:
-    """The loops of a graph that write what each step makes into a list, as recurrent layers do.
+    """The loops of a graph that collect each step's outputs in a list, as recurrent layers do.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def _called(node: Any) -> list[str]:
 
 
 def recurrent_layers(model: keras.Model) -> list[str]:
-    """The paths of the recurrent layers that loop over time, those inside other layers too."""
+    """The paths of recurrent layers that loop over time, those inside other layers included."""
     paths = []
     for path, layer in walk(model):
         for inside in _with_inner_layers(layer, set()):
@@ -111,7 +111,7 @@ def recurrent_layers(model: keras.Model) -> list[str]:
 
 
 def _with_inner_layers(value: Any, seen: set[int]) -> Iterator[keras.Layer]:
-    """A layer and those that it holds, in whatever attribute; of a container those in it."""
+    """A layer and all layers in its attributes, those in containers included."""
     if id(value) in seen:
         return
     seen.add(id(value))

@@ -126,7 +126,7 @@ def names_of(model: keras.Model) -> dict[int, tuple[str, ...]]:
 
 
 class _Twin:
-    """The layers and tensors of a twin while it is made."""
+    """The tf_keras layers and tensors of a model that is being converted."""
 
     def __init__(self, tf_keras: Any, names: Mapping[int, tuple[str, ...]]) -> None:
         self._tfk = tf_keras
@@ -142,7 +142,7 @@ class _Twin:
         return self._tfk.Model(inputs, outputs, name=model.name)
 
     def _run(self, model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
-        """The tf_keras tensors that a model makes of others."""
+        """Calls a model's layers as tf_keras layers; returns the output tensors."""
         model = functional(model)
         tensors: dict[int, Any] = {}
         origins: dict[int, Any] = {}
@@ -190,7 +190,7 @@ class _Twin:
         return result
 
     def _made(self, layer: Any) -> list[Any]:
-        """The tf_keras layers that do one after another what a layer does."""
+        """The tf_keras layers that together do what a layer does."""
         config = translated(layer)
         activation = config.pop("activation", "linear")
         kind = getattr(self._tfk.layers, type(layer).__name__)

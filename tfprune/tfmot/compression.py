@@ -30,7 +30,7 @@ KERNELS = ("Dense", "Conv1D", "Conv2D", "Conv3D")
 
 @dataclass(frozen=True)
 class Compressed:
-    """What one of the two did to a model.
+    """The result of one kind of compression.
 
     Attributes
     ----------

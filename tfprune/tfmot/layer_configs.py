@@ -28,7 +28,7 @@ AS_LAYERS: dict[str, tuple[str, dict[str, float]]] = {
 
 @dataclass(frozen=True)
 class Rule:
-    """How a layer's configuration is carried; a key that is not named here is refused.
+    """How a layer's configuration is translated; keys that it does not name are refused.
 
     Attributes
     ----------

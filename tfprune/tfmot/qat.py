@@ -116,7 +116,7 @@ def quantisation_aware(
 
 
 def check_quantisable(model: keras.Model, x: Sequence[Array]) -> None:
-    """Tells before any training what :func:`quantisation_aware` cannot do.
+    """Raises before any training for models that :func:`quantisation_aware` cannot handle.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def _set_other_ranges(network: Any, samples: Sequence[Array]) -> None:
 
 
 def _outputs(layer: Any) -> list[Any]:
-    """What a layer makes at each place where it is called."""
+    """A layer's output tensor of each of its calls."""
     outputs: list[Any] = []
     with contextlib.suppress(ValueError):
         while True:
@@ -234,7 +234,7 @@ def _converted(
 
 
 def _check_whole(content: bytes) -> None:
-    """The converter leaves in floats what tfmot gave no range, and says nothing."""
+    """Raises if operators stayed in floats for lack of ranges; the converter says nothing."""
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet():

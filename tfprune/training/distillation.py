@@ -30,7 +30,7 @@ AVERAGED = 50
 
 @dataclass(frozen=True, eq=False)
 class HealResult:
-    """A healed model, and what the training did on held-out samples.
+    """A healed model and its loss on held-out samples.
 
     The loss is the divergence from the teacher's probabilities, or the squared difference in parts
     of the teacher's variance, summed over outputs; 0 where outputs are the same.
@@ -68,12 +68,12 @@ class HealResult:
 
     @property
     def before(self) -> float:
-        """The loss of the model that was given."""
+        """The loss of the pruned model."""
         return self.history.before
 
     @property
     def after(self) -> float:
-        """The loss of the model that is returned; never above ``before``."""
+        """The loss of the healed model; never above ``before``."""
         return self.history.after
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class HealResult:
 
     @property
     def problem(self) -> str:
-        """What went wrong or is not known, or empty."""
+        """What went wrong, or that the loss says nothing of other samples; else empty."""
         if self.history.problem:
             return self.history.problem
         if len(self.history.losses) == 1 and self.before > 0:
@@ -116,7 +116,7 @@ def heal(
     seed: int = 0,
     progress: bool = False,
 ) -> keras.Model:
-    """Trains a pruned model to answer as the original does; no labels are needed.
+    """Trains a pruned model to compute what the original does; needs no labels (distillation).
 
     Outputs of a softmax or a sigmoid, and logits, learn by cross entropy, others by squared error
     in parts of the teacher's variance; several outputs count alike; regularizers of layers have no
@@ -252,7 +252,7 @@ def heal_with_record(
     seed: int = 0,
     progress: bool = False,
 ) -> HealResult:
-    """The same as :func:`heal`, with the figures beside the model; it prints and warns nothing.
+    """As :func:`heal`, but returns the losses beside the model, and prints and warns nothing.
 
     Examples
     --------
@@ -325,7 +325,7 @@ def _train(
     seed: int,
     progress: bool,
 ) -> TrainingHistory:
-    """Trains in place."""
+    """Trains a network in place."""
     schedule = WarmCosine()
     network.compile(keras.optimizers.Adam(schedule))
     with Trainer(
@@ -356,7 +356,7 @@ def _train(
 
 
 def _loss(network: Student, targets: SoftTargets) -> float:
-    """The loss on held-out samples, layers working as in inference."""
+    """The loss on held-out samples, with layers as in inference."""
     total, count = 0.0, 0
     size = fixed_batch(network.inner)
     for inputs, answers in targets.held_out_batches():
@@ -369,7 +369,7 @@ def _loss(network: Student, targets: SoftTargets) -> float:
 
 
 def _check_pair(model: keras.Model, teacher: keras.Model) -> None:
-    """Raises :class:`TfpruneError` if the models do not take and make the same."""
+    """Raises :class:`TfpruneError` unless both models have the same inputs and outputs."""
     for one in (model, teacher):
         functional(one)
     for what in ("inputs", "outputs"):

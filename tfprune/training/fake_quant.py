@@ -11,7 +11,7 @@ from tfprune.graph.clone import walk
 
 
 def rounded(kernel: Any, bits: int) -> Any:
-    """The nearest kernel that so many bits can hold, the gradient that of the kernel itself.
+    """The nearest kernel of ``bits`` bits; gradients pass straight through (Bengio et al. 2013).
 
     Every output's weights are whole multiples of a scale of their own, the largest being
     ``2**(bits - 1) - 1`` of it: symmetric, a scale for each channel.

@@ -33,7 +33,7 @@ def check_labels(measure: Scorer) -> None:
 
 
 class FineTuner:
-    """Samples and what each output is to learn of them.
+    """Samples, and the target and loss of each output for fine-tuning.
 
     The output that the labels fit (see :func:`tfprune.data.scoring.make_scorer`) learns them;
     others learn to stay as the teacher's are. Classes are learnt by cross entropy, from logits or
@@ -89,7 +89,7 @@ class FineTuner:
                 self._losses, self._targets = [keras.losses.get(loss)], [y]
 
     def loss(self, model: keras.Model) -> float:
-        """A model's loss on these samples, as in inference; NaN or infinite where it is that."""
+        """A model's loss on these samples, as in inference; it may be NaN or infinite."""
         outputs = outputs_of(model, self._x, finite=False)
         rows = zip(self._losses, self._weights, self._targets, outputs, strict=True)
         return sum(
@@ -106,7 +106,7 @@ class FineTuner:
         seed: int = 0,
         progress: bool = False,
     ) -> tuple[keras.Model, TrainingHistory]:
-        """A copy of a model, trained as training goes: with Dropout, statistics moving.
+        """A trained copy of a model; Dropout is on and moving statistics are updated.
 
         Without an optimizer of the user's own, Adam at the rate that does best in short trials.
 
@@ -161,7 +161,7 @@ class FineTuner:
 
 
 def _loss(kind: str, measure: Scorer) -> tuple[Any, Any]:
-    """The loss of an output by what makes it, and the labels in the form that it takes."""
+    """The loss of an output for its activation, and the labels in the form that it takes."""
     output, target = measure.reference[measure.output], np.asarray(measure.target)
     if measure.metric == "mse":
         return keras.losses.MeanSquaredError(), target.astype(np.float32)
@@ -180,7 +180,7 @@ def _loss(kind: str, measure: Scorer) -> tuple[Any, Any]:
 
 
 def _takes(loss: Any, labels: Any, outputs: Any) -> bool:
-    """Whether a compiled loss makes finite numbers of these labels and outputs."""
+    """Whether a compiled loss is finite for these labels and outputs."""
     if loss is None:
         return False
     try:
@@ -191,7 +191,7 @@ def _takes(loss: Any, labels: Any, outputs: Any) -> bool:
 
 
 def _with_schedule(optimizer: Any, schedule: WarmCosine) -> tuple[Any, float | None]:
-    """An optimizer of the same settings but for its rate, and the rate that it started with."""
+    """An optimizer of the same settings with a schedule, and its rate at the start."""
     if optimizer is None:
         return keras.optimizers.Adam(schedule), None
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):

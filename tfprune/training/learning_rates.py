@@ -34,7 +34,7 @@ class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: igno
         self._steps = tf.Variable(1.0, trainable=False)
 
     def set(self, rate: float, steps: int) -> None:
-        """Sets the highest rate, and over how many steps it goes to 0."""
+        """Sets the highest rate, and the steps until it is 0."""
         self._highest.assign(rate)
         self._steps.assign(float(steps))
 
@@ -46,7 +46,7 @@ class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: igno
         return self._highest * rise * fall
 
     def get_config(self) -> dict[str, Any]:
-        """None: the schedule lives as long as one training."""
+        """Empty: a schedule is never saved."""
         return {}
 
 
@@ -55,7 +55,7 @@ def best_rate(
     rates: Sequence[float] = RATES,
     first: float = FIRST_TRIED,
 ) -> float:
-    """The rate for a training, from losses after shorter ones.
+    """Chooses a learning rate by the losses after short trainings.
 
     Rates are tried down or up from the first one as long as the loss falls. Of all that were tried
     the highest is taken whose loss is at most a quarter above the lowest: a short training favours

@@ -86,7 +86,7 @@ class Trainer:
         steps: int,
         seed: int,
     ) -> TrainingHistory:
-        """Trains, and leaves the network in its best state, the start among them.
+        """Trains, and leaves the network in its best state, which may be the start.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class Trainer:
         return history
 
     def _find_rate(self, feed: Callable[[], Iterable[Batch]], steps: int) -> float:
-        """The rate with which a short training comes to the lowest held-out loss.
+        """The rate whose short training reaches the lowest held-out loss.
 
         A loss that is not finite only rules out a rate.
         """
@@ -159,7 +159,7 @@ class Trainer:
         steps: int,
         seed: int,
     ) -> TrainingHistory:
-        """One training from a state of a known loss."""
+        """One training from the present state, whose loss is known."""
         rng = np.random.default_rng(seed)
         losses, best, diverged = [start], self._network.get_weights(), None
         self._restart(best, rate, epochs * steps)
@@ -176,7 +176,7 @@ class Trainer:
         return TrainingHistory(tuple(losses), rate, diverged)
 
     def pass_through(self, batches: Iterable[Batch], before: Callable[[int], None]) -> bool:
-        """Lets batches pass at a rate of 0, so that moving statistics change alone.
+        """Passes batches at a rate of 0, so that only moving statistics change.
 
         Parameters
         ----------
@@ -197,12 +197,12 @@ class Trainer:
         return True
 
     def _loss(self) -> float:
-        """The held-out loss; infinite where it is none."""
+        """The held-out loss; infinite if it is NaN."""
         loss = self._held_out_loss()
         return loss if math.isfinite(loss) else math.inf
 
     def _restart(self, weights: list[Array], rate: float, steps: int) -> None:
-        """Sets the weights; the optimizer starts anew."""
+        """Sets the weights and resets the optimizer."""
         self._network.set_weights(weights)
         for variable, value in zip(self._network.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
@@ -216,7 +216,7 @@ class Trainer:
         many: bool,
         report: Callable[[int], Any] = lambda count: None,
     ) -> bool:
-        """A step for each batch; whether the loss stayed finite."""
+        """Takes a step for each batch; returns whether the loss stayed finite."""
         for group in _together(batches, many):
             if not np.isfinite(self._step(group)):
                 return False
@@ -225,7 +225,7 @@ class Trainer:
 
 
 def trial_generator(seed: int) -> np.random.Generator:
-    """Of the order of the samples in short trainings: the same for each of them."""
+    """The random generator of short trainings' sample order: the same for each of them."""
     return np.random.default_rng([seed, 2])
 
 
@@ -235,7 +235,7 @@ def _endless(feed: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
 
 
 def _together(feed: Iterable[Batch], many: bool) -> Iterator[list[Batch]]:
-    """Batches of one shape, as many as a call takes, and what is left over one by one."""
+    """Groups of batches of one shape, as many as one call takes; the rest one by one."""
     waiting: list[Batch] = []
     for batch in feed:
         if waiting and _shapes(batch) != _shapes(waiting[0]):
@@ -254,7 +254,7 @@ def _shapes(batch: Batch) -> list[tuple[int, ...]]:
 
 
 def _step_function(network: keras.Model) -> Callable[[list[Batch]], Any]:
-    """Takes a step for each of the batches, in one call: most of a small step is its call."""
+    """A function that takes several small training steps in one call, which saves time."""
     step = tf.autograph.experimental.do_not_convert(network.train_step)
 
     def steps(inputs: list[Any], targets: list[Any]) -> Any:
@@ -276,12 +276,12 @@ def _step_function(network: keras.Model) -> Callable[[list[Batch]], Any]:
 
 
 def batch_size_for(samples: int) -> int:
-    """How many of so many samples make a batch: little data needs small ones to take steps."""
+    """The batch size for a number of samples: few samples need small batches."""
     return min(MOST, max(LEAST, samples // STEPS))
 
 
 def shuffled(samples: int, batch_size: int, rng: np.random.Generator) -> Iterable[Any]:
-    """The numbers of the samples in each batch of an epoch, in random order.
+    """The indices of the samples in each batch of an epoch, in random order.
 
     All are of nearly the same size, at most ``batch_size``: a last batch of few samples would have
     statistics far from the others'.
@@ -294,7 +294,7 @@ def shuffled(samples: int, batch_size: int, rng: np.random.Generator) -> Iterabl
 def epoch_of(
     models: Sequence[keras.Model], samples: int, batch_size: int, rng: np.random.Generator
 ) -> Iterable[Any]:
-    """The numbers of the samples in each batch of an epoch, as models can take them.
+    """The indices of the samples in each batch of an epoch, as the models need them.
 
     In random order; where a model keeps a state from batch to batch, in their own order and from a
     state of zero. Where one takes batches of a fixed size, what is left over is left out.

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """What the loss on held-out samples was, and which state was kept.
+    """The losses on held-out samples, and which state was kept.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class TrainingHistory:
 
     @property
     def best_epoch(self) -> int:
-        """After which epoch the kept state was reached; 0 is the start."""
+        """The epoch after which the kept state was reached; 0 is the start."""
         return int(np.argmin(self.losses))
 
     @property
@@ -45,7 +45,7 @@ class TrainingHistory:
 
     @property
     def problem(self) -> str:
-        """Why nothing was gained, or not all that was asked for; empty where all went well."""
+        """Why training gained nothing, or less than asked for; else empty."""
         epoch = self.best_epoch
         kept = f"the model of epoch {epoch} is kept" if epoch else "the model stays as it was"
         if self.diverged is not None:

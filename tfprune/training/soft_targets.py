@@ -25,7 +25,7 @@ MOST_KEPT, KEPT_BYTES = 1_000, 2**27
 
 
 class SoftTargets(Protocol):
-    """Batches of what the trained part reads, and the teacher's outputs.
+    """Batches of the trained part's inputs and the teacher's outputs.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class SoftTargets(Protocol):
         """The batches of an epoch."""
 
     def held_out_batches(self) -> Iterator[Batch]:
-        """The samples that are held out; those that are trained on where there are none."""
+        """The held-out samples; if there are none, the samples trained on."""
 
 
 def soft_targets(
@@ -69,7 +69,7 @@ def soft_targets(
     seed: int = 0,
     hold_out: bool = True,
 ) -> SoftTargets:
-    """Reads data once and lets the teacher answer.
+    """Reads the data once and computes the teacher's outputs.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def soft_targets(
 
 
 class _Models:
-    """The teacher and the two parts of the student, and how they take batches.
+    """The teacher, both parts of the student, and the batches that they take.
 
     Attributes
     ----------
@@ -120,11 +120,11 @@ class _Models:
         return _outputs(self.teacher, batch)
 
     def before(self, batch: Sequence[Array]) -> list[Array]:
-        """What the part that is trained reads."""
+        """The inputs of the part that is trained."""
         return list(batch) if self.head is None else _outputs(self.head, batch)
 
     def steps(self, samples: int, size: int) -> int:
-        """Batches of an epoch; where their size is fixed, what is left over is left out."""
+        """Batches of an epoch; incomplete ones are left out where the size is fixed."""
         check_whole(self.teacher, samples)
         return samples // size if self.fixed else -(-samples // size)
 
@@ -226,7 +226,7 @@ class _Stream:
         self.trained_on = sum(digest > self._limit for digest in digests)
 
     def _digests(self, batch: Sequence[Array], position: int) -> list[int]:
-        """A number of each sample, the smallest of which are held out."""
+        """A number for each sample; samples of the smallest numbers are held out."""
         if self._models.ordered:  # The last ones, so that the others follow on each other.
             return [-position - row for row in range(len(batch[0]))]
         rows = zip(*map(np.ascontiguousarray, batch), strict=True)
@@ -271,7 +271,7 @@ class _Stream:
 
 
 def _no_larger(head: keras.Model) -> bool:
-    """Whether what a model computes of a sample is no larger than the sample."""
+    """Whether a model's outputs for a sample are no larger than the sample."""
     computed, read = (
         [math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tensors]
         for tensors in (head.outputs, head.inputs)

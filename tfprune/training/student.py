@@ -24,7 +24,7 @@ LEAST_VALUES, UNKNOWN = 1_000, 16
 
 
 def parted(student: keras.Model, teacher: keras.Model) -> tuple[Any, Any]:
-    """The part in front that computes what the teacher does, and the part behind to train.
+    """Splits the student into a part that computes what the teacher does and one to train.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def _never(layer: Any, shape: Sequence[int | None]) -> bool:
 
 
 class Student(keras.Model):  # type: ignore[misc]  # Keras is untyped
-    """A model's layers as they are trained: BatchNormalization by its batches, others as in use.
+    """A model's layers in training: BatchNormalization uses batches, others work as in inference.
 
     So Dropout is off: the teacher's outputs are to be met exactly. A Functional model would
     overrule ``training`` for all of its layers alike, so the graph is called layer by layer.
@@ -134,11 +134,11 @@ class Student(keras.Model):  # type: ignore[misc]  # Keras is untyped
         self.has_statistics = bool(normalizations)
 
     def set_momentum(self, steps: int) -> None:
-        """Lets moving statistics keep up with a training of so many steps."""
+        """Sets the momentum of moving statistics for a training of so many steps."""
         self._momentum.assign(1 - 1 / min(max(steps / 4, 2), REMEMBERED))
 
     def average(self, number: int) -> None:
-        """Makes the next batch, of this number from 0, one of several of equal weight."""
+        """Sets the momentum so that batches up to this number, from 0, count alike."""
         self._momentum.assign(number / (number + 1))
 
     def call(self, inputs: Any, training: bool = False) -> list[Any]:
@@ -161,7 +161,7 @@ class Student(keras.Model):  # type: ignore[misc]  # Keras is untyped
         )
 
     def round(self) -> None:
-        """Sets the weights to what the model computed with, where they were rounded."""
+        """Rounds the weights as the model rounded them in training."""
         if self._bits is None:
             return
         for kernel in dense_kernels(self.inner):
@@ -169,7 +169,7 @@ class Student(keras.Model):  # type: ignore[misc]  # Keras is untyped
 
 
 def _function(model: keras.Model, bits: int | None, trained: Trained) -> keras.Function:
-    """A model as a function in which each layer is told by itself whether it is trained.
+    """A model as a function that tells each layer by itself whether it is trained.
 
     Takes and returns lists. ``trained`` says it by the layer and the shape of what it reads.
     """
@@ -194,5 +194,5 @@ def _function(model: keras.Model, bits: int | None, trained: Trained) -> keras.F
 
 
 def _can_train(layer: keras.Layer) -> bool:
-    """Whether a layer can be told that it is trained."""
+    """Whether a layer's ``call`` takes ``training``."""
     return "training" in inspect.signature(layer.call).parameters

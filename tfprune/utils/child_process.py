@@ -156,7 +156,7 @@ class Child:
         return self._output.read().decode(errors="replace")
 
     def _forget(self) -> None:
-        """After a fork the program is still the other process', which alone talks to it."""
+        """After a fork, forgets the program, which belongs to the parent process."""
         self._lock = threading.Lock()
         if self._process is not None:
             _close(self._process)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Sends what native code writes to stdout and stderr nowhere, for a while.
+    """Discards what native code writes to stdout and stderr, within the block.
 
     Wrap the import of TensorFlow and conversions in it: they write past Python to the file
     descriptors, so nothing less helps. If the code inside fails with something other than an

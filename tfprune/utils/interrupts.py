@@ -17,7 +17,7 @@ HELD_BACK = [
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Holds Ctrl-C and its like back until the end of the block.
+    """Defers Ctrl-C and the like until the end of the block.
 
     Raises
     ------
