@@ -96,6 +96,19 @@ def backward_elimination(
     ----------
     .. [1] Hassibi, Stork (1993), "Second order derivatives for network pruning: Optimal brain
        surgeon", for the recurrence.
+
+    Examples
+    --------
+    Unit 2 is the sum of the others, so one of the three goes at no cost, and another one does not:
+
+    >>> a = np.random.default_rng(0).normal(size=(500, 3))
+    >>> a[:, 2] = a[:, 0] + a[:, 1]
+    >>> moments = Moments(3)
+    >>> moments.add(a)
+    >>> consumer = ConsumerStats(np.arange(3), moments, np.array([[1.0], [1.0], [0.2]]))
+    >>> result = backward_elimination(3, [consumer], np.zeros(3, bool), count=2)
+    >>> (result.errors / result.variance).round(2)
+    array([0.  , 0.48])
     """
     with threads_for(size):
         return _eliminated(size, consumers, constant, count)

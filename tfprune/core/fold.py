@@ -238,6 +238,13 @@ def merge_matrix(selection: Selection, merge: bool) -> Array:
     Returns
     -------
     array of shape (units, kept)
+
+    Examples
+    --------
+    >>> merge_matrix(Selection(np.array([1, 2]), similar={0: 1}), merge=True)
+    array([[1., 0.],
+           [1., 0.],
+           [0., 1.]])
     """
     matrix = np.zeros((selection.units, len(selection.kept)))
     matrix[selection.kept, np.arange(len(selection.kept))] = 1

@@ -18,6 +18,12 @@ def disagreement(received: Array, expected: Array, step: float = 0.0) -> float:
     received, expected : arrays of one shape (samples, ...)
     step : float
         The output's quantisation step, within which a difference does not count.
+
+    Examples
+    --------
+    >>> expected = np.array([[-1.0], [1.0]])
+    >>> disagreement(expected + 0.5, expected), disagreement(expected + 0.5, expected, step=0.5)
+    (0.5, 0.0)
     """
     difference = np.abs(received.astype(float) - expected)
     difference = np.maximum(difference - step, 0)
