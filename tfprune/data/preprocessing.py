@@ -80,7 +80,7 @@ def _followed(
     values = {id(tensor): value for tensor, value in zip(graph.inputs, start, strict=True) if value}
     ends: list[_Values | _Index] = []
     for call in calls:
-        layer, reached = call.layer, [values.get(id(tensor)) for tensor in call.read]
+        layer, reached = call.layer, [values.get(id(tensor)) for tensor in call.inputs]
         followed = [value for value in reached if value and value.followed]
         after: Sequence[_Values | None]
         if is_nested(layer) and any(reached):
@@ -98,9 +98,9 @@ def _followed(
         else:
             change = _change(call) if followed and len(reached) == 1 else (1.0, 0.0)
             before = followed[0] if followed else _Values(followed=False)
-            after = [_after(before, *change, prefix + layer.name)] * len(call.made)
+            after = [_after(before, *change, prefix + layer.name)] * len(call.outputs)
         values |= {
-            id(tensor): value for tensor, value in zip(call.made, after, strict=True) if value
+            id(tensor): value for tensor, value in zip(call.outputs, after, strict=True) if value
         }
     return ends, [values.get(id(tensor)) for tensor in graph.outputs]
 

@@ -185,17 +185,17 @@ def activations_of(model: keras.Model) -> list[str]:
 
 
 def _activation(tensor: Any, calls: Sequence[Call]) -> str:
-    call = next((c for c in calls if any(output is tensor for output in c.made)), None)
+    call = next((c for c in calls if any(output is tensor for output in c.outputs)), None)
     if call is None:
         return ""
     layer = call.layer
     if is_nested(layer):
-        position = next(n for n, output in enumerate(call.made) if output is tensor)
+        position = next(n for n, output in enumerate(call.outputs) if output is tensor)
         return activations_of(layer)[position]
     through = (*MOVING, *RESIZING, kl.Resizing)
     linear = isinstance(layer, kl.Activation) and activation_name(layer.activation) == "linear"
     if type(layer) in through or linear or hands_on(layer):
-        names = {_activation(read, calls) for read in call.read}
+        names = {_activation(tensor, calls) for tensor in call.inputs}
         return names.pop() if len(names) == 1 else ""
     if is_operation(layer):
         name = type(layer).__name__.lower()

@@ -156,8 +156,8 @@ class Call:
     """
 
     layer: Any
-    read: list[Any]
-    made: list[Any]
+    inputs: list[Any]
+    outputs: list[Any]
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -188,15 +188,15 @@ def kinds_of(model: keras.Model) -> list[str]:
 
 
 def _kind(tensor: Any, calls: Sequence[Call]) -> str:
-    call = next((c for c in calls if any(output is tensor for output in c.made)), None)
+    call = next((c for c in calls if any(output is tensor for output in c.outputs)), None)
     if call is None:
         return "values"
     layer = call.layer
     if is_nested(layer):
-        position = next(n for n, output in enumerate(call.made) if output is tensor)
+        position = next(n for n, output in enumerate(call.outputs) if output is tensor)
         return kinds_of(layer)[position]
     if hands_on(layer) or type(layer) in MOVING:
-        kinds = {_kind(read, calls) for read in call.read}
+        kinds = {_kind(tensor, calls) for tensor in call.inputs}
         # Moved values may lie along another axis than the one that softmax sums to 1.
         kept = kinds <= ({"softmax", "sigmoid"} if hands_on(layer) else {"sigmoid"})
         return kinds.pop() if kept and len(kinds) == 1 else "values"

@@ -72,7 +72,7 @@ def _has_outside_data(model: Any, end: int) -> bool:
 
 
 def _take_in(model: Any, data: bytes) -> None:
-    """Large files keep the data of buffers behind the flatbuffer; an offset of 1 says nothing."""
+    """Moves buffers from behind the flatbuffer (in large files) into it; offset 1 means none."""
     for buffer in model.buffers:
         if buffer.offset > 1:
             buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)

@@ -37,21 +37,21 @@ def parted(student: keras.Model, teacher: keras.Model) -> tuple[Any, Any]:
     graph, calls = graph_of(student)
     clean = {id(tensor) for tensor in graph.inputs}
     for call in calls:
-        if all(id(t) in clean for t in call.read) and _same(call.layer, theirs):
-            clean |= {id(tensor) for tensor in call.made}
+        if all(id(t) in clean for t in call.inputs) and _same(call.layer, theirs):
+            clean |= {id(tensor) for tensor in call.outputs}
     if all(id(tensor) in clean for tensor in graph.outputs):
         return graph, None
     for call in reversed(calls):
-        if len(call.made) > 1 or id(call.made[0]) not in clean:
+        if len(call.outputs) > 1 or id(call.outputs[0]) not in clean:
             continue
         # A mask would not come along; Keras has no public way to ask for one.
-        if getattr(call.made[0], "_keras_mask", None) is not None:
+        if getattr(call.outputs[0], "_keras_mask", None) is not None:
             continue
         try:
-            tail = keras.Model(call.made[0], graph.outputs)
+            tail = keras.Model(call.outputs[0], graph.outputs)
         except ValueError:  # There is a way around this tensor.
             continue
-        head = keras.Model(graph.inputs, call.made[0])
+        head = keras.Model(graph.inputs, call.outputs[0])
         # A layer that works on both sides would be trained on one of them alone.
         if not {id(x) for x in head.weights} & {id(x) for x in tail.weights}:
             return head, tail
