@@ -56,13 +56,13 @@ class _Block:
     ours: keras.Model
     theirs: keras.Model
     producers: dict[str, Any]
-    readers: dict[str, Any]
+    consumers: dict[str, Any]
     kept: list[npt.NDArray[np.intp] | None]
 
     @property
     def variables(self) -> list[Any]:
         """The variables that are fitted."""
-        layers = (*self.producers.values(), *self.readers.values())
+        layers = (*self.producers.values(), *self.consumers.values())
         return [weight for layer in layers for weight in layer.weights]
 
 
@@ -118,7 +118,7 @@ def reconstruct(
             if block is not None:
                 with safe_gradients(block.ours):
                     _fit(block, x, iterations)
-                for path, layer in (block.producers | block.readers).items():
+                for path, layer in (block.producers | block.consumers).items():
                     values = layer.get_weights()
                     ours.copies[path].set_weights(values)
                     copy_weights(layer, layers[path], values)
@@ -146,14 +146,14 @@ def _first(samples: Samples) -> list[Array]:
 def _block(
     ours: Trace, theirs: Trace, group: Group, kept: Mapping[str, npt.NDArray[np.intp]]
 ) -> _Block | None:
-    readers = list(dict.fromkeys(read.layer for read in group.reads))
+    consumers = list(dict.fromkeys(read.layer for read in group.reads))
     plain = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
     if any(
         type(ours.copies[path]) not in plain or len(ours.given[path]) > 1
-        for path in (*group.producers, *readers)
+        for path in (*group.producers, *consumers)
     ):
         return None
-    linear = {path: _linear(ours, path) for path in readers}
+    linear = {path: _linear(ours, path) for path in consumers}
     if any(linear.get(path) not in (None, ours.copies[path]) for path in group.producers):
         return None  # It consumes its own group's units, so a copy of it would not do.
     outputs = [layer.output for layer in linear.values()]
@@ -168,10 +168,10 @@ def _block(
     return _Block(
         keras.Model(ours.model.inputs, start),
         between,
-        keras.Model(theirs.model.inputs, [_linear(theirs, path).output for path in readers]),
+        keras.Model(theirs.model.inputs, [_linear(theirs, path).output for path in consumers]),
         {path: ours.copies[path] for path in group.producers if path not in linear},
         linear,
-        [kept.get(path) for path in readers],
+        [kept.get(path) for path in consumers],
     )
 
 
@@ -180,10 +180,10 @@ def _linear(trace: Trace, path: str) -> Any:
     layer = trace.copies[path]
     if layer.activation is keras.activations.linear:
         return layer
-    twin = clone_layer(layer, activation="linear", name=f"{layer.name}_linear")
-    twin(trace.given[path][0][0])
-    twin.set_weights(layer.get_weights())
-    return twin
+    copy = clone_layer(layer, activation="linear", name=f"{layer.name}_linear")
+    copy(trace.given[path][0][0])
+    copy.set_weights(layer.get_weights())
+    return copy
 
 
 def _fit(block: _Block, x: Sequence[Array], iterations: int) -> None:

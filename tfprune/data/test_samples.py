@@ -19,7 +19,7 @@ from tfprune.utils.digests import file_digest
 
 @dataclass(frozen=True)
 class TestSet:
-    """Some of the test samples, and what outputs for them are held against.
+    """Some of the test samples, and what outputs for them are compared with.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class TestSet:
         """Writes an ``.npz`` that ``tools/run.py`` reads as it is.
 
         Arrays ``x_test``, or ``x_test_NAME`` for several inputs, as the files take them before
-        they quantise; ``y_test``, unless outputs are held against the input; and ``scoring``,
+        they quantise; ``y_test``, unless outputs are compared with the input; and ``scoring``,
         JSON text that says what the labels are: ``metric``, ``output``, and ``threshold`` where
         each unit of the output decides alone. Where the data set is given, ``dataset`` is JSON
         text as well.

@@ -102,7 +102,7 @@ def halving(attempt: Callable[[int], Tried], whole: int, least: int) -> list[Tri
     attempt : callable
         Limit -> what was measured; expected to fit where a smaller one does.
     whole, least : int
-        Of the whole model, and of the smallest there can be.
+        Parameters of the original model, and of the smallest that there can be.
     """
     tried: list[Tried] = []
     large, small = float(whole), float(least)

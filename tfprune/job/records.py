@@ -37,7 +37,7 @@ class Tried:
     parameters, bytes : int
         Of the model, and of its file of the first scheme.
     drop : float
-        How many points of accuracy that file is below the whole model, on validation data.
+        Points of accuracy that this file is below the original model, on validation data.
     fits : bool
         Whether that is within what was asked for.
     """

@@ -143,7 +143,7 @@ class VariantBuilder:
     def _once(self, options: PruneOptions) -> Variant:
         config = self.config
         result = self.pruner.prune_as(options)
-        models, learnt = retrained(
+        models, trainings = retrained(
             config, self.model, result.model, self.data, self.measure, say=self.say
         )
         files: dict[str, bytes | TfpruneError] = {}
@@ -155,21 +155,21 @@ class VariantBuilder:
             targets, held_out_targets = (outputs_of(self.model, part) for part in (x, validation))
             tuner = {"targets": targets, "x": x, "held_out": (validation, held_out_targets)}
             models["pruned"], steps = self._compressed(models["pruned"], tuner)
-            learnt += steps
+            trainings += steps
             if config.qat is not None:
                 try:
                     files["int8"], quantised, step = self._quantised(models["pruned"], tuner)
-                    learnt.append(step)
+                    trainings.append(step)
                 except TfpruneError as error:
                     files["int8"] = error
         if healed_at_4_bits(config):
             model, record = healed(
                 config, self.model, models["pruned"], self.data, self.measure, bits=4
             )
-            learnt.append(record)
+            trainings.append(record)
             calibration = check_inputs(self.model, self.data.calibration.x)
             files |= dict(self.files(model, ["int4"], calibration))
-        return Variant(result, models, learnt, files, quantised)
+        return Variant(result, models, trainings, files, quantised)
 
     def _compressed(
         self, pruned: keras.Model, tuner: dict[str, Any]

@@ -32,7 +32,7 @@ class Match:
     ----------
     kind : {"softmax", "sigmoid", "logits", "values"}
     weight : float
-        Of its loss.
+        The weight of its loss.
     """
 
     kind: str
@@ -152,7 +152,7 @@ class Spread:
 class Call:
     """One call of a layer in a graph: the tensors that it takes and returns.
 
-    ``args`` and ``kwargs`` are the whole call, constants and all.
+    ``args`` and ``kwargs`` are those of the call, constants included.
     """
 
     layer: Any

@@ -37,16 +37,16 @@ class Point:
     Attributes
     ----------
     select : str
-        By what units are chosen, or ``unpruned``.
+        The criterion that chooses the units, or ``unpruned``.
     amount : float or None
         Degrees, or the share of units in (0, 1) that goes.
     unit : {"degrees", "share", ""}
     fold : str
-        What readers get for a unit that goes.
+        What the consumers of a removed unit get in its place.
     refit : int
-        Steps of least squares for the survivors.
+        Steps of the reconstruction.
     heal : int
-        Epochs of learning the original's outputs.
+        Epochs of healing.
     """
 
     select: str = UNPRUNED

@@ -20,7 +20,7 @@ from tfprune.tfmot.layer_configs import AS_LAYERS, refused, translated
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import quiet
 
-# How far a twin's outputs may be from the model's, as a share of their spread.
+# How far the tf_keras model's outputs may be from the Keras model's, as a share of their spread.
 CLOSE = 1e-4
 # Samples on which the two are compared.
 COMPARED = 100
@@ -57,22 +57,22 @@ def to_tf_keras(model: keras.Model, x: Sequence[Array]) -> Any:
 
     model = in_float32(model)
     names = names_of(model)
-    twin = _Twin(tf_keras, names).of(model)
+    tfk_model = _Twin(tf_keras, names).of(model)
     for _, layer in walk(model):
-        _give(layer, twin, names[id(layer)])
+        _give(layer, tfk_model, names[id(layer)])
     samples = [
         data[:COMPARED].astype(tensor.dtype) for data, tensor in zip(x, model.inputs, strict=True)
     ]
-    _compare(model, twin, samples)
-    return twin
+    _compare(model, tfk_model, samples)
+    return tfk_model
 
 
-def weights_from(twin: Any, model: keras.Model) -> keras.Model:
-    """A copy of a Keras 3 model with the weights that its tf_keras twin has.
+def weights_from(tfk_model: Any, model: keras.Model) -> keras.Model:
+    """A copy of a Keras 3 model with the weights of its tf_keras model.
 
     Parameters
     ----------
-    twin : tf_keras.Model
+    tfk_model : tf_keras.Model
         Made by :func:`to_tf_keras` of a model of the same architecture.
     model : keras.Model
 
@@ -95,7 +95,7 @@ def weights_from(twin: Any, model: keras.Model) -> keras.Model:
         return pairs[-1][1]
 
     copy = rebuild(model, paired)
-    present = {layer.name: layer for layer in twin.layers}
+    present = {layer.name: layer for layer in tfk_model.layers}
     for layer, other in pairs:
         if getattr(layer, "weights", None):
             parts = [present[name] for name in names[id(layer)] if name in present]
@@ -247,20 +247,20 @@ def _read(layer: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[An
     return list(keras.tree.flatten(args[0]))
 
 
-def _give(layer: Any, twin: Any, names: Sequence[str]) -> None:
+def _give(layer: Any, tfk_model: Any, names: Sequence[str]) -> None:
     """Gives the tf_keras layers of a layer its weights."""
     weights = layer.get_weights() if getattr(layer, "weights", None) else []
     for name in names:
         if not weights:
             return
-        part = twin.get_layer(name)
+        part = tfk_model.get_layer(name)
         count = len(part.weights)
         part.set_weights(weights[:count])
         weights = weights[count:]
 
 
-def _compare(model: keras.Model, twin: Any, x: Sequence[Array]) -> None:
-    received = twin.predict(list(x), verbose=0)
+def _compare(model: keras.Model, tfk_model: Any, x: Sequence[Array]) -> None:
+    received = tfk_model.predict(list(x), verbose=0)
     received = received if isinstance(received, list) else [received]
     for number, (ours, theirs) in enumerate(zip(received, outputs_of(model, x), strict=True)):
         same = ours.shape == theirs.shape

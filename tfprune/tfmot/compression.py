@@ -123,27 +123,29 @@ def compress(
     model = in_float32(model)
     x = as_inputs(model, x)
     epochs = epochs or max(EPOCHS, -(-STEPS * BATCH_SIZE // len(x[0])))
-    school = Distillation(x, targets, epochs, seed=seed, progress=progress, held_out=held_out)
+    distillation = Distillation(x, targets, epochs, seed=seed, progress=progress, held_out=held_out)
     tasks: dict[str, Callable[[keras.Model], tuple[keras.Model, TrainingHistory]]] = {}
     if sparsity is not None:
-        tasks["sparsity"] = lambda model: _sparse(model, sparsity, school)
+        tasks["sparsity"] = lambda model: _sparse(model, sparsity, distillation)
     if clusters is not None:
-        tasks["cluster"] = lambda model: _clustered(model, clusters, sparsity is not None, school)
+        tasks["cluster"] = lambda model: _clustered(
+            model, clusters, sparsity is not None, distillation
+        )
     steps = []
     for how, task in tasks.items():
         start = time.perf_counter()
-        before = school.distance(outputs_of(model, school.held_out_x))
+        before = distillation.distance(outputs_of(model, distillation.held_out_x))
         model, history = task(model)
         steps.append(Compressed(how, epochs, time.perf_counter() - start, before, history))
     return model, steps
 
 
 def _sparse(
-    model: keras.Model, share: float, school: Distillation
+    model: keras.Model, share: float, distillation: Distillation
 ) -> tuple[keras.Model, TrainingHistory]:
     with tools() as (tf_keras, tfmot):
         sparsity = tfmot.sparsity.keras
-        end = max(int(ZEROS_SET * school.steps), 1)
+        end = max(int(ZEROS_SET * distillation.steps), 1)
         between = max(end // CHOICES, 1)
         # Masks change in steps of so many; the last one has to be that of the whole share.
         end -= end % between
@@ -152,7 +154,7 @@ def _sparse(
         )
         network = _wrapped(
             model,
-            school,
+            distillation,
             tf_keras,
             lambda layer: sparsity.prune_low_magnitude(layer, pruning_schedule=schedule),
         )
@@ -175,7 +177,7 @@ def _sparse(
                 for weight, mask in masked
             )
 
-        history = school.train(
+        history = distillation.train(
             network, "sparsity", SPARSITY_RATE, tf_keras, sparsity.UpdatePruningStep(),
             untrained=untrained, complete=complete,
         )  # fmt: skip
@@ -188,7 +190,7 @@ def _kept(size: int, share: float) -> int:
 
 
 def _clustered(
-    model: keras.Model, clusters: int, sparse: bool, school: Distillation
+    model: keras.Model, clusters: int, sparse: bool, distillation: Distillation
 ) -> tuple[keras.Model, TrainingHistory]:
     with tools() as (tf_keras, tfmot):
         # The public one cannot keep zeros; tfmot's own guide imports this one for it.
@@ -206,20 +208,20 @@ def _clustered(
                 preserve_sparsity=sparse,
             )
 
-        network = _wrapped(model, school, tf_keras, wrap)
-        history = school.train(network, "cluster", CLUSTER_RATE, tf_keras)
+        network = _wrapped(model, distillation, tf_keras, wrap)
+        history = distillation.train(network, "cluster", CLUSTER_RATE, tf_keras)
         return weights_from(clustering.strip_clustering(network), model), history
 
 
 def _wrapped(
-    model: keras.Model, school: Distillation, tf_keras: Any, wrap: Callable[[Any], Any]
+    model: keras.Model, distillation: Distillation, tf_keras: Any, wrap: Callable[[Any], Any]
 ) -> Any:
-    """The tf_keras twin with its kernels' layers wrapped."""
+    """The tf_keras model with the layers of its kernels wrapped."""
     # The first centroids are drawn at random.
-    tf_keras.utils.set_random_seed(school.seed)
-    twin = to_tf_keras(model, school.x)
+    tf_keras.utils.set_random_seed(distillation.seed)
+    tfk_model = to_tf_keras(model, distillation.x)
 
     def chosen(layer: Any) -> Any:
         return wrap(layer) if type(layer).__name__ in KERNELS else layer
 
-    return tf_keras.models.clone_model(twin, clone_function=chosen)
+    return tf_keras.models.clone_model(tfk_model, clone_function=chosen)

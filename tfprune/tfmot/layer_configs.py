@@ -96,7 +96,7 @@ RULES: dict[type, Rule] = {
     **dict.fromkeys((kl.Add, kl.Subtract, kl.Multiply, kl.Average), Rule()),
     **dict.fromkeys((kl.Maximum, kl.Minimum), Rule()),
 }  # fmt: skip
-# What training would use and inference does not; the twin's training has a loss of its own.
+# What training would use and inference does not; training there has a loss of its own.
 _ENDINGS = ("_initializer", "_regularizer")
 _NOTHING = object()
 

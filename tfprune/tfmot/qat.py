@@ -93,18 +93,18 @@ def quantisation_aware(
     model = in_float32(model)
     check_quantisable(model, x)
     x = as_inputs(model, x)
-    school = Distillation(x, targets, epochs, seed=seed, progress=progress, held_out=held_out)
+    distillation = Distillation(x, targets, epochs, seed=seed, progress=progress, held_out=held_out)
     samples = [data[:REPRESENTATIVE] for data in x]
     names = signature_names(model)
     with tools() as (tf_keras, tfmot):
         tf_keras.utils.set_random_seed(seed)
         # The file holds the names of tfmot's layers, which are counted through the whole process.
         tf_keras.backend.reset_uids()
-        twin = to_tf_keras(model, x)
-        network = _quantised(twin, _scheme(tfmot, sparse, clustered), tfmot)
-        _set_ranges(network, twin, samples, tf_keras)
+        tfk_model = to_tf_keras(model, x)
+        network = _quantised(tfk_model, _scheme(tfmot, sparse, clustered), tfmot)
+        _set_ranges(network, tfk_model, samples, tf_keras)
         _set_other_ranges(network, samples)
-        history = school.train(network, "qat", RATE, tf_keras)
+        history = distillation.train(network, "qat", RATE, tf_keras)
         if clustered:
             network = tfmot.experimental.combine.strip_clustering_cqat(network)
         content = _converted(network, names, samples, batch, tf_keras)
@@ -149,15 +149,15 @@ def _scheme(tfmot: Any, sparse: bool, clustered: bool) -> Any:
     return tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme()
 
 
-def _quantised(twin: Any, scheme: Any, tfmot: Any) -> Any:
-    """The twin with the rounding of int8 in it."""
-    for layer in twin.layers:
+def _quantised(tfk_model: Any, scheme: Any, tfmot: Any) -> Any:
+    """The tf_keras model with int8 rounding in its layers."""
+    for layer in tfk_model.layers:
         if type(layer).__name__ == "Activation" and layer.activation.__name__ not in ACTIVATIONS:
             name = layer.name.removesuffix("_activation")
             raise _refused(f"activation {layer.activation.__name__} of layer {name}")
     quantization = tfmot.quantization.keras
     try:
-        return quantization.quantize_apply(quantization.quantize_annotate_model(twin), scheme)
+        return quantization.quantize_apply(quantization.quantize_annotate_model(tfk_model), scheme)
     except (RuntimeError, ValueError) as error:
         known = re.match(r"Layer (.+):<class '[\w.]+\.(\w+)'> is not supported", str(error))
         what = f"layer {known[1]} ({known[2]})" if known else str(error).splitlines()[0]
@@ -170,7 +170,7 @@ def _refused(what: str) -> TfpruneError:
     )
 
 
-def _set_ranges(network: Any, twin: Any, samples: Sequence[Array], tf_keras: Any) -> None:
+def _set_ranges(network: Any, tfk_model: Any, samples: Sequence[Array], tf_keras: Any) -> None:
     """Starts the ranges of activations from those of the model that is not quantised."""
     layer_ranges = {}
     for layer in network.layers:
@@ -181,8 +181,8 @@ def _set_ranges(network: Any, twin: Any, samples: Sequence[Array], tf_keras: Any
         }
         if ranges:
             layer_ranges[layer.name.removeprefix(PREFIX)] = ranges
-    tensors = {name: _outputs(twin.get_layer(name)) for name in layer_ranges}
-    values_of = tf_keras.Model(twin.inputs, tensors).predict(list(samples), verbose=0)
+    tensors = {name: _outputs(tfk_model.get_layer(name)) for name in layer_ranges}
+    values_of = tf_keras.Model(tfk_model.inputs, tensors).predict(list(samples), verbose=0)
     for name, ranges in layer_ranges.items():
         values = np.concatenate([np.ravel(value) for value in tf.nest.flatten(values_of[name])])
         ranges["min"].assign(min(0.0, float(values.min())))

@@ -36,14 +36,14 @@ class FineTuner:
     """Samples, and the target and loss of each output for fine-tuning.
 
     The output that the labels fit (see :func:`tfprune.data.scoring.make_scorer`) learns them;
-    others learn to stay as the teacher's are. Classes are learnt by cross entropy, from logits or
-    from probabilities as the output's activation says, values by squared error.
+    others are to stay as the teacher's are. The loss is cross entropy for classes, of logits or of
+    probabilities as the output's activation says, and the squared error for values.
 
     Parameters
     ----------
     teacher : keras.Model
     part : Split
-        Samples and labels; labels may lack where an output reconstructs the input.
+        Samples and labels; labels are optional where an output reconstructs the input.
     measure : Scorer, optional
         What the labels mean, as found out on other samples; by default on these.
     settings : keras.Model, optional

@@ -91,7 +91,7 @@ class Student(keras.Model):  # type: ignore[misc]  # Keras is untyped
     layers : keras.Model
         The Functional model that is trained in place.
     matches : sequence of Match
-        How each output is held against the teacher's. Regularizers of layers have no part in it.
+        How each output is compared with the teacher's. Regularizers of layers have no part in it.
     bits : int or None
         See :func:`tfprune.heal`.
     batch_size : int
