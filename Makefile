@@ -7,7 +7,7 @@ ARGS ?=
 # Two processes, as CI has two cores; a file's tests stay together, for what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: export example test test-all test-arm test-kernels check format bench clean help
+.PHONY: docs export example test test-all test-arm test-kernels check format bench clean help
 
 help:
 	@echo "make export    prune, export and measure (ARGS='--model mlp --prune 25' to change it)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-kernels  the tests that train, as other processors and numbers of threads compute"
 	@echo "make check     lint and types; make format: put the code in order"
 	@echo "make example   the files in exported/example (TFPRUNE_MNIST=mnist.npz)"
+	@echo "make docs      the site of the documentation, in site/"
 	@echo "make bench     the benchmarks"
 
 $(VENV)/made: requirements.txt
@@ -61,6 +62,13 @@ check: $(VENV)/made-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+$(VENV)/made-docs: $(VENV)/made requirements-docs.txt
+	$(BIN)/python -m pip install --quiet -r requirements-docs.txt
+	@touch $@
+
+docs: $(VENV)/made-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 format: $(VENV)/made-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -70,4 +78,4 @@ bench: $(VENV)/made
 	$(BIN)/python -m benchmarks.sizes
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
