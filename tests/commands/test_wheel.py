@@ -60,9 +60,10 @@ def installed(request, checkout, tmp_path_factory):
         for kind in ("scripts", "purelib")
     )
     python = shutil.which("python", path=scripts)
-    call([*pip, "--python", python, "install", *offline, *what])
+    # Before the installation: an editable one is built in the new environment, by setuptools.
     path = Path(modules) / "dependencies.pth"
     path.write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    call([*pip, "--python", python, "install", *offline, *what])
     return shutil.which("tfprune", path=scripts)
 
 

@@ -147,3 +147,18 @@ def test_few_samples_are_told(rng):
     x = rng.normal(0, 1, (25, 6)).astype("float32")
     result = silent(model, x, 5)
     assert "only 25 samples for 30 units" in result.layers[0].note
+
+
+def test_rounding_changes_no_decision():
+    """All units of this output are 0 for the second sample; the first of them decides."""
+    data = keras.Input((2,))
+    model = keras.Model(data, kl.Dense(2, name="out")(data))
+    almost = keras.Model(data, kl.Dense(2, name="out")(data))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.set_weights([np.eye(2, dtype="float32"), np.zeros(2, "float32")])
+    almost.set_weights([np.eye(2, dtype="float32"), np.array([0, 1e-9], "float32")])
+    x = np.array([[1, 2], [0, 0], [3, 1]], "float32")
+    assert np.asarray(almost(x)).argmax(-1).tolist() == [1, 1, 0]
+    assert change_of(model, almost, [x]).agreement == 1
+    almost.set_weights([np.eye(2, dtype="float32"), np.array([0, 0.1], "float32")])
+    assert change_of(model, almost, [x]).agreement == pytest.approx(2 / 3)

@@ -13,6 +13,9 @@ from tfprune.graph.predictions import outputs_of
 from tfprune.outputs.decisions import Rule, rules_of
 from tfprune.utils.arrays import Array
 
+# Differences up to this share of the largest output are rounding.
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Change:
@@ -67,7 +70,10 @@ def change_of(model: keras.Model, smaller: keras.Model, x: Sequence[Array]) -> C
     """
     reference, received = outputs_of(model, x), outputs_of(smaller, x)
     rules = rules_of(model, reference)
-    pairs = list(zip(received, reference, strict=True))
+    pairs = [
+        (_without_rounding(ours, theirs), theirs)
+        for ours, theirs in zip(received, reference, strict=True)
+    ]
     same = [
         float(np.mean(way.decisions(ours) == way.decisions(theirs)))
         for rule, (ours, theirs) in zip(rules, pairs, strict=True)
@@ -81,6 +87,15 @@ def change_of(model: keras.Model, smaller: keras.Model, x: Sequence[Array]) -> C
         samples=len(x[0]),
         unsure=any(_unsure(rule) for rule in rules),
     )
+
+
+def _without_rounding(output: Array, reference: Array) -> Array:
+    """An output with the reference's values where the two differ by rounding alone.
+
+    Of values that are equal the first decides, which rounding alone would change.
+    """
+    size = np.max(np.abs(reference), initial=0.0)
+    return np.where(np.abs(output - reference) <= ROUNDING * size, reference, output)
 
 
 def _unsure(rule: Rule) -> bool:
