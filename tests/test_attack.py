@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from benchmarks.attack import Subject, attack, campaign, killed_updates, mutant
+from benchmarks.attack import Subject, attack, campaign, mutant
+from benchmarks.attack_kills import killed_updates
 from tfprune.errors import TfpruneError
 
 
