@@ -40,7 +40,7 @@ from benchmarks.attack_kills import (
     killed_sweeps,
     killed_updates,
 )
-from tfprune.data.sources import read_npz
+from tfprune.data.array_files import read_npz
 from tfprune.errors import TfpruneError
 from tfprune.gate import history
 from tfprune.gate import limits as budgets

@@ -35,7 +35,7 @@ def files(tmp_path_factory):
     np.savez(folder / "own.npz", x=images, y=rng.integers(0, 3, 300))
     np.savez(folder / "unlabelled.npz", x=images)
     np.savez(folder / "few.npz", x=images[:6])
-    np.save(folder / "one.npy", images)
+    (folder / "archive.npy").write_bytes((folder / "own.npz").read_bytes())
     np.savez(folder / "other.npz", x=images[:, :7])
     np.savez(folder / "empty.npz", x=images[:0])
     np.savez(folder / "nan.npz", x=np.where(images > 0, images, np.nan))
@@ -175,7 +175,10 @@ BAD = {
         ["--dataset", "digits", "--layers", "flatten"],
         "'flatten' is not a Dense or convolution layer of the model; these are: conv1, conv2",
     ),
-    "a single array": (["--model", "{}/own.keras", "--data", "{}/one.npy"], "a single array"),
+    "two arrays": (
+        ["--model", "{}/own.keras", "--data", "{}/archive.npy"],
+        "an archive, not a single array",
+    ),
     "no data": (["--model", "{}/own.keras"], "expected data for a model of your own; add --data"),
     "missing model": (["--model", "{}/no.keras", *OWN[2:]], "no.keras: no such file"),
     "truncated model": (["--model", "{}/truncated.keras", *OWN[2:]], "is it truncated?"),

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.hostile_data import HOSTILE_DATA
 from tfprune.data import sources
+from tfprune.data.array_files import read_npz
 from tfprune.data.splits import InputSpec, prepare
 from tfprune.errors import TfpruneError
 from tfprune.utils import archives
@@ -128,7 +129,7 @@ def test_mnist_is_looked_for_in_order(nowhere, like_mnist, monkeypatch, tmp_path
 
 
 def test_uint8_is_scaled_and_a_channel_added_and_both_are_said(like_mnist):
-    raw = sources.read_npz(like_mnist, 0)
+    raw = read_npz(like_mnist, 0)
     data = prepare(raw, "auto", [InputSpec("image", (28, 28, 1))], 10, 0)
     assert data.test.x.shape == (20, 28, 28, 1)
     np.testing.assert_allclose(data.test.x[..., 0], raw.test.x / 255, atol=1e-7)
@@ -143,7 +144,7 @@ def test_uint8_is_scaled_and_a_channel_added_and_both_are_said(like_mnist):
 
 def test_x_and_y_are_split_by_seed(tmp_path, rng):
     path = save(tmp_path / "own.npz", x=np.arange(100.0), y=np.arange(100))
-    raw = sources.read_npz(path, seed=1)
+    raw = read_npz(path, seed=1)
     assert (len(raw.train), len(raw.test)) == (80, 20)
     assert sorted([*raw.train.x, *raw.test.x]) == list(range(100))
     np.testing.assert_array_equal(raw.test.x, raw.test.y)
@@ -151,10 +152,10 @@ def test_x_and_y_are_split_by_seed(tmp_path, rng):
 
 
 def test_labels_may_lack(tmp_path, rng):
-    raw = sources.read_npz(save(tmp_path / "a.npz", x=pixels(rng, 20)), 0)
+    raw = read_npz(save(tmp_path / "a.npz", x=pixels(rng, 20)), 0)
     assert raw.train.y is None
     both = {"x_train": pixels(rng, 20), "x_test": pixels(rng, 5)}
-    raw = sources.read_npz(save(tmp_path / "b.npz", **both, y_test=np.zeros(5, int)), 0)
+    raw = read_npz(save(tmp_path / "b.npz", **both, y_test=np.zeros(5, int)), 0)
     assert raw.test.y is None
     assert "labels ignored" in raw.notes[0]
 
@@ -174,7 +175,7 @@ def test_labels_may_lack(tmp_path, rng):
 )
 def test_bad_arrays_are_told(tmp_path, arrays, message):
     with pytest.raises(TfpruneError, match=message):
-        sources.read_npz(save(tmp_path / "bad.npz", **arrays), 0)
+        read_npz(save(tmp_path / "bad.npz", **arrays), 0)
 
 
 SEVERAL = ("image", "age")
@@ -187,14 +188,14 @@ def images_and_ages(rng, count, end=""):
 def test_several_inputs_are_read_by_their_names_and_split_together(tmp_path, rng):
     both = {**images_and_ages(rng, 20, "_train"), **images_and_ages(rng, 5, "_test")}
     path = save(tmp_path / "a.npz", **both, y_train=np.arange(20), y_test=np.arange(5), meta=[1])
-    raw = sources.read_npz(path, 0, inputs=SEVERAL)
+    raw = read_npz(path, 0, inputs=SEVERAL)
     for part, end in ((raw.train, "train"), (raw.test, "test")):
         assert list(part.x) == list(SEVERAL)
         for name in SEVERAL:
             np.testing.assert_array_equal(part.x[name], both[f"x_{end}_{name}"])
     count = np.arange(100)
     path = save(tmp_path / "b.npz", x_age=count, x_image=count + 100, y=count)
-    raw = sources.read_npz(path, 1, inputs=SEVERAL)
+    raw = read_npz(path, 1, inputs=SEVERAL)
     assert (len(raw.train), len(raw.test)) == (80, 20)
     for part in (raw.train, raw.test, raw.train.take([3, 1])):
         np.testing.assert_array_equal(part.x["age"], part.y)
@@ -208,10 +209,10 @@ def test_several_inputs_are_read_by_their_names_and_split_together(tmp_path, rng
 def test_names_that_look_like_parts_are_told_apart(tmp_path):
     zeros, ones = np.zeros((9, 2)), np.ones((9, 3))
     path = save(tmp_path / "a.npz", x_train_a=zeros, x_a=ones)
-    raw = sources.read_npz(path, 0, inputs=("train_a", "a"))
+    raw = read_npz(path, 0, inputs=("train_a", "a"))
     assert [data.shape[1] for data in raw.train.arrays] == [2, 3]
     path = save(tmp_path / "b.npz", x_train_a=zeros, x_test_a=ones[:, :2])
-    assert len(sources.read_npz(path, 0, inputs=("a",)).test) == 9
+    assert len(read_npz(path, 0, inputs=("a",)).test) == 9
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_names_that_look_like_parts_are_told_apart(tmp_path):
 )
 def test_missing_and_surplus_names_are_told(tmp_path, arrays):
     with pytest.raises(TfpruneError) as caught:
-        sources.read_npz(save(tmp_path / "bad.npz", **arrays), 0, inputs=SEVERAL)
+        read_npz(save(tmp_path / "bad.npz", **arrays), 0, inputs=SEVERAL)
     assert "x_train_NAME and x_test_NAME (or x_NAME)" in str(caught.value)
     assert "(image, age)" in str(caught.value)
     assert f"received {', '.join(arrays)}" in str(caught.value)
@@ -237,24 +238,24 @@ def test_arrays_that_are_not_used_are_named(tmp_path, rng):
     x, y = pixels(rng, 20), np.zeros(20, int)
     both = {"x_train": x, "x_test": x, "y_train": y, "y_test": y}
     path = save(tmp_path / "a.npz", **both, y_train_age=y, y=y, weights=y)
-    raw = sources.read_npz(path, 0, inputs=("image",))
+    raw = read_npz(path, 0, inputs=("image",))
     assert raw.notes == ("arrays not used: y_train_age, y, weights",)
-    assert sources.read_npz(save(tmp_path / "b.npz", **both), 0).notes == ()
-    raw = sources.read_npz(save(tmp_path / "c.npz", x_train=x, y_train=y, y_test=y), 0)
+    assert read_npz(save(tmp_path / "b.npz", **both), 0).notes == ()
+    raw = read_npz(save(tmp_path / "c.npz", x_train=x, y_train=y, y_test=y), 0)
     assert "arrays not used: y_test" in raw.notes
 
 
 def test_inputs_of_different_lengths_are_told(tmp_path):
     path = save(tmp_path / "bad.npz", x_image=np.zeros(9), x_age=np.zeros(8))
     with pytest.raises(TfpruneError, match="as many samples for every input, received 9, 8"):
-        sources.read_npz(path, 0, inputs=SEVERAL)
+        read_npz(path, 0, inputs=SEVERAL)
 
 
 def test_every_input_is_scaled_and_shaped_as_it_is_taken(tmp_path, rng):
     words = rng.integers(0, 9, (50, 4), np.uint8)
     images = pixels(rng, 50, (8, 8))
     path = save(tmp_path / "a.npz", x_image=images, x_words=words, x_age=rng.random(50))
-    raw = sources.read_npz(path, 0, inputs=("image", "words", "age"))
+    raw = read_npz(path, 0, inputs=("image", "words", "age"))
     wanted = [
         InputSpec("image", (8, 8, 1)),
         InputSpec("words", (4,), floats=False),
@@ -277,12 +278,12 @@ def test_every_input_is_scaled_and_shaped_as_it_is_taken(tmp_path, rng):
 def test_shapes_that_differ_between_the_parts_are_told(tmp_path, rng):
     path = save(tmp_path / "two.npz", x_train=pixels(rng, 9), x_test=pixels(rng, 9, (8, 8)))
     with pytest.raises(TfpruneError, match=r"one shape, received \(28, 28\) and \(8, 8\)"):
-        prepare(sources.read_npz(path, 0), "auto", None, 5, 0)
+        prepare(read_npz(path, 0), "auto", None, 5, 0)
 
 
 def test_files_that_are_none_are_told(tmp_path, like_mnist):
     with pytest.raises(TfpruneError, match="no such file"):
-        sources.read_npz(tmp_path / "missing.npz", 0)
+        read_npz(tmp_path / "missing.npz", 0)
     whole = like_mnist.read_bytes()
     for name, content in {
         "empty.npz": b"",
@@ -292,15 +293,15 @@ def test_files_that_are_none_are_told(tmp_path, like_mnist):
     }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(TfpruneError, match=f"{name}: expected a readable .npz") as caught:
-            sources.read_npz(tmp_path / name, 0)
+            read_npz(tmp_path / name, 0)
         assert "\n" not in str(caught.value)
     np.save(tmp_path / "single.npy", np.zeros(4))
     np.savez(tmp_path / "pickled.npz", x=np.array([{}, 1], object))
     for name in ("single.npy", "pickled.npz"):
         with pytest.raises(TfpruneError, match="expected a readable .npz"):
-            sources.read_npz(tmp_path / name, 0)
+            read_npz(tmp_path / name, 0)
     with pytest.raises(TfpruneError, match="expected a readable .npz"):
-        sources.read_npz(tmp_path, 0)
+        read_npz(tmp_path, 0)
 
 
 def test_a_file_that_is_no_mnist_is_named_as_that(tmp_path, monkeypatch):
@@ -321,7 +322,7 @@ def test_arrays_that_are_not_what_they_say_are_refused(tmp_path, name):
     path = tmp_path / "data.npz"
     path.write_bytes(HOSTILE_DATA[name])
     with pytest.raises(TfpruneError, match="data.npz: expected"):
-        sources.read_npz(path, 0)
+        read_npz(path, 0)
 
 
 def test_an_archive_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path, monkeypatch):
@@ -330,10 +331,10 @@ def test_an_archive_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path, monke
     np.savez_compressed(tmp_path / "zeros.npz", x=x, y=y)
     monkeypatch.setattr(np, "load", None)  # Nothing may be read any more.
     with pytest.raises(TfpruneError, match=r"bytes that unpack to 1,584,\d\d\d"):
-        sources.read_npz(tmp_path / "zeros.npz", 0)
+        read_npz(tmp_path / "zeros.npz", 0)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "data.npz")
     with pytest.raises(TfpruneError, match="expected a readable .npz file"):
-        sources.read_npz(tmp_path / "data.npz", 0)
+        read_npz(tmp_path / "data.npz", 0)

@@ -144,6 +144,8 @@ class Dataset:
         What was done to the data, for the user to know.
     scales : tuple of InputScale
         Of each input, in their order.
+    classes : tuple of str
+        The names that labels count; none where they are numbers anyway.
     """
 
     name: str
@@ -155,11 +157,15 @@ class Dataset:
     fallback_from: str | None = None
     notes: tuple[str, ...] = ()
     scales: tuple[InputScale, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A data set as loaded: training and test arrays, not scaled yet."""
+    """A data set as loaded: training and test arrays, not scaled yet.
+
+    ``classes`` are the names that its labels count, where they have names.
+    """
 
     name: str
     sha256: str
@@ -167,6 +173,7 @@ class Raw:
     test: Split
     fallback_from: str | None = None
     notes: tuple[str, ...] = field(default=())
+    classes: tuple[str, ...] = ()
 
 
 def split(whole: Split, share: float, seed: int) -> tuple[Split, Split]:
@@ -230,6 +237,7 @@ def prepare(
         fallback_from=raw.fallback_from,
         notes=tuple(notes),
         scales=tuple(scales),
+        classes=raw.classes,
     )
 
 

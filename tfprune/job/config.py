@@ -84,9 +84,10 @@ class CommonConfig:
 
     model: str = option("cnn", text, COMMON, "NAME|FILE",
         f"{', '.join(BUILT_IN)}, or the path of a .keras or .h5 file.")
-    data: str | None = option(None, text, COMMON, "FILE.npz",
-        "Samples as x_train, y_train, x_test, y_test, or x, y; data without labels is fine. For a "
-        "model of several inputs x_train_NAME, x_test_NAME, or x_NAME, for every input.")
+    data: str | None = option(None, text, COMMON, "PATH",
+        "An .npz of x_train, y_train, x_test, y_test, or x, y; a .npy, .csv or .parquet; or "
+        "several by a pattern in quotes, 'part*.npz'. Data without labels is fine. For a model of "
+        "several inputs an .npz of x_train_NAME, x_test_NAME, or x_NAME, for every input.")
     heal: int | None = option(None, whole(1, 2**20), COMMON, "EPOCHS",
         "Epochs in which the pruned model learns the original's outputs; needs no labels.")
     schemes: tuple[str, ...] = option(DEFAULT_SCHEMES, read_schemes, COMMON, "NAME,NAME",
@@ -95,6 +96,9 @@ class CommonConfig:
 
     dataset: str = option("auto", choice(("auto", "mnist", "digits")), DATA, "NAME",
         "auto (MNIST, else the bundled digits), mnist or digits.")
+    label: str | None = option(None, text, DATA, "COLUMN",
+        "Which column of a .csv or .parquet is the label: its name, or its number from 0; without "
+        "it there are no labels.")
     scale: str = option("auto", choice(("auto", "none")), DATA, "HOW",
         "auto (uint8 to 0..1, but for a model that scales by itself) or none.")
     units: int | None = option(None, whole(1, 2**16), DATA, "NUMBER",
@@ -159,7 +163,7 @@ def _check_own_model(config: CommonConfig) -> None:
     if config.data is None and config.dataset == "auto":
         raise TfpruneError(
             f"--model {config.model}: expected data for a model of your own; "
-            "add --data FILE.npz (or --dataset mnist, or digits)"
+            "add --data PATH (or --dataset mnist, or digits)"
         )
 
 

@@ -68,6 +68,7 @@ def manifest(
             "validation": len(dataset.validation),
             "test": len(dataset.test),
             "notes": list(dataset.notes),
+            **({"classes": list(dataset.classes)} if dataset.classes else {}),
             "scales": dict(zip(inputs, (asdict(scale) for scale in dataset.scales), strict=True)),
         },
         "scoring": scoring,

@@ -20,7 +20,7 @@ from tfprune.data.test_samples import TestSet, check_test_count, drawn
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import check_stateless
 from tfprune.graph.clone import functional, walk
-from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs, input_shapes
+from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
 from tfprune.graph.layers import CONVOLUTIONS, MAKERS, SEPARABLE
 from tfprune.graph.predictions import outputs_of
 from tfprune.graph.unfollowed import unfollowed
@@ -199,7 +199,7 @@ def model_and_data(
     Refuses to write more ``test_samples`` than there are before the model is trained or loaded.
     """
     if config.model in BUILT_IN:
-        raw = sources.load(config.dataset, config.data, config.seed, say)
+        raw = sources.load(config.dataset, config.data, config.seed, say, label=config.label)
         data = prepare(raw, config.scale, None, config.calibration, config.seed)
         check_test_count(test_samples, len(data.test))
         shape = data.train.arrays[0].shape[1:]
@@ -221,8 +221,17 @@ def model_and_data(
         name = path.stem
         functional(model)  # A model without known shapes is told here.
         _check_names(config, model)
-        raw = sources.load(config.dataset, config.data, config.seed, say, list(input_shapes(model)))
-        data = prepare(raw, config.scale, input_specs(model), config.calibration, config.seed)
+        specs = input_specs(model)
+        raw = sources.load(
+            config.dataset,
+            config.data,
+            config.seed,
+            say,
+            inputs=[spec.name for spec in specs],
+            shape=specs[0].shape if len(specs) == 1 else None,
+            label=config.label,
+        )
+        data = prepare(raw, config.scale, specs, config.calibration, config.seed)
         check_test_count(test_samples, len(data.test))
     return model, data, {"name": name, "sha256": digest(path) if path else None}
 

@@ -1,0 +1,136 @@
+"""Reads a user's own samples: a file, several that match a pattern, or a folder of pictures."""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfprune.data import array_files, columns
+from tfprune.data.parts import Parts, joined, to_raw
+from tfprune.data.splits import Raw, Shape, Split
+from tfprune.errors import TfpruneError
+from tfprune.utils.arrays import Array
+from tfprune.utils.digests import file_digest, text_digest
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What has to be known to read samples.
+
+    Attributes
+    ----------
+    seed : int
+        Splits what comes unsplit.
+    inputs : tuple of str
+        The names of the model's inputs; none if the model takes any data.
+    shape : tuple of int or None, optional
+        Of a sample as the model's only input takes it.
+    label : str, optional
+        The column, or the feature, that holds labels.
+    feature : str, optional
+        The feature of a ``.tfrecord`` that holds samples.
+    """
+
+    seed: int
+    inputs: tuple[str, ...] = ()
+    shape: Shape | None = None
+    label: str | None = None
+    feature: str | None = None
+
+
+def read(data: str, reading: Reading) -> Raw:
+    """Reads samples, and labels where there are any.
+
+    Parameters
+    ----------
+    data : str
+        A path, or a pattern as of a shell (``shards/*.npz``) that matches files of one kind.
+    reading : Reading
+
+    Raises
+    ------
+    TfpruneError
+        If there is no such file, or it is not what it should be.
+    """
+    paths = _matching(data)
+    kinds = sorted({path.suffix.lower() for path in paths})
+    if len(kinds) > 1:
+        raise TfpruneError(f"--data {data}: expected files of one kind, received {kinds}")
+    if reading.label is not None and kinds[0] not in LABELLED:
+        raise TfpruneError(
+            f"--label: for {', '.join(sorted(LABELLED))} alone, {paths[0]} names its own labels"
+        )
+    name = paths[0].stem if len(paths) == 1 else paths[0].parent.resolve().name
+    digests = [file_digest(path) for path in paths if path.is_file()]
+    sha256 = digests[0] if len(digests) == 1 else text_digest("".join(digests))
+    classes: tuple[str, ...] = ()
+    if kinds[0] in columns.SUFFIXES:
+        table = columns.read_tables(paths, reading.label)
+        parts: Parts = {"x": Split(table.x, table.y)}
+        notes, classes = list(table.notes), table.classes
+    else:
+        reader = READERS.get(kinds[0], _npz)
+        made = [reader(path, reading) for path in paths]
+        parts = joined(data, [one for one, _ in made]) if len(made) > 1 else made[0][0]
+        notes = list(dict.fromkeys(note for _, said in made for note in said))
+    if len(paths) > 1:
+        notes.insert(0, f"{len(paths)} files, from {paths[0]} to {paths[-1]}")
+    if kinds[0] in LABELLED:
+        parts = {key: _shaped(part, reading, paths[0], notes) for key, part in parts.items()}
+    return to_raw(data, parts, reading.seed, name, sha256, notes=notes, classes=classes)
+
+
+def _npz(path: Path, reading: Reading) -> tuple[Parts, list[str]]:
+    return array_files.npz_parts(path, reading.inputs)
+
+
+def _npy(path: Path, reading: Reading) -> tuple[Parts, list[str]]:
+    return array_files.npy_parts(path)
+
+
+# Readers by what a file's name ends with; anything else is taken for an .npz.
+READERS: dict[str, Callable[[Path, Reading], tuple[Parts, list[str]]]] = {".npy": _npy}
+# Kinds of files whose labels are named by --label.
+LABELLED = set(columns.SUFFIXES)
+
+
+def _matching(data: str) -> list[Path]:
+    """The files that are meant, in the order of their names."""
+    path = Path(data)
+    if path.exists() or not glob.has_magic(data):
+        return [path]
+    paths = sorted(Path(name) for name in glob.glob(data, recursive=True))  # noqa: PTH207
+    if not paths:
+        raise TfpruneError(f"--data {data}: no file matches")
+    folders = [one for one in paths if not one.is_file()]
+    if folders:
+        raise TfpruneError(f"--data {data}: expected files alone, received {folders[0]}")
+    return paths
+
+
+def _shaped(part: Split, reading: Reading, path: Path, notes: list[str]) -> Split:
+    """Rows of numbers in the shape of the model's samples, where they are as many."""
+    (x,) = part.arrays
+    want = reading.shape
+    if want is None or x.ndim != 2 or len(want) == 1 == want.count(None):
+        return part
+    size = x.shape[1]
+    known = math.prod(length for length in want if length is not None)
+    if want.count(None) > 1 or size % known or (None not in want and size != known):
+        hint = ""
+        if size == known + 1 and part.y is None and None not in want:
+            hint = "; if one of them is the label, say which: --label COLUMN"
+        raise TfpruneError(
+            f"{path}: expected {known} numbers a sample, as the model takes {want}, "
+            f"received {size}{hint}"
+        )
+    shape = (len(x), *(-1 if length is None else length for length in want))
+    made: Array = np.reshape(x, shape)
+    if made.shape != x.shape:
+        notes.append(f"{size} numbers a sample shaped to {made.shape[1:]}")
+    return Split(made, part.y)
