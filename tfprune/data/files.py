@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfprune.data import array_files, columns
+from tfprune.data import array_files, columns, picture_folders
 from tfprune.data.parts import Parts, joined, to_raw
 from tfprune.data.splits import Raw, Shape, Split
 from tfprune.errors import TfpruneError
@@ -57,6 +57,19 @@ def read(data: str, reading: Reading) -> Raw:
     TfpruneError
         If there is no such file, or it is not what it should be.
     """
+    if Path(data).is_dir():
+        if reading.label is not None:
+            raise TfpruneError("--label: not for a folder of pictures, whose folders are labels")
+        found = picture_folders.read_folder(Path(data), reading.shape)
+        return to_raw(
+            data,
+            found.parts,
+            reading.seed,
+            Path(data).resolve().name,
+            found.sha256,
+            notes=found.notes,
+            classes=found.classes,
+        )
     paths = _matching(data)
     kinds = sorted({path.suffix.lower() for path in paths})
     if len(kinds) > 1:

@@ -85,7 +85,8 @@ class CommonConfig:
     model: str = option("cnn", text, COMMON, "NAME|FILE",
         f"{', '.join(BUILT_IN)}, or the path of a .keras or .h5 file.")
     data: str | None = option(None, text, COMMON, "PATH",
-        "An .npz of x_train, y_train, x_test, y_test, or x, y; a .npy, .csv or .parquet; or "
+        "A folder with a folder of pictures for each class, or with train and test which have; "
+        "an .npz of x_train, y_train, x_test, y_test, or x, y; a .npy, .csv or .parquet; or "
         "several by a pattern in quotes, 'part*.npz'. Data without labels is fine. For a model of "
         "several inputs an .npz of x_train_NAME, x_test_NAME, or x_NAME, for every input.")
     heal: int | None = option(None, whole(1, 2**20), COMMON, "EPOCHS",

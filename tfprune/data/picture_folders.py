@@ -1,0 +1,299 @@
+"""Reads pictures from a folder that has a sub-folder for each class."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from tfprune.data.parts import TEST, TRAIN, WHOLE, Parts
+from tfprune.data.splits import Shape, Split
+from tfprune.errors import TfpruneError
+from tfprune.utils.archives import ALWAYS, RATIO
+from tfprune.utils.arrays import Array
+from tfprune.utils.digests import file_digest, text_digest
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+FORMATS = ("PNG", "JPEG", "BMP")
+# Folders of training and of test pictures, where a folder is divided already.
+TRAINING = ("train", "training")
+TESTING = ("test", "testing", "validation", "valid", "val")
+# What systems leave in folders by themselves.
+BYSTANDERS = ("thumbs.db", "desktop.ini", "__macosx")
+# Pictures that are named in a message.
+NAMED = 3
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures as arrays, the classes of which count in the order of their names.
+
+    Attributes
+    ----------
+    parts : dict of str to Split
+    classes : tuple of str
+    sha256 : str
+        Of the names and contents of the files.
+    notes : tuple of str
+        What the user should know of how the folder was read.
+    """
+
+    parts: Parts
+    classes: tuple[str, ...]
+    sha256: str
+    notes: tuple[str, ...]
+
+
+def read_folder(root: Path, shape: Shape | None) -> Pictures:
+    """Reads a folder of pictures, in the size and with the channels that a model takes.
+
+    Parameters
+    ----------
+    root : Path
+        Holds a folder of each class, or ``train`` and ``test`` which do.
+    shape : tuple of int or None
+        Of a sample: (height, width, channels), or (height, width) for grey. None if the model is
+        made for the data.
+
+    Raises
+    ------
+    TfpruneError
+        If there are no classes, other things than pictures, or pictures that cannot be read.
+    """
+    folders = _entries(root, root)[0]
+    divided = [one for one in folders if one.name.lower() in (*TRAINING, *TESTING)]
+    notes = []
+    if any(one.name.lower() in TRAINING for one in divided) and len(divided) > 1:
+        train = next(one for one in folders if one.name.lower() in TRAINING)
+        test = min(
+            (one for one in divided if one.name.lower() in TESTING),
+            key=lambda one: TESTING.index(one.name.lower()),
+            default=None,
+        )
+        if test is None:
+            raise TfpruneError(f"{root}: expected train and test, received {_names(folders)}")
+        others = [one for one in folders if one not in (train, test)]
+        notes.append(f"pictures in {train.name} to train, in {test.name} to test")
+        if others:
+            notes.append(f"folders not used: {_names(others)}")
+        found = {TRAIN: _by_class(train, root), TEST: _by_class(test, root)}
+    else:
+        found = {WHOLE: _by_class(root, root)}
+    classes = tuple(next(iter(found.values())))
+    strange = [name for files in found.values() for name in files if name not in classes]
+    if strange:
+        raise TfpruneError(
+            f"{root}: expected the same classes to train and to test, {', '.join(strange)} is in "
+            "the test folder alone"
+        )
+    listed = {
+        part: [(path, classes.index(name)) for name, paths in files.items() for path in paths]
+        for part, files in found.items()
+    }
+    paths = [path for files in listed.values() for path, _ in files]
+    target = _target(root, paths, shape)
+    parts = {
+        part: Split(
+            _pictures(root, [path for path, _ in files], target),
+            np.array([label for _, label in files], np.int64),
+        )
+        for part, files in listed.items()
+    }
+    notes += [f"{len(paths):,} pictures in {len(classes)} classes: {', '.join(classes)}"]
+    if target.resized:
+        size = f"{target.height}x{target.width}"
+        notes.append(f"{target.resized:,} of them brought to {size} (height x width, bilinear)")
+    digests = [f"{path.relative_to(root).as_posix()} {file_digest(path)}" for path in paths]
+    return Pictures(parts, classes, text_digest("\n".join(digests)), tuple(notes))
+
+
+def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and files in a folder by name, without hidden ones; no link leads out of it."""
+    try:
+        entries = sorted(Path(entry.path) for entry in os.scandir(folder))
+    except OSError as error:
+        raise TfpruneError(f"{folder}: cannot be read ({error.strerror})") from None
+    inside = root.resolve()
+    folders, files = list[Path](), list[Path]()
+    for path in entries:
+        if path.name.startswith(".") or path.name.lower() in BYSTANDERS:
+            continue
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise TfpruneError(f"{path}: a link that leads out of {root}, refused")
+        (folders if path.is_dir() else files).append(path)
+    return folders, files
+
+
+def _by_class(folder: Path, root: Path) -> dict[str, list[Path]]:
+    """The pictures of each class, by its name."""
+    classes, beside = _entries(folder, root)
+    if not classes:
+        raise TfpruneError(
+            f"{folder}: expected a folder of pictures for each class, received "
+            f"{f'{len(beside)} files' if beside else 'an empty folder'}"
+        )
+    if beside:
+        raise TfpruneError(
+            f"{folder}: expected folders of classes alone, received {beside[0].name}"
+            + (f" and {len(beside) - 1} other files" if len(beside) > 1 else "")
+        )
+    found = {}
+    for path in classes:
+        inner, files = _entries(path, root)
+        wrong = [*inner, *(f for f in files if f.suffix.lower() not in SUFFIXES or not f.is_file())]
+        if wrong:
+            more = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
+            raise TfpruneError(
+                f"{path}: expected pictures alone ({', '.join(SUFFIXES)}), received "
+                f"{wrong[0].name}{more}"
+            )
+        if not files:
+            raise TfpruneError(f"{path}: expected pictures of this class, received none")
+        found[path.name] = files
+    if len(found) < 2:
+        raise TfpruneError(
+            f"{folder}: expected a folder for each of two classes or more, received "
+            f"{_names(classes)}"
+        )
+    return found
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths)
+
+
+@dataclass
+class _Target:
+    """What pictures are brought to, and how many were of another size."""
+
+    height: int
+    width: int
+    channels: int
+    axis: bool
+    resized: int = 0
+
+
+def _target(root: Path, paths: Sequence[Path], shape: Shape | None) -> _Target:
+    """The size and channels of a model's samples; of the pictures, where a model leaves it open."""
+    if shape is not None and (
+        len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in MODES)
+    ):
+        raise TfpruneError(
+            f"{root}: expected a model of pictures (height, width, channels), the model takes "
+            f"{shape}"
+        )
+    height, width = (None, None) if shape is None else shape[:2]
+    channels = None if shape is None else shape[2] if len(shape) == 3 else 1
+    if height is None or width is None or channels is None:
+        seen = _looked_at(root, paths)
+        sizes = sorted({size for size, _ in seen})
+        if (height is None or width is None) and len(sizes) > 1:
+            raise TfpruneError(
+                f"{root}: expected pictures of one size, as the model leaves it open, received "
+                f"{len(sizes)} sizes such as {sizes[0][0]}x{sizes[0][1]} and "
+                f"{sizes[-1][0]}x{sizes[-1][1]} (height x width)"
+            )
+        height, width = height or sizes[0][0], width or sizes[0][1]
+        channels = channels or (1 if all(mode in ("1", "L") for _, mode in seen) else 3)
+        total, stored = len(paths) * height * width * channels, _stored(paths)
+        if total > max(ALWAYS, RATIO * stored):
+            raise TfpruneError(f"{root}: {stored:,} bytes that unpack to {total:,}, refused")
+    axis = shape is None or len(shape) == 3
+    return _Target(height, width, channels, axis)
+
+
+def _stored(paths: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)
+
+
+def _looked_at(root: Path, paths: Sequence[Path]) -> list[tuple[tuple[int, int], str]]:
+    """The height and width of each picture, and how Pillow calls what its pixels are."""
+    seen, bad = [], []
+    for path in paths:
+        try:
+            with path.open("rb") as file, opened(file) as image:
+                seen.append(((image.height, image.width), image.mode))
+        except Exception as error:
+            bad.append((path, error))
+    _refuse(root, bad, len(paths))
+    return seen
+
+
+def _pictures(root: Path, paths: Sequence[Path], target: _Target) -> Array:
+    channels = (target.channels,) if target.axis else ()
+    made = np.zeros((len(paths), target.height, target.width, *channels), np.uint8)
+    bad = []
+    for number, path in enumerate(paths):
+        try:
+            with path.open("rb") as file:
+                pixels = decoded(file, target.channels)
+        except Exception as error:  # Damaged files fail in Pillow in many ways.
+            bad.append((path, error))
+            continue
+        if pixels.shape[:2] != (target.height, target.width):
+            target.resized += 1
+            pixels = resized(pixels, (target.height, target.width))
+        made[number] = pixels if target.axis else pixels[..., 0]
+    _refuse(root, bad, len(paths))
+    return made
+
+
+def _refuse(root: Path, bad: Sequence[tuple[Path, Exception]], count: int) -> None:
+    if not bad:
+        return
+    named = ", ".join(
+        f"{path.relative_to(root)} ({' '.join(str(why).split())[:80] or type(why).__name__})"
+        for path, why in bad[:NAMED]
+    )
+    more = ", ..." if len(bad) > NAMED else ""
+    raise TfpruneError(
+        f"{root}: {len(bad)} of {count} pictures cannot be read: {named}{more}; mend or remove them"
+    )
+
+
+def opened(file: IO[bytes]) -> Any:
+    """A picture whose pixels were not read yet; Pillow's limit of pixels is an error.
+
+    Raises
+    ------
+    Exception
+        Of many kinds, if it is damaged or too large.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ValueError(f"no {', '.join(FORMATS)}") from None
+    pixels, most = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    if most is not None and pixels > most:
+        raise ValueError(f"{pixels:,} pixels, at most {most:,} are read")
+    return image
+
+
+def decoded(file: IO[bytes], channels: int) -> Array:
+    """The pixels of a picture, uint8 of shape (height, width, channels); see :func:`opened`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with opened(file) as image:
+            # 16 bits, of which Pillow would cut off what is above 255.
+            deep = image.mode.startswith("I")
+            one = image.point(lambda value: value / 256).convert("L") if deep else image
+            pixels = np.asarray(one.convert(MODES[channels]), np.uint8)
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def resized(pixels: Array, size: tuple[int, int]) -> Array:
+    """A picture in another size, as Keras' ``image_dataset_from_directory`` does it, rounded."""
+    import tensorflow as tf
+
+    made = tf.image.resize(pixels, size, "bilinear").numpy()
+    return np.round(made).clip(0, 255).astype(np.uint8)
