@@ -13,7 +13,7 @@ ROWS = [
     ["studies"],
     ["sweep"],
     ["job"],
-    ["micro"],
+    ["micro", "report"],
     ["tfmot", "gate"],
     ["training"],
     ["pruning"],

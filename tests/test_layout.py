@@ -26,7 +26,7 @@ ORDER = [
     ["pruning"],
     ["training"],
     ["tfmot", "gate"],
-    ["micro"],
+    ["micro", "report"],
     ["job"],
     ["sweep"],
     ["studies"],

@@ -45,6 +45,18 @@ class LayerResult:
     group: str = ""
     note: str = ""
 
+    @property
+    def pair_angles(self) -> npt.NDArray[np.float32]:
+        """The angle of each pair of units that have one.
+
+        Many ReLU pairs stand at 90 exactly; they come a little below, so that they belong to the
+        range that ends there.
+        """
+        alive = ~np.isnan(self.angles.diagonal())
+        angles = self.angles[np.ix_(alive, alive)]
+        pairs = angles[np.triu_indices(len(angles), 1)]
+        return np.nextafter(pairs[np.isfinite(pairs)], np.float32(0))
+
 
 @dataclass(frozen=True)
 class Skipped:

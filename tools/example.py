@@ -91,8 +91,14 @@ def kept(manifest: dict[str, Any]) -> dict[str, Any]:
     def among(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [entry for entry in entries if entry["file"] in names]
 
+    more: dict[str, Any] = {}
+    if "classes" in manifest:
+        right = manifest["classes"]["right"]
+        right = {file: counts for file, counts in right.items() if file in names}
+        more["classes"] = {**manifest["classes"], "right": right}
     return {
         **manifest,
+        **more,
         "artifacts": artifacts,
         "test_data": {**test, "scores": scores},
         "microcontrollers": {

@@ -42,7 +42,7 @@ def test_files_are_those_that_the_manifest_names(first):
     names = {artifact["file"] for artifact in manifest["artifacts"]}
     assert names == {f"cnn{part}_{s}.tflite" for part in ("", "_prune60") for s in SCHEMES}
     assert {p.name for p in folder.iterdir()} == names | {
-        "cnn.md", "cnn_prune60.keras", "manifest.json", "plots",
+        "cnn.md", "cnn_prune60.keras", "manifest.json", "plots", "report.html",
     }  # fmt: skip
     plots = {p.name for p in (folder / "plots").iterdir()}
     assert plots == {"hidden_angles.png", "hidden_angle_map.png", "bytes_against_score.png"}

@@ -18,8 +18,11 @@ from tfprune.errors import TfpruneError
 
 if TYPE_CHECKING:
     from tfprune.gate import limits as budgets
+    from tfprune.gate.comparison import Comparison
 
 PASS, FAIL = 0, 1
+# The format that needs more than the standard library: Jinja2.
+HTML = "html"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,7 +49,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     made.add_argument("--slack", help="growth that always passes, 256 bytes by default")
     made.add_argument("--max-drop", help="points of accuracy that may be lost, 0.2 by default")
     made.add_argument("--allow-removed", action="store_true", help="a missing model passes")
-    made.add_argument("--format", choices=FORMATS, default="table")
+    made.add_argument("--format", choices=[*FORMATS, HTML], default="table")
     made.add_argument("--output", type=Path, help="write there in place of stdout")
     made.add_argument("--all", action="store_true", help="show unchanged models too")
     made.add_argument("--why", action="store_true", help="show where the bytes are")
@@ -103,7 +106,7 @@ def _run(flags: argparse.Namespace, name: str) -> int:
     first = flags.update and is_new(flags.baseline)
     baseline = candidate if first else read_side(flags.baseline, "--baseline")
     comparison = compare(baseline, candidate, config)
-    text = FORMATS[flags.format](comparison, flags.all)
+    text = (FORMATS.get(flags.format) or _page)(comparison, flags.all)
     if flags.why:
         inside = why(baseline, candidate)
         text += f"\n\n{fence(inside)}\n" if flags.format == "markdown" else f"\n\n{inside}"
@@ -151,6 +154,12 @@ def _put(flags: argparse.Namespace, text: str) -> None:
     from tfprune.utils.files import write_whole
 
     write_whole(flags.output, (text + "\n").encode(errors="backslashreplace"))
+
+
+def _page(comparison: Comparison, everything: bool) -> str:
+    from tfprune.report.comparison_page import comparison_page
+
+    return comparison_page(comparison, everything)
 
 
 def _update(flags: argparse.Namespace, config: budgets.Config, name: str) -> int:

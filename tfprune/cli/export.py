@@ -25,8 +25,8 @@ def export(config: JobConfig, command: list[str]) -> int:
     """Prunes units that do the same work, and exports TFLite files with measured figures.
 
     Writes NAME_SCHEME.tflite, NAME_pruneDEGREES_SCHEME.tflite, NAME_pruneDEGREES.keras,
-    manifest.json, NAME.md and plots/. A budget in place of degrees stands in the names as well:
-    NAME_remove50, NAME_params50, NAME_macs50, NAME_bytes20000, NAME_drop0.1.
+    manifest.json, report.html, NAME.md and plots/. A budget in place of degrees stands in the
+    names as well: NAME_remove50, NAME_params50, NAME_macs50, NAME_bytes20000, NAME_drop0.1.
     """
     from tfprune.utils.console import quiet
     from tfprune.utils.environment import start_keras

@@ -26,9 +26,9 @@ def options() -> type[SweepConfig]:
 def sweep(config: SweepConfig, command: list[str]) -> None:
     """Prunes a model in many ways, and draws what each file scores against its bytes.
 
-    Writes sweep.png, sweep.md, sweep.csv and sweep.jsonl, and prints the Pareto set: the files
-    that no other beats in both bytes and accuracy on validation data. The same command goes on
-    where it was interrupted.
+    Writes sweep.html, sweep.png, sweep.md, sweep.csv and sweep.jsonl, and prints the Pareto set:
+    the files that no other beats in both bytes and accuracy on validation data. The same command
+    goes on where it was interrupted.
     """
     from tfprune.sweep.grid import grid
     from tfprune.utils.console import quiet
@@ -42,7 +42,7 @@ def sweep(config: SweepConfig, command: list[str]) -> None:
 
     made = run(wanted, command, _say)
     print(to_text(made))
-    print(f"\nall files: {wanted.config.output}/sweep.png, sweep.md, sweep.csv")
+    print(f"\nall files: {wanted.config.output}/sweep.html, sweep.png, sweep.md, sweep.csv")
 
 
 def _say(line: str) -> None:

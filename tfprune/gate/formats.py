@@ -24,7 +24,7 @@ TENSORS = 12
 
 def table(comparison: Comparison, everything: bool = False) -> str:
     """Plain text for a terminal."""
-    rows = [list(map(plain, row)) for row in _cells(comparison, everything)]
+    rows = [list(map(plain, row)) for row in cells(comparison, everything)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):
@@ -36,26 +36,26 @@ def table(comparison: Comparison, everything: bool = False) -> str:
             lines.append("  ".join("-" * width for width in widths))
     lines = [line.rstrip() for line in lines]
     below = map(plain, _below(comparison, everything))
-    return "\n".join([*lines, *below, _summary(comparison)])
+    return "\n".join([*lines, *below, summary(comparison)])
 
 
 def markdown(comparison: Comparison, everything: bool = False) -> str:
     """A step summary or the comment of a pull request."""
-    head, *rows = _cells(comparison, everything)
+    head, *rows = cells(comparison, everything)
     icons = {"fail": "❌", "removed": "❌", "warn": "⚠️", "added": "🆕", "pass": "✅"}
     failed = {row.name: row.failed for row in comparison.rows}
     lines = [MARKER, f"### {'❌' if comparison.failed else '✅'} Model sizes", ""]
-    lines.append(f"**{_summary(comparison)}**")
+    lines.append(f"**{summary(comparison)}**")
     lines.append("")
     if rows:
         lines.append("| " + " | ".join([*head[:9], "why"]) + " |")
         lines.append("|---|" + "---:|" * 7 + "---|---|")
-    for name, *cells, verdict, why_not in rows:
+    for name, *figures, verdict, why_not in rows:
         if verdict:
             icon = "➖" if verdict == "removed" and not failed[name] else icons[verdict]  # noqa: RUF001
-            shown = [code(name), *cells, f"{icon} {verdict}", escaped(why_not)]
+            shown = [code(name), *figures, f"{icon} {verdict}", escaped(why_not)]
         else:
-            shown = [f"**{cell}**" if cell else "" for cell in (name, *cells, verdict, why_not)]
+            shown = [f"**{cell}**" if cell else "" for cell in (name, *figures, verdict, why_not)]
         lines.append("| " + " | ".join(shown) + " |")
     below = [f"- {escaped(line)}" for line in _below(comparison, everything)]
     return "\n".join([*lines, *(["", *below] if below else []), ""])
@@ -176,7 +176,7 @@ def _ranked(
     return lines
 
 
-def _cells(comparison: Comparison, everything: bool) -> list[list[str]]:
+def cells(comparison: Comparison, everything: bool) -> list[list[str]]:
     """Header, rows and total as text; ten cells each, the last one the reason."""
     rows = [row for row in comparison.rows if everything or row.changed]
     total = Row(
@@ -232,7 +232,8 @@ def _below(comparison: Comparison, everything: bool) -> list[str]:
     return lines
 
 
-def _summary(comparison: Comparison) -> str:
+def summary(comparison: Comparison) -> str:
+    """The verdict and the bytes gained, in a line."""
     failed = sum(row.failed for row in comparison.rows)
     delta = comparison.candidate - comparison.baseline
     verdict = f"FAILED: {failed} of {len(comparison.rows)} models" if failed else "passed"

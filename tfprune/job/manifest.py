@@ -36,6 +36,8 @@ def manifest(
     compat: str | None = None,
     test_data: dict[str, Any] | None = None,
     microcontrollers: dict[str, Any] | None = None,
+    classes: dict[str, Any] | None = None,
+    changed: dict[str, Any] | None = None,
     licence: str | None = None,
     findings: Sequence[Finding] = (),
 ) -> dict[str, Any]:
@@ -45,9 +47,9 @@ def manifest(
     ``compression`` what was asked for beside pruning, ``max_drop`` how many points of accuracy
     might go, ``tried`` the models that the search for it measured, ``compat`` the old runtime that
     runs all files, ``test_data`` what :meth:`TestSet.write` says, with the files' scores on it,
-    ``microcontrollers`` what :func:`tfprune.job.micro_files.examined` says, ``licence`` that of the
-    data,
-    None if it is not known, ``failed`` the files that are not there,
+    ``microcontrollers`` what :func:`tfprune.job.micro_files.examined` says, ``classes`` and
+    ``changed`` what :class:`tfprune.job.answers.Answers` says, ``licence`` that of the
+    data, None if it is not known, ``failed`` the files that are not there,
     ``findings`` what pruning or quantisation cost beyond the
     usual, and whether the data fits the model.
     """
@@ -92,6 +94,7 @@ def manifest(
                     "complementary": layer.complementary,
                     "constant": layer.constant,
                     "note": layer.note,
+                    **({"group": layer.group} if layer.group else {}),
                 }
                 for layer in result.layers
             ],
@@ -104,6 +107,8 @@ def manifest(
         "compat": compat,
         **({"test_data": test_data} if test_data else {}),
         **({"microcontrollers": microcontrollers} if microcontrollers else {}),
+        **({"classes": classes} if classes else {}),
+        **({"changed": changed} if changed else {}),
         "artifacts": [artifact_entry(artifact) for artifact in artifacts],
         **({"failed": [asdict(one) for one in failed]} if failed else {}),
     }

@@ -25,6 +25,7 @@ from tfprune.graph.layers import CONVOLUTIONS, MAKERS, SEPARABLE
 from tfprune.graph.predictions import outputs_of
 from tfprune.graph.unfollowed import unfollowed
 from tfprune.job import manifest, plots
+from tfprune.job.answers import Answers
 from tfprune.job.config import CommonConfig, JobConfig
 from tfprune.job.drop_search import check_classes, within_drop
 from tfprune.job.file_export import export_variants
@@ -39,6 +40,9 @@ from tfprune.output_folder.run_files import MANIFEST, PLOTS, leftovers, listed
 from tfprune.output_folder.staging import staging
 from tfprune.prune_result import PruneResult
 from tfprune.pruning import Pruner
+from tfprune.report.headline import compared
+from tfprune.report.page import REPORT
+from tfprune.report.run_page import run_page, shown
 from tfprune.tflite.compat import RUNTIME
 from tfprune.tflite.converter import signature_names
 from tfprune.tflite.interpreter import LiteModel, latencies
@@ -131,7 +135,8 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
             say(f"WARNING: not written: {one}")
         chosen = drawn(config.test_data or 0, measure, len(data.test), config.seed)
         files, micro = examined(files, x, stage, config.device, config.c_array, say=say)
-        artifacts, chosen_scores = _measured(files, x, measure, chosen)
+        answers = Answers(measure)
+        artifacts, chosen_scores = _measured(files, x, answers, chosen)
         test_data: dict[str, Any] | None = None
         if config.test_data:
             path = stage / f"{about['name']}_test.npz"
@@ -167,11 +172,17 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
             compat=RUNTIME if config.compat else None,
             test_data=test_data,
             microcontrollers=micro,
+            classes=answers.classes,
+            changed=_changed(answers, artifacts),
             findings=all_findings,
             licence=licence(data.name, config.data is not None and config.dataset != "mnist"),
         )
         (stage / f"{about['name']}.md").write_text(
             card(document), encoding="utf-8", errors="backslashreplace"
+        )
+        changed = [one["index"] for one in document.get("changed", {}).get("samples", ())]
+        (stage / REPORT).write_text(
+            run_page(document, result.layers, shown(x, changed)), encoding="utf-8"
         )
         document["files"] = listed(stage)
         manifest.write(document, stage / MANIFEST)
@@ -184,6 +195,7 @@ def _places(config: JobConfig) -> list[str]:
     variants = [name, name + config.suffix]
     return [
         MANIFEST,
+        REPORT,
         f"{name}.md",
         f"{name}{config.suffix}.keras",
         f"{PLOTS}/bytes_against_score.png",
@@ -277,10 +289,10 @@ def _check_names(config: CommonConfig, model: keras.Model) -> None:
 def _measured(
     files: Sequence[tuple[Artifact, LiteModel]],
     x: Sequence[Array],
-    measure: Scorer,
+    answers: Answers,
     chosen: TestSet,
 ) -> tuple[list[Artifact], dict[str, dict[str, float]]]:
-    """The artifacts with their scores on the test data and their latencies.
+    """The artifacts with their scores on the test data and their latencies; answers are noted.
 
     The scores on the samples that travel come apart, by the names of the files.
     """
@@ -288,11 +300,18 @@ def _measured(
     measured_artifacts, apart = [], {}
     for (artifact, lite), latency in zip(files, times, strict=True):
         outputs = lite.predict(x, f"testing {artifact.variant} {artifact.scheme}", progress=True)
-        scores = {name: round(value, 6) for name, value in measure.scores(outputs).items()}
+        scores = {name: round(value, 6) for name, value in answers.measure.scores(outputs).items()}
         measured_artifacts.append(replace(artifact, scores=scores, latency_us=latency))
+        answers.add(artifact.file, outputs)
         if len(chosen.index):
             apart[artifact.file] = chosen.score(outputs)
     return measured_artifacts, apart
+
+
+def _changed(answers: Answers, artifacts: Sequence[Artifact]) -> dict[str, Any] | None:
+    """The samples whose answer changed in the file that the report is about."""
+    pair = compared([manifest.artifact_entry(artifact) for artifact in artifacts])
+    return answers.changed(pair[1]["file"]) if pair else None
 
 
 def _in_float(

@@ -26,13 +26,7 @@ COLOURS = {"original": "#7f7f7f", "finetuned": "#7570b3", "pruned": "#d95f02"}
 def angle_histogram(layer: LayerResult, threshold: float | None, path: Path) -> None:
     """How many pairs of units have which angle, with the two thresholds if there are any."""
     figure, axes = _figure(7, 4)
-    # A unit that never changes has no angle to any other.
-    alive = ~np.isnan(layer.angles.diagonal())
-    angles = layer.angles[np.ix_(alive, alive)]
-    pairs = angles[np.triu_indices(len(angles), 1)]
-    # Many ReLU pairs stand at 90 exactly: they belong to the bin that ends there.
-    pairs = np.nextafter(pairs[np.isfinite(pairs)], np.float32(0))
-    axes.hist(pairs, bins=np.arange(0, 181, 3), color="#1b9e77")
+    axes.hist(layer.pair_angles, bins=np.arange(0, 181, 3), color="#1b9e77")
     if threshold is not None:
         for at, label in ((threshold, "similar below"), (180 - threshold, "complementary above")):
             axes.axvline(at, color="#d95f02", linestyle="--", label=f"{label} {at:g}°")

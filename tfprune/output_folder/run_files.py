@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 SCHEMA = 1
 PLOTS = "plots"
 # The endings of what a run writes; nothing else is ever removed, whatever a manifest says.
-ENDINGS = (".tflite", ".keras", ".npz", ".md", ".h", ".cc")
+ENDINGS = (".tflite", ".keras", ".npz", ".md", ".h", ".cc", ".html")
 # Bytes; no larger manifest is read.
 LONGEST = 2**26
 

@@ -25,6 +25,7 @@ from tfprune.pruning import Pruner
 from tfprune.sweep import plot, tables
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import UNPRUNED, Grid, Point, key
+from tfprune.sweep.page import sweep_page
 from tfprune.sweep.results_log import ResultsLog, Row
 from tfprune.sweep.tables import Sweep
 from tfprune.tflite.converter import convert_each, signature_names
@@ -34,7 +35,7 @@ from tfprune.training.distillation import heal_with_record
 from tfprune.utils.console import meter
 from tfprune.utils.versions import versions
 
-JOURNAL, PICTURE = "sweep.jsonl", "sweep.png"
+JOURNAL, PICTURE, PAGE = "sweep.jsonl", "sweep.png", "sweep.html"
 # Raised when the same settings come to mean other angles or folds, so that old rows are left.
 ANGLES = 3
 # The same of healed points: 2 is the best state on validation data.
@@ -46,9 +47,9 @@ BETWEEN_PICTURES = 60.0
 def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep:
     """Measures every point of the grid that was not measured before.
 
-    Each finished file is a line of ``sweep.jsonl``; ``sweep.csv``, ``sweep.md`` and ``sweep.png``
-    show those of this grid, and are kept up to date. A scheme that is refused is a row with the
-    reason.
+    Each finished file is a line of ``sweep.jsonl``; ``sweep.csv``, ``sweep.md``, ``sweep.png``
+    and ``sweep.html`` show those of this grid, and are kept up to date. A scheme that is refused is
+    a row with the reason.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep
         If what is asked for is not possible, nothing can be pruned, or the unpruned model can be
         exported in no scheme.
     """
-    places = [JOURNAL, PICTURE, "sweep.csv", "sweep.md"]
+    places = [JOURNAL, PICTURE, PAGE, "sweep.csv", "sweep.md"]
     with writing(Path(grid.config.output), places=places) as output:
         return _run(grid, output, command, say)
 
@@ -321,5 +322,9 @@ def _check_any(sweep: Sweep) -> None:
 
 
 def _files(sweep: Sweep, draw: bool) -> dict[str, bytes]:
-    """The tables, and the picture."""
-    return tables.files(sweep) | ({PICTURE: plot.picture(sweep)} if draw else {})
+    """The tables, and the picture with the page that shows it."""
+    made = tables.files(sweep)
+    if draw:
+        made[PICTURE] = plot.picture(sweep)
+        made[PAGE] = sweep_page(sweep, made[PICTURE]).encode(errors="backslashreplace")
+    return made

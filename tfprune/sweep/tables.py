@@ -80,7 +80,7 @@ def to_markdown(sweep: Sweep) -> str:
     parts = [
         f"# Sweep of {markdown(sweep.about['model'])} on {markdown(sweep.about['data'])}",
         fence(plain(shlex.join(sweep.command)), "sh"),
-        _told(sweep),
+        told(sweep),
         "![metric against bytes](sweep.png)",
         "## Pareto set",
         table(sweep, best, "pipe"),
@@ -110,13 +110,14 @@ def _flags(best: Sequence[Row]) -> str:
 def to_text(sweep: Sweep) -> str:
     """The Pareto set and what it was chosen on."""
     refused = sum(bool(row.reason) for row in sweep.rows)
-    lines = [_told(sweep), "", table(sweep, sweep.pareto, "simple")]
+    lines = [told(sweep), "", table(sweep, sweep.pareto, "simple")]
     if refused:
         lines += ["", f"{refused} of {len(sweep.rows)} files were refused; sweep.md says why"]
     return "\n".join(lines)
 
 
-def _told(sweep: Sweep) -> str:
+def told(sweep: Sweep) -> str:
+    """How many files were measured, and on what, in words."""
     about = sweep.about
     left = sweep.total - len(sweep.rows)
     return (
@@ -130,12 +131,21 @@ def _told(sweep: Sweep) -> str:
 
 def table(sweep: Sweep, rows: Sequence[Row], form: str, marked: set[str] | None = None) -> str:
     """Rows as a table without empty columns; with keys to mark, a column of marks."""
+    head, body = cells(sweep, rows, marked)
+    align = ["left" if name in WORDS else "right" for name in head]
+    return tabulate(body, head, form, colalign=align or None, disable_numparse=True)
+
+
+def cells(
+    sweep: Sweep, rows: Sequence[Row], marked: set[str] | None = None
+) -> tuple[list[str], list[list[Any]]]:
+    """Head and rows of :func:`table`."""
     base = next(
         (row.bytes for row in sweep.rows if (row.select, row.scheme) == (UNPRUNED, "float32")), None
     )
     metric = rows[0].metric if rows else ""
     unit = "" if metric == "mse" else " %"
-    cells = [
+    made = [
         {
             "Pareto": MARK if marked and row.key in marked else "",
             "select": row.select,
@@ -153,10 +163,8 @@ def table(sweep: Sweep, rows: Sequence[Row], form: str, marked: set[str] | None 
         }
         for row in rows
     ]
-    head = [name for name in (cells[0] if cells else {}) if any(cell[name] for cell in cells)]
-    body = [[cell[name] for name in head] for cell in cells]
-    align = ["left" if name in WORDS else "right" for name in head]
-    return tabulate(body, head, form, colalign=align or None, disable_numparse=True)
+    head = [name for name in (made[0] if made else {}) if any(cell[name] for cell in made)]
+    return head, [[cell[name] for name in head] for cell in made]
 
 
 def _amount(row: Row) -> str:

@@ -26,9 +26,13 @@ def plain(text: object) -> str:
     Characters that cannot be seen are shown as escapes (``\\n``, ``\\u202e``). ``::`` and ``##``
     before a bracket or ``vso`` are broken up, as they begin commands of CI systems.
     """
-    shown = "".join(map(_visible, str(text)))
-    shown = shown.replace("::", ":\\x3a")
+    shown = visible(text).replace("::", ":\\x3a")
     return re.sub(r"##(?=\[|vso)", r"#\\x23", shown)
+
+
+def visible(text: object) -> str:
+    """The text with its characters that cannot be seen, line breaks among them, as escapes."""
+    return "".join(map(_visible, str(text)))
 
 
 def _visible(character: str) -> str:

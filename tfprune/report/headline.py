@@ -1,0 +1,103 @@
+"""Says of a run in a few words how much smaller and faster its file is, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+# Points of accuracy, times and shares below which nothing is said to differ.
+EQUAL_POINTS, EQUAL_TIMES = 0.005, 1.005
+
+Entry = dict[str, Any]
+
+
+def compared(files: Sequence[Entry]) -> tuple[Entry, Entry] | None:
+    """The original float32 file (or the largest of the original) and the pruned int8 one.
+
+    Where there is no pruned int8 file it is the smallest of the pruned ones. None if either model
+    has no file.
+
+    Parameters
+    ----------
+    files : sequence of dict
+        The manifest's ``artifacts``.
+    """
+    originals = [one for one in files if one["variant"] == "original"]
+    pruned = [one for one in files if one["variant"] == "pruned"]
+    if not originals or not pruned:
+        return None
+    before = max(originals, key=lambda one: (one["scheme"] == "float32", one["bytes"]))
+    after = min(pruned, key=lambda one: (one["scheme"] != "int8", one["bytes"]))
+    return before, after
+
+
+def cards(before: Entry, after: Entry, samples: int) -> list[dict[str, Any]]:
+    """What the first screen says: ``head``, ``text`` and whether it is ``good`` of each."""
+    made = [_size(before, after), _speed(before, after), _cost(before, after, samples)]
+    return [card for card in made if card]
+
+
+def _size(before: Entry, after: Entry) -> dict[str, Any]:
+    return {
+        "what": "Size",
+        "head": _times(before["bytes"], after["bytes"], "smaller", "larger", "The same size"),
+        "text": f"{after['bytes']:,} bytes in place of {before['bytes']:,}",
+        "good": after["bytes"] < before["bytes"],
+    }
+
+
+def _speed(before: Entry, after: Entry) -> dict[str, Any] | None:
+    old, new = (one.get("latency_us", {}).get("p10") for one in (before, after))
+    if not old or not new:
+        return None
+    text = f"{new:,.1f} µs in place of {old:,.1f} µs, one thread of the computer that made the file"
+    if new > old and after["scheme"] in ("int8", "int16x8", "int4"):
+        text += "; on x86 integers are often slower, on ARM seldom"
+    return {
+        "what": "Speed",
+        "head": _times(old, new, "faster here", "slower here", "As fast here"),
+        "text": text,
+        "good": new < EQUAL_TIMES * old,
+    }
+
+
+def _cost(before: Entry, after: Entry, samples: int) -> dict[str, Any] | None:
+    measured = f"{samples:,} test samples"
+    if _have("accuracy", before, after):
+        points = 100 * (before["accuracy"] - after["accuracy"])
+        head = f"{abs(points):.2f} points of accuracy {'lost' if points > 0 else 'gained'}"
+        return {
+            "what": "Cost",
+            "head": head if abs(points) >= EQUAL_POINTS else "No accuracy lost",
+            "text": f"{100 * after['accuracy']:.2f} % in place of "
+            f"{100 * before['accuracy']:.2f} % on {measured}",
+            "good": points < 0.5,
+        }
+    if _have("mse", before, after):
+        old, new = before["mse"], after["mse"]
+        change = f"{100 * (new / old - 1):+.1f} % error" if old else f"An error of {new:.4g}"
+        return {
+            "what": "Cost",
+            "head": change,
+            "text": f"mean squared error {new:.4g} in place of {old:.4g} on {measured}",
+            "good": new <= 1.05 * old,
+        }
+    if _have("agreement", before, after):
+        return {
+            "what": "Cost",
+            "head": f"{100 * after['agreement']:.2f} % agreement",
+            "text": f"with the unpruned float model on {measured}; there are no labels",
+            "good": after["agreement"] >= 0.98,
+        }
+    return None
+
+
+def _have(name: str, *entries: Entry) -> bool:
+    return all(entry.get(name) is not None for entry in entries)
+
+
+def _times(old: float, new: float, less: str, more: str, same: str) -> str:
+    ratio = max(old, new) / max(min(old, new), 1e-9)
+    if ratio < EQUAL_TIMES:
+        return same
+    return f"{ratio:.{1 if ratio >= 10 else 2}f} times {less if new < old else more}"

@@ -1,0 +1,80 @@
+"""Shows a sweep as one HTML file."""
+
+from __future__ import annotations
+
+import shlex
+
+import tfprune
+from tfprune.report.charts import address
+from tfprune.report.page import render
+from tfprune.sweep.grid import UNPRUNED
+from tfprune.sweep.results_log import Row
+from tfprune.sweep.tables import WORDS, Sweep, cells, told
+
+# Files that the page lists, at most.
+MOST = 2000
+
+
+def sweep_page(sweep: Sweep, picture: bytes | None = None) -> str:
+    """The Pareto set, the picture, all files and what was refused.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    picture : bytes, optional
+        A PNG.
+    """
+    best, files = sweep.pareto, sweep.files
+    best_head, best_rows = cells(sweep, best)
+    all_head, all_rows = cells(sweep, files[:MOST], {row.key for row in best})
+    points = list(dict.fromkeys(row.point for row in best if row.point.flags))
+    refused = [row for row in sweep.rows if row.reason]
+    return render(
+        "sweep.html",
+        model=sweep.about["model"],
+        data=sweep.about["data"],
+        told=told(sweep),
+        cards=_cards(sweep),
+        metric=(files[0].metric if files else "figures").capitalize(),
+        picture=address(picture) if picture else "",
+        words=WORDS,
+        best_head=best_head,
+        best=best_rows,
+        flags=[(point.name, point.flags) for point in points],
+        all_head=all_head,
+        all=all_rows,
+        more=max(0, len(files) - MOST),
+        refused=[(f"{row.point.name}, {row.scheme}", row.reason) for row in refused[:MOST]],
+        command=shlex.join(sweep.command),
+        version=tfprune.__version__,
+    )
+
+
+def _cards(sweep: Sweep) -> list[dict[str, str]]:
+    """The smallest Pareto file within a point of the best unpruned one's accuracy, in words."""
+    base = [row for row in sweep.files if row.select == UNPRUNED]
+    if not base or base[0].metric == "mse":
+        return []
+    whole = max(base, key=lambda row: (row.validation or 0, -row.size))
+    near = [row for row in sweep.pareto if _points(whole, row) <= 1]
+    if not near:
+        return []
+    small = min(near, key=lambda row: row.size)
+    largest = max(base, key=lambda row: row.size)
+    return [
+        {
+            "what": f"Smallest within a point of validation {small.metric}",
+            "head": f"{small.size:,} bytes",
+            "text": f"{small.point.name}, {small.scheme}; the largest unpruned file has "
+            f"{largest.size:,}",
+        },
+        {
+            "what": f"Its test {small.metric}",
+            "head": f"{100 * (small.test or 0):.2f} %",
+            "text": f"{100 * (whole.test or 0):.2f} % of the best unpruned file",
+        },
+    ]
+
+
+def _points(whole: Row, row: Row) -> float:
+    return 100 * ((whole.validation or 0) - (row.validation or 0))
