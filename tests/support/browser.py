@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
@@ -40,14 +39,14 @@ class Browser:
         program = next((found for name in NAMES if (found := shutil.which(name))), None)
         if program is None:
             pytest.skip("needs Chromium: apt install chromium")
-        self._home = tempfile.TemporaryDirectory()
+        self._home = tempfile.mkdtemp()
         # Chromium reads commands on descriptor 3 and answers on 4.
         commands, self._to = os.pipe()
         self._from, answers = os.pipe()
         line = [
             program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             "--hide-scrollbars", "--no-first-run", "--remote-debugging-pipe",
-            f"--user-data-dir={self._home.name}",
+            f"--user-data-dir={self._home}",
         ]  # fmt: skip
         shell = f'exec "$@" 3<&{commands} 4>&{answers}'
         self._process = subprocess.Popen(
@@ -70,17 +69,12 @@ class Browser:
     def __enter__(self) -> Browser:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *why: object) -> None:
         self._process.terminate()
         self._process.wait(timeout=30)
         os.close(self._to)
         os.close(self._from)
-        shutil.rmtree(self._home.name, ignore_errors=True)
+        shutil.rmtree(self._home, ignore_errors=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Sends a command of the DevTools protocol, and waits for its answer."""

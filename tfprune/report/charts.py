@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Sequence
@@ -81,11 +80,19 @@ def scatter(files: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
         return _round(HEIGHT * (middle + half - value) / (2 * half))
 
     ticks = [math.exp(left + (right - left) * part) for part in (0.1, 0.5, 0.9)]
+    points: list[dict[str, Any]] = [
+        {"x": across(size), "y": down(value), "number": number, "variant": variant}
+        for number, size, value, variant in rows
+    ]
+    taken: list[tuple[float, float]] = []
+    for point in points:
+        # Above the point, below it, or farther off where others have their numbers.
+        places = ((point["x"], point["y"] + off) for off in (-7, 14, -17, 24, -27))
+        place = next((p for p in places if not any(_close(p, other) for other in taken)), None)
+        taken.append(place or (point["x"], point["y"] - 37))
+        point["beside"] = _round(taken[-1][1] - point["y"])
     return {
-        "points": [
-            {"x": across(size), "y": down(value), "number": number, "variant": variant}
-            for number, size, value, variant in rows
-        ],
+        "points": points,
         "xs": [{"at": across(tick), "text": _kilobytes(tick)} for tick in ticks],
         "ys": [
             {"at": down(tick), "text": f"{tick:.2f}" if share else f"{tick:.3g}"}
@@ -102,8 +109,8 @@ def is_picture(shape: Sequence[int]) -> bool:
     return flat and min(shape[:2]) >= LEAST_SIDE and max(shape[:2]) <= 4 * min(shape[:2])
 
 
-def pictures(samples: Sequence[Array]) -> list[str]:
-    """Samples as ``data:`` addresses of PNG pictures, the least of all values black.
+def pictures(samples: Sequence[Array]) -> list[bytes]:
+    """Samples as PNG pictures, the least of all values black.
 
     Parameters
     ----------
@@ -124,13 +131,13 @@ def pictures(samples: Sequence[Array]) -> list[str]:
             image = image.resize((size[0], size[1]))
         out = io.BytesIO()
         image.save(out, "PNG", optimize=True)
-        made.append(address(out.getvalue()))
+        made.append(out.getvalue())
     return made
 
 
-def address(png: bytes) -> str:
-    """A PNG as a ``data:`` address."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def _close(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether two numbers at these places would lie over each other."""
+    return abs(one[0] - other[0]) < 11 and abs(one[1] - other[1]) < 9
 
 
 def _kilobytes(size: float) -> str:

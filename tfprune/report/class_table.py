@@ -72,6 +72,6 @@ def _note(
     worst = lost[0]
     return (
         f"{each.capitalize()} {worst} pays most: {-change[worst]:.2f} points, {fewer[worst]:,} of "
-        f"its {samples[worst]:,} test samples. Of {len(order)} {plural} {len(lost)} lost and {gained} "
-        "gained."
+        f"its {samples[worst]:,} test samples. Of {len(order)} {plural} {len(lost)} lost and "
+        f"{gained} gained."
     )

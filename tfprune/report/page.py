@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,17 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["png"] = _address
     made.filters["count"] = "{:,}".format
     made.filters["percent"] = lambda share: f"{100 * share:.2f}"
     return made
+
+
+def _address(png: bytes) -> Any:
+    """A picture as an address that holds it; as markup, so that it is not cut."""
+    from markupsafe import Markup
+
+    return Markup("data:image/png;base64," + base64.b64encode(png).decode())
 
 
 def _shown(value: Any) -> Any:

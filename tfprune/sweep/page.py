@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 
 import tfprune
-from tfprune.report.charts import address
 from tfprune.report.page import render
 from tfprune.sweep.grid import UNPRUNED
 from tfprune.sweep.results_log import Row
@@ -36,7 +35,7 @@ def sweep_page(sweep: Sweep, picture: bytes | None = None) -> str:
         told=told(sweep),
         cards=_cards(sweep),
         metric=(files[0].metric if files else "figures").capitalize(),
-        picture=address(picture) if picture else "",
+        picture=picture,
         words=WORDS,
         best_head=best_head,
         best=best_rows,
