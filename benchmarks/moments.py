@@ -88,7 +88,7 @@ def calibration() -> list[list[Any]]:
     seconds = medians(
         {
             "predict": lambda: model.predict(x, batch_size=BATCH, verbose=0),
-            "calibration": lambda: measure(traced, group.reads, samples, BATCH),
+            "calibration": lambda: measure(traced, group.consumers, samples, BATCH),
         },
         repeats=5,
     )

@@ -73,7 +73,7 @@ def half_the_units(model: keras.Model) -> keras.Model:
     selection = Selection(kept, {int(unit): int(unit) - 1 for unit in np.arange(1, UNITS, 2)})
     nothing: Any = np.zeros(UNITS)
     (group,) = (group for group in groups_of(traced) if "hidden" in group.producers)
-    folds = [(read, drop(selection, Moments(UNITS), nothing)) for read in group.reads]
+    folds = [(consumer, drop(selection, Moments(UNITS), nothing)) for consumer in group.consumers]
     taken = merge_matrix(selection, merge=False)
     return shrink(model, traced, [Cut(group, kept, taken, folds)])
 

@@ -61,8 +61,8 @@ class GroupStats:
 
 def group_stats(group: Group, measured: Sequence[Measured], centre: str | float) -> GroupStats:
     """Angles and constants of a group about ``mean``, ``activation``, ``none`` or a number."""
-    pairs = zip(group.reads, measured, strict=True)
-    views = tuple(consumer_view(read, each, centre) for read, each in pairs)
+    pairs = zip(group.consumers, measured, strict=True)
+    views = tuple(consumer_view(consumer, each, centre) for consumer, each in pairs)
     return GroupStats(group, views, *group_angles(group, views))
 
 
@@ -121,21 +121,21 @@ def calibrate(
     _check_copy(model, traced, data.head)
     unfollowed_layers = unfollowed(model)
     groups, skipped, others = _choose(traced, unfollowed_layers, layers, skip)
-    reads = [read for group in groups for read in group.reads]
-    measurements = measure(traced, reads, data, batch_size, progress) if reads else []
-    if validation is not None and reads:
-        other_measurements = measure(traced, reads, Samples(model, validation), batch_size)
+    consumers = [consumer for group in groups for consumer in group.consumers]
+    measurements = measure(traced, consumers, data, batch_size, progress) if consumers else []
+    if validation is not None and consumers:
+        other_measurements = measure(traced, consumers, Samples(model, validation), batch_size)
         pairs = zip(measurements, other_measurements, strict=True)
         measurements = [
             Measured(ours.moments, ours.moments, other.moments) for ours, other in pairs
         ]
-    if reads and traced.registered:
+    if consumers and traced.registered:
         first_samples = [array[:TRIED] for array in next(data.batches(TRIED))]
         check_rules(model, traced, groups, first_samples)
     measured = iter(measurements)
     stats = []
     for group in groups:
-        stats.append(group_stats(group, [next(measured) for _ in group.reads], centre))
+        stats.append(group_stats(group, [next(measured) for _ in group.consumers], centre))
         check_enough(stats[-1].samples)
     asked = (layers or "dense") if layers is None or isinstance(layers, str) else "named"
     return Calibration(model, traced, data, tuple(stats), skipped, others, asked)
@@ -259,7 +259,7 @@ class ConsumerView:
         that they are compared on.
     """
 
-    read: Consumer
+    consumer: Consumer
     moments: Moments
     centre: Array
     lengths: Array
@@ -267,28 +267,28 @@ class ConsumerView:
     held: Moments | None = None
 
 
-def consumer_view(read: Consumer, measured: Measured, point: str | float) -> ConsumerView:
+def consumer_view(consumer: Consumer, measured: Measured, point: str | float) -> ConsumerView:
     """A consumer's moments with angles about ``mean``, ``activation``, ``none`` or a number.
 
-    Without an offset (``read.no_offset``) a unit can only be a multiple of another, so angles are
-    about 0. With ``mean`` errors are shares of a unit's deviation there as well, since that is
+    Without an offset (``consumer.no_offset``) a unit can only be a multiple of another, so angles
+    are about 0. With ``mean`` errors are shares of a unit's deviation there as well, since that is
     what the consumer works with.
     """
     moments = measured.moments
-    if read.no_offset:
+    if consumer.no_offset:
         centre = np.zeros(moments.units)
     elif point == "activation":
-        centre = read.centre
+        centre = consumer.centre
     elif point == "mean":
         centre = moments.mean
     else:
         centre = np.full(moments.units, 0.0 if point == "none" else float(point))
     lengths = moments.lengths(centre)
-    if read.no_offset and point == "mean":
+    if consumer.no_offset and point == "mean":
         # A constant unit has no deviation, so its own length is taken.
         varying = moments.lengths(moments.mean)
         lengths = np.where(varying > 0, varying, lengths)
-    return ConsumerView(read, moments, centre, lengths, measured.fitted, measured.held)
+    return ConsumerView(consumer, moments, centre, lengths, measured.fitted, measured.held)
 
 
 def group_angles(
@@ -312,23 +312,23 @@ def group_angles(
     constant = np.ones(size, bool)
     alive = np.zeros(size, bool)
     for view in views:
-        read, moments, centre = view.read, view.moments, view.centre
+        consumer, moments, centre = view.consumer, view.moments, view.centre
         unchanging = moments.constant(view.held)
-        if read.no_offset:
+        if consumer.no_offset:
             # Without an offset only units that are always 0 can be removed as constants.
             unchanging &= moments.mean == 0
-        constant[read.units] &= unchanging
+        constant[consumer.units] &= unchanging
         gram = moments.gram(centre)
         no_direction = view.lengths == 0
         gram[no_direction] = 0
         gram[:, no_direction] = 0
         degrees = _held_against(angles(gram), moments.lengths(centre), view.lengths)
         here = np.zeros(size, bool)
-        here[read.units] = ~np.isnan(degrees.diagonal())
+        here[consumer.units] = ~np.isnan(degrees.diagonal())
         alive |= here
-        if len(read.units) < size:
+        if len(consumer.units) < size:
             mine, degrees = degrees, np.full((size, size), np.nan)
-            degrees[np.ix_(read.units, read.units)] = mine
+            degrees[np.ix_(consumer.units, consumer.units)] = mine
         if not here.all():
             degrees[here[:, None] != here] = 90.0
         if least_alike is None:

@@ -149,7 +149,10 @@ def elimination(seen: GroupStats, trace: Trace, count: int | None = None) -> Eli
     """The order in which units go by their effect, and its errors; all but one by default."""
     consumers = [
         ConsumerStats(
-            view.read.units, view.moments, _outgoing(trace, view.read), view.read.no_offset
+            view.consumer.units,
+            view.moments,
+            _outgoing(trace, view.consumer),
+            view.consumer.no_offset,
         )
         for view in seen.views
     ]
@@ -166,7 +169,7 @@ def unit_group(seen: GroupStats, trace: Trace) -> UnitGroup:
     )
     consumers = tuple(
         UnitConsumer(
-            view.read.layer, view.read.units.copy(), _outgoing(trace, view.read),
+            view.consumer.layer, view.consumer.units.copy(), _outgoing(trace, view.consumer),
             view.moments.count, view.moments.mean, view.moments.covariance(),
         )
         for view in seen.views
@@ -183,12 +186,12 @@ def _spread(seen: GroupStats) -> Array:
     size = len(seen.group.unit_ids)
     total, seen_by = np.zeros((size, size)), np.zeros(size)
     for view in seen.views:
-        mean = np.zeros(view.moments.units) if view.read.no_offset else view.moments.mean
+        mean = np.zeros(view.moments.units) if view.consumer.no_offset else view.moments.mean
         lengths = np.where(view.lengths > 0, view.lengths, np.inf)
-        total[np.ix_(view.read.units, view.read.units)] += view.moments.gram(mean) / np.outer(
-            lengths, lengths
-        )
-        seen_by[view.read.units] += 1
+        total[np.ix_(view.consumer.units, view.consumer.units)] += view.moments.gram(
+            mean
+        ) / np.outer(lengths, lengths)
+        seen_by[view.consumer.units] += 1
     places = np.sqrt(np.maximum(seen_by, 1))
     return total / np.outer(places, places)
 
@@ -203,13 +206,13 @@ def _incoming(trace: Trace, path: str) -> Array:
     return kernel.reshape(-1, kernel.shape[-1])
 
 
-def _outgoing(trace: Trace, read: Consumer) -> Array:
+def _outgoing(trace: Trace, consumer: Consumer) -> Array:
     """By what a layer multiplies each unit that it sees, shape (seen, outputs)."""
-    layer = trace.layers[read.layer]
-    where = kernel_of(layer, read.part)
+    layer = trace.layers[consumer.layer]
+    where = kernel_of(layer, consumer.part)
     values = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
     kernel = np.moveaxis(values[where.name], where.axis, 0)
-    rows = kernel.reshape(len(kernel), -1).astype(np.float64)[read.index]
+    rows = kernel.reshape(len(kernel), -1).astype(np.float64)[consumer.index]
     return np.asarray(np.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1))
 
 

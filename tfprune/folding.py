@@ -29,7 +29,9 @@ def cuts_of(
     for stats, selection in zip(calibration.groups, selections, strict=True):
         if len(selection.kept) == selection.units:
             continue
-        consumer_folds = [(view.read, _fold(view, selection, folds, trial)) for view in stats.views]
+        consumer_folds = [
+            (view.consumer, _fold(view, selection, folds, trial)) for view in stats.views
+        ]
         intake = merge_matrix(selection, folds.merge_incoming)
         cuts.append(Cut(stats.group, selection.kept, intake, consumer_folds))
     return cuts
@@ -37,7 +39,7 @@ def cuts_of(
 
 def _fold(view: ConsumerView, selection: Selection, folds: FoldRule, trial: bool) -> Fold:
     """The fold of one consumer."""
-    mine, no_offset = selection.within(view.read.units), view.read.no_offset
+    mine, no_offset = selection.within(view.consumer.units), view.consumer.no_offset
     if view.fitted is None or view.held is None:
         return folds.fold(mine, view.moments, view.centre, no_offset)
     moments = view.fitted if trial else view.moments

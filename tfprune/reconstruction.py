@@ -109,9 +109,11 @@ def reconstruct(
     check = [data[HELD_BACK - 1 :: HELD_BACK] for data in x]
     goals = _computed(theirs.model, check)
     start, before = _distance(ours.model, check, goals), smaller.get_weights()
-    places = {path: place for place, path in enumerate(theirs.given)}
+    places = {path: place for place, path in enumerate(theirs.call_inputs)}
     # By the last consumer: what is inside a residual block comes before the sum that it goes into.
-    order = sorted(groups, key=lambda group: max(places[read.layer] for read in group.reads))
+    order = sorted(
+        groups, key=lambda group: max(places[consumer.layer] for consumer in group.consumers)
+    )
     with meter("refitting", len(groups), progress, "group") as bar:
         for group in order:
             block = _block(ours, theirs, group, kept)
@@ -146,10 +148,10 @@ def _first(samples: Samples) -> list[Array]:
 def _block(
     ours: Trace, theirs: Trace, group: Group, kept: Mapping[str, npt.NDArray[np.intp]]
 ) -> _Block | None:
-    consumers = list(dict.fromkeys(read.layer for read in group.reads))
+    consumers = list(dict.fromkeys(consumer.layer for consumer in group.consumers))
     plain = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
     if any(
-        type(ours.copies[path]) not in plain or len(ours.given[path]) > 1
+        type(ours.copies[path]) not in plain or len(ours.call_inputs[path]) > 1
         for path in (*group.producers, *consumers)
     ):
         return None
@@ -157,7 +159,7 @@ def _block(
     if any(linear.get(path) not in (None, ours.copies[path]) for path in group.producers):
         return None  # It consumes its own group's units, so a copy of it would not do.
     outputs = [layer.output for layer in linear.values()]
-    start = ours.given[next(iter(group.producers))][0]
+    start = ours.call_inputs[next(iter(group.producers))][0]
     try:
         between = keras.Model(start, outputs)
     except ValueError:  # The consumers' inputs come from elsewhere as well.
@@ -181,7 +183,7 @@ def _linear(trace: Trace, path: str) -> Any:
     if layer.activation is keras.activations.linear:
         return layer
     copy = clone_layer(layer, activation="linear", name=f"{layer.name}_linear")
-    copy(trace.given[path][0][0])
+    copy(trace.call_inputs[path][0][0])
     copy.set_weights(layer.get_weights())
     return copy
 

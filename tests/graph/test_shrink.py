@@ -45,13 +45,13 @@ def masked(model, folds):
 
     def behind_mask(name, part, x):
         mine = [
-            (read, fold)
-            for read, fold in folds
-            if (read.layer.split("/")[-1], read.part) == (name, part)
+            (consumer, fold)
+            for consumer, fold in folds
+            if (consumer.layer.split("/")[-1], consumer.part) == (name, part)
         ]
         matrix, offset = np.eye(x.shape[-1]), np.zeros(x.shape[-1])
-        for read, fold in mine:
-            for features in read.index:
+        for consumer, fold in mine:
+            for features in consumer.index:
                 # A unit's number among those that the reader sees.
                 for unit, feature in enumerate(features):
                     matrix[:, feature] = 0
@@ -100,13 +100,13 @@ def random_cuts(groups, rng):
             if not np.isin(made, kept).any():
                 kept = np.union1d(kept, made[:1])
         folds = []
-        for read in group.reads:
-            stay = np.flatnonzero(np.isin(read.units, kept))
-            matrix = rng.normal(0, 0.5, (len(stay), len(read.units)))
+        for consumer in group.consumers:
+            stay = np.flatnonzero(np.isin(consumer.units, kept))
+            matrix = rng.normal(0, 0.5, (len(stay), len(consumer.units)))
             matrix[:, stay] = np.eye(len(stay))
-            offset = rng.normal(0, 0.5, len(read.units)) * (rng.random() < 0.8)
+            offset = rng.normal(0, 0.5, len(consumer.units)) * (rng.random() < 0.8)
             offset[stay] = 0
-            folds.append((read, Fold(stay, matrix, offset * (not read.no_offset))))
+            folds.append((consumer, Fold(stay, matrix, offset * (not consumer.no_offset))))
         cuts.append(Cut(group, kept, np.eye(units)[:, kept], folds))
     return cuts
 

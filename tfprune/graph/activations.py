@@ -40,7 +40,7 @@ class Measured:
 
 def measure(
     trace: Trace,
-    reads: Sequence[Consumer],
+    consumers: Sequence[Consumer],
     samples: Samples,
     batch_size: int = 256,
     progress: bool = False,
@@ -50,7 +50,7 @@ def measure(
     Parameters
     ----------
     trace : Trace
-    reads : sequence of Consumer
+    consumers : sequence of Consumer
         Which consumers to measure, at least one.
     samples : Samples
         Calibration data; only one batch of activations is held at a time.
@@ -70,9 +70,9 @@ def measure(
     TfpruneError
         If an activation is NaN or infinite; names the layer that receives it.
     """
-    needed = sorted({tensor for read in reads for tensor in read.tensors})
+    needed = sorted({tensor for consumer in consumers for tensor in consumer.tensors})
     probe = keras.Model(trace.model.inputs, [trace.tensors[tensor] for tensor in needed])
-    moments = [Moments(read.index.shape[1]) for read in reads]
+    moments = [Moments(consumer.index.shape[1]) for consumer in consumers]
     others: list[Moments] = []
     with meter("activations", samples.total, progress) as bar, from_zero_state(probe):
         for batch, held in samples.divided(batch_size):
@@ -81,16 +81,16 @@ def measure(
             if held.any():
                 others = others or [Moments(moment.units) for moment in moments]
                 parts = [(moments, ~held), (others, held)]
-            for place, read in enumerate(reads):
-                with _naming(read.layer):
-                    for tensor in read.tensors:
+            for place, consumer in enumerate(consumers):
+                with _naming(consumer.layer):
+                    for tensor in consumer.tensors:
                         for which, rows in parts:
                             part = received[tensor] if rows is None else received[tensor][rows]
-                            which[place].add(vectors(part, read.index))
+                            which[place].add(vectors(part, consumer.index))
             bar.update(len(batch[0]))
     results = []
-    for place, read in enumerate(reads):
-        with _naming(read.layer):
+    for place, consumer in enumerate(consumers):
+        with _naming(consumer.layer):
             moments[place].flush()
             if not others:
                 results.append(Measured(moments[place]))

@@ -86,7 +86,7 @@ def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
             math.prod(weight.shape) * _places(layer, inputs),
             *_shares(trace, groups, path, name, weight),
         )
-        for path, calls in trace.given.items()
+        for path, calls in trace.call_inputs.items()
         if type(layer := trace.layers[path]) in READERS
         for inputs in calls
         for name, weight in _weights(layer).items()

@@ -51,7 +51,7 @@ class Group:
         Layer -> ``dense`` or ``conv``.
     unit_ids : array of shape (units,)
         The label of each unit.
-    reads : tuple of Consumer
+    consumers : tuple of Consumer
     blocked : str or None
         Why its units cannot be removed.
     """
@@ -59,7 +59,7 @@ class Group:
     producers: dict[str, Index]
     kinds: dict[str, str]
     unit_ids: Index
-    reads: tuple[Consumer, ...] = ()
+    consumers: tuple[Consumer, ...] = ()
     blocked: str | None = None
 
     @property
@@ -149,7 +149,7 @@ def _read(trace: Trace, group: Group) -> Group:
         places = [read.index.ravel() for read in mine]
         if len(np.unique(np.concatenate(places))) < sum(len(place) for place in places):
             uneven = f"{layer} is shared and sees its units in different ways"
-    return replace(group, reads=tuple(consumers.values()), blocked=uneven)
+    return replace(group, consumers=tuple(consumers.values()), blocked=uneven)
 
 
 def _judged(trace: Trace, group: Group) -> Group:
@@ -167,6 +167,6 @@ def _judged(trace: Trace, group: Group) -> Group:
         len(set(units.tolist())) < len(units) for units in group.producers.values()
     ):
         reasons = ["two of its units lie over each other"]
-    if not reasons and not group.reads:
+    if not reasons and not group.consumers:
         reasons = ["nothing reads its units"]
     return replace(group, blocked=reasons[0] if reasons else None)

@@ -147,26 +147,29 @@ def _cut(group: Group, kept: npt.NDArray[np.bool_]) -> Cut:
             kept[units[0]] = True
     chosen = np.flatnonzero(kept)
     return Cut(
-        group, chosen, np.eye(len(kept))[:, chosen], [(r, _nothing(r, kept)) for r in group.reads]
+        group,
+        chosen,
+        np.eye(len(kept))[:, chosen],
+        [(r, _nothing(r, kept)) for r in group.consumers],
     )
 
 
-def _nothing(read: Consumer, kept: npt.NDArray[np.bool_]) -> Fold:
+def _nothing(consumer: Consumer, kept: npt.NDArray[np.bool_]) -> Fold:
     """Readers get nothing for the units that go."""
-    stay = np.flatnonzero(kept[read.units])
-    return Fold(stay, np.eye(len(read.units))[stay], np.zeros(len(read.units)))
+    stay = np.flatnonzero(kept[consumer.units])
+    return Fold(stay, np.eye(len(consumer.units))[stay], np.zeros(len(consumer.units)))
 
 
 def _mask(masked: Trace, cuts: Sequence[Cut]) -> None:
     """Zeroes the weights that read units which are cut."""
-    reads = [(read, fold) for cut in cuts for read, fold in cut.folds]
-    for path in {read.layer for read, _ in reads}:
+    reads = [(consumer, fold) for cut in cuts for consumer, fold in cut.folds]
+    for path in {consumer.layer for consumer, _ in reads}:
         original, copy = masked.layers[path], masked.copies[path]
         weights = dict(zip(weights_of(original), original.get_weights(), strict=True))
-        for read, fold in reads:
-            if read.layer == path:
-                kernel = kernel_of(original, read.part)
-                gone = np.delete(read.index, fold.kept, axis=1).ravel()
+        for consumer, fold in reads:
+            if consumer.layer == path:
+                kernel = kernel_of(original, consumer.part)
+                gone = np.delete(consumer.index, fold.kept, axis=1).ravel()
                 np.moveaxis(weights[kernel.name], kernel.axis, 0)[gone] = 0
         copy.set_weights(list(weights.values()))
 

@@ -107,7 +107,7 @@ class Trace:
         Labels of units that cannot go, and the reason; the later entry is the better reason.
     copies : dict of str to layer
         The layers of ``model`` by the same paths.
-    given : dict of str to list of list of KerasTensor
+    call_inputs : dict of str to list of list of KerasTensor
         What each layer takes, once for every call.
     registered : list of RegisteredCall
         The calls of layers whose rules a user registered, in order.
@@ -122,7 +122,7 @@ class Trace:
     input_labels: dict[str, Index] = field(default_factory=dict)
     blocked: list[tuple[Index, str]] = field(default_factory=list)
     copies: dict[str, Any] = field(default_factory=dict)
-    given: dict[str, list[list[Any]]] = field(default_factory=dict)
+    call_inputs: dict[str, list[list[Any]]] = field(default_factory=dict)
     registered: list[RegisteredCall] = field(default_factory=list)
 
 

@@ -125,7 +125,7 @@ class _Walk:
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
         output = layer(*args, **kwargs)
         ledger.alive += [inputs, output]
-        ledger.result.given.setdefault(ledger.path(layer), []).append(inputs)
+        ledger.result.call_inputs.setdefault(ledger.path(layer), []).append(inputs)
         features = [ledger.features_of(tensor) for tensor in inputs]
         call = Call(layer, args, kwargs, inputs, features, output, ledger)
         reasons = len(ledger.result.blocked)
