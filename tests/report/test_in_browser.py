@@ -64,7 +64,7 @@ def pages(tmp_path_factory):
     ]
     sweep = swept()
     texts = {
-        "run": run_page(runs.whole(), runs.layers(rng), runs.pictures(rng)),
+        "run": run_page(runs.whole(), runs.layers(rng), runs.pictures(rng), runs.inspected()),
         "colours": run_page(runs.whole(), runs.layers(rng), runs.pictures(rng, 24, 96, 3)),
         "numbers": run_page(runs.whole(), (), list(rng.normal(0, 1, (24, 40)))),
         "least": run_page(runs.least()),
@@ -119,22 +119,35 @@ def test_colours_can_be_read(browser, pages):
     script = """
     [...document.querySelectorAll('p, td, th, strong, small, dt, dd, summary, figcaption, code, a')]
       .map(one => {
-        let back = one;
-        const colour = node => getComputedStyle(node).backgroundColor;
-        while (back.parentElement && colour(back) === 'rgba(0, 0, 0, 0)') back = back.parentElement;
-        return [getComputedStyle(one).color, colour(back) === 'rgba(0, 0, 0, 0)' ?
-                colour(document.body) : colour(back)].join(';');
+        const backs = [];
+        for (let at = one; at; at = at.parentElement)
+          backs.push(getComputedStyle(at).backgroundColor);
+        return [getComputedStyle(one).color, ...backs].join(';');
       })
     """
     for dark in (False, True):
         browser.open(pages / "run.html", 1280, dark)
         for pair in set(browser.value(script)):
-            text, back = (luminance(colour) for colour in pair.split(";"))
+            colour, *backs = pair.split(";")
+            text, back = luminance(parts_of(colour)), luminance(laid(backs))
             ratio = (max(text, back) + 0.05) / (min(text, back) + 0.05)
             assert ratio >= 4.5, (dark, pair, ratio)
 
 
-def luminance(colour):
-    parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+def parts_of(colour):
+    """Red, green, blue in [0, 1], and how opaque a colour is."""
+    numbers = [float(part) for part in colour.split("(")[1].removesuffix(")").split(",")]
+    return [part / 255 for part in numbers[:3]] + [numbers[3] if len(numbers) == 4 else 1.0]
+
+
+def laid(colours):
+    """The first of colours over the next and so on, over white."""
+    seen = [1.0, 1.0, 1.0]
+    for *parts, opaque in map(parts_of, reversed(colours)):
+        seen = [opaque * new + (1 - opaque) * old for new, old in zip(parts, seen, strict=True)]
+    return seen
+
+
+def luminance(parts):
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear[:3], strict=True))

@@ -11,11 +11,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.commands.test_compare_hostile import HOSTILE
 from tests.support import runs
-from tfprune.report.charts import is_picture
+from tfprune.report.charts import HEIGHT, WIDTH, is_picture, scatter
 from tfprune.report.run_page import LARGEST, run_page, shown
 from tfprune.utils import escapes
 
@@ -68,6 +70,48 @@ def test_a_whole_run_has_all_its_sections(rng):
     assert "a" * 40 + " (with changes)" in page.text
     assert "python -m tools.export --prune 30" in page.text
     assert "1" * 64 in page.text
+
+
+def test_sensitivity_is_shown_where_it_was_measured():
+    page = Read(run_page(runs.whole(), sensitivity=runs.inspected()))
+    assert "sensitivity" in page.sections
+    assert "#sensitivity" in page.loads
+    cells = page.text.split("99.00 % with all units")[1]
+    # By what the most pruned score is: 80, 65, 50 and 35 %.
+    names = [f"group{n}" for n in (3, 2, 1, 0)]
+    assert [word for word in cells.split() if word.startswith("group")] == ["group", *names]
+    assert "25 % gone 50 % gone 75 % gone group3 99.00 87.50 35.00 group2 99.00" in cells
+    many = Read(run_page(runs.whole(), sensitivity=runs.inspected(30)))
+    assert "10 more" in many.text
+    for nothing in (None, {"shares": [], "measured": None}):
+        assert "sensitivity" not in Read(run_page(runs.whole(), sensitivity=nothing)).sections
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**9), st.floats(0, 1)), min_size=1, max_size=20))
+@example([(100, 1.0)])
+@example([(100, 0.0), (10**9, 1.0)])
+@settings(deadline=None)
+def test_charts_hold_their_points(files):
+    """All marks lie within the chart, ticks read as what stands there, and no percents over 100."""
+    entries = [{"bytes": b, "accuracy": a, "variant": "pruned"} for b, a in files]
+    chart = scatter(entries, "accuracy")
+    across = np.array([[point["x"], np.log(e["bytes"])]
+                       for point, e in zip(chart["points"], entries, strict=True)])  # fmt: skip
+    marks = np.array([[tick["at"], np.log(float(tick["text"]) * 1000)] for tick in chart["xs"]])
+    down = [[point["y"], 100 * e["accuracy"]]
+            for point, e in zip(chart["points"], entries, strict=True)]  # fmt: skip
+    down += [[tick["at"], float(tick["text"])] for tick in chart["ys"]]
+    for rows, end in ((np.concatenate([across, marks]), WIDTH), (np.array(down), HEIGHT)):
+        assert (rows[:, 0] >= 0).all()
+        assert (rows[:, 0] <= end).all()
+        # A place is a straight line of the value, to a rounding.
+        slope, start = np.polyfit(rows[:, 1], rows[:, 0], 1)
+        np.testing.assert_allclose(slope * rows[:, 1] + start, rows[:, 0], atol=0.6)
+    texts = [tick["text"] for axis in ("xs", "ys") for tick in chart[axis]]
+    assert 1 <= len(chart["xs"]) <= 6
+    assert 2 <= len(chart["ys"]) <= 7
+    assert len(set(texts[: len(chart["xs"])])) == len(chart["xs"])
+    assert max(float(tick["text"]) for tick in chart["ys"]) <= 100
 
 
 def test_it_loads_nothing_and_runs_nothing(rng):
@@ -190,7 +234,8 @@ def named(name):
     right = manifest["classes"]["right"]
     manifest["classes"]["right"] = right | {name: next(iter(right.values()))}
     layers = [replace(layer, name=name) for layer in runs.layers(rng)]
-    return run_page(manifest, layers, runs.pictures(rng))
+    inspected = everywhere(runs.inspected(), name)
+    return run_page(manifest, layers, runs.pictures(rng), inspected)
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "</style><script>alert(1)</script>{{ 7 * 7 }}\udcff"])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from tfprune.utils.arrays import Array
 
@@ -15,6 +16,8 @@ from tfprune.utils.arrays import Array
 WIDTH, HEIGHT = 320, 180
 # Degrees of a bar of a histogram.
 BIN = 3
+# Of ticks: these have one digit.
+STEPS = (1, 2, 5, 10)
 # Percent points that the axis of a score shows at least.
 LEAST_SPAN = 1.0
 # Pixels of a picture's longer side, at most.
@@ -72,14 +75,20 @@ def scatter(files: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
     middle, half = (min(values) + max(values)) / 2, 0.6 * (max(values) - min(values))
     # Less than this is noise and should look like it.
     half = max(half, LEAST_SPAN / 2) if share else half or 0.1 * abs(middle) or 1.0
+    low, high = middle - half, middle + half
+    # Room above the highest point, but no percents that cannot be.
+    low, high = (max(low, 0), min(high, 100)) if share else (max(low, 0), high)
+    levels = [
+        tick for tick in MaxNLocator(5, steps=STEPS).tick_values(low, high) if low <= tick <= high
+    ]
+    digits = max(0, -math.floor(math.log10(levels[1] - levels[0]) + 1e-9))
 
     def across(size: float) -> float:
         return _round(WIDTH * (math.log(size) - left) / (right - left))
 
     def down(value: float) -> float:
-        return _round(HEIGHT * (middle + half - value) / (2 * half))
+        return _round(HEIGHT * (high - value) / (high - low))
 
-    ticks = [math.exp(left + (right - left) * part) for part in (0.1, 0.5, 0.9)]
     points: list[dict[str, Any]] = [
         {"x": across(size), "y": down(value), "number": number, "variant": variant}
         for number, size, value, variant in rows
@@ -93,11 +102,8 @@ def scatter(files: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
         point["beside"] = _round(taken[-1][1] - point["y"])
     return {
         "points": points,
-        "xs": [{"at": across(tick), "text": _kilobytes(tick)} for tick in ticks],
-        "ys": [
-            {"at": down(tick), "text": f"{tick:.2f}" if share else f"{tick:.3g}"}
-            for tick in (middle + half * part for part in (-0.9, -0.45, 0, 0.45, 0.9))
-        ],
+        "xs": [{"at": across(tick), "text": _kilobytes(tick)} for tick in _sizes(left, right)],
+        "ys": [{"at": down(tick), "text": f"{tick:.{digits}f}"} for tick in levels],
         "across": "kB of the file, logarithmic",
         "up": f"{metric} %" if share else metric,
     }
@@ -140,8 +146,20 @@ def _close(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return abs(one[0] - other[0]) < 11 and abs(one[1] - other[1]) < 9
 
 
+def _sizes(left: float, right: float) -> list[float]:
+    """Bytes to mark between two logarithms: as round as leaves two to five of them."""
+    low, high = math.exp(left), math.exp(right)
+    for parts in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
+        marks = LogLocator(subs=parts, numticks=99).tick_values(low, high)
+        marks = [mark for mark in marks if low <= mark <= high]
+        if len(marks) >= 2:
+            return marks[:: math.ceil(len(marks) / 5)]
+    marks = MaxNLocator(3, steps=STEPS).tick_values(low, high)
+    return [mark for mark in marks if low <= mark <= high]
+
+
 def _kilobytes(size: float) -> str:
-    return f"{size / 1000:.3g}"
+    return f"{size / 1000:.4g}"
 
 
 def _round(value: float) -> float:

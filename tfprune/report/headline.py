@@ -37,6 +37,11 @@ def cards(before: Entry, after: Entry, samples: int) -> list[dict[str, Any]]:
     return [card for card in made if card]
 
 
+def microseconds(time: float | None) -> str:
+    """A latency as a page says it; nothing where there is none."""
+    return "" if time is None else f"{time:,.{1 if time >= 10 else 2}f}"
+
+
 def _size(before: Entry, after: Entry) -> dict[str, Any]:
     return {
         "what": "Size",
@@ -50,7 +55,8 @@ def _speed(before: Entry, after: Entry) -> dict[str, Any] | None:
     old, new = (one.get("latency_us", {}).get("p10") for one in (before, after))
     if not old or not new:
         return None
-    text = f"{new:,.1f} µs in place of {old:,.1f} µs, one thread of the computer that made the file"
+    text = f"{microseconds(new)} µs in place of {microseconds(old)} µs, "
+    text += "one thread of the computer that made the file"
     if new > old and after["scheme"] in ("int8", "int16x8", "int4"):
         text += "; on x86 integers are often slower, on ARM seldom"
     return {

@@ -12,17 +12,19 @@ from tfprune.report import headline
 from tfprune.report.charts import histogram, is_picture, pictures, scatter
 from tfprune.report.class_table import class_table
 from tfprune.report.page import render
+from tfprune.report.sensitivity import sensitivity_table
 from tfprune.results import LayerResult
 from tfprune.utils.arrays import Array
 
 # Bytes of UTF-8; above, pictures and histograms are left out.
 LARGEST = 3_000_000
 # Histograms, layers and numbers of a sample that are shown, at most.
-HISTOGRAMS, LAYERS, NUMBERS = 24, 400, 12
+HISTOGRAMS, LAYERS, NUMBERS = 24, 400, 10
 METRICS = {"accuracy": "accuracy %", "mse": "mse", "agreement": "agreement %"}
 SECTIONS = {
     "findings": "Warnings", "files": "Files", "chart": "Scores", "widths": "Widths",
-    "histograms": "Angles", "classes": "Classes", "changed": "Changed answers",
+    "histograms": "Angles", "sensitivity": "Sensitivity", "classes": "Classes",
+    "changed": "Changed answers",
 }  # fmt: skip
 ANCHORS = {"chart": "scores", "histograms": "angles"}
 
@@ -31,6 +33,7 @@ def run_page(
     manifest: dict[str, Any],
     layers: Sequence[LayerResult] = (),
     samples: Sequence[Array] = (),
+    sensitivity: dict[str, Any] | None = None,
 ) -> str:
     """The page as HTML; what the manifest does not hold is left out.
 
@@ -43,9 +46,12 @@ def run_page(
     samples : sequence of arrays
         The test samples that the manifest's ``changed`` names, of the input that :func:`shown`
         chooses.
+    sensitivity : dict or None
+        ``tfprune.inspect(model, x).to_dict()``, where that was measured.
     """
-    page = _rendered(manifest, layers, samples)
-    return page if len(page.encode(errors="replace")) <= LARGEST else _rendered(manifest, (), ())
+    page = _rendered(manifest, layers, samples, sensitivity)
+    large = len(page.encode(errors="replace")) > LARGEST
+    return _rendered(manifest, (), (), None) if large else page
 
 
 def shown(x: Sequence[Array], index: Sequence[int]) -> list[Array]:
@@ -55,7 +61,10 @@ def shown(x: Sequence[Array], index: Sequence[int]) -> list[Array]:
 
 
 def _rendered(
-    manifest: dict[str, Any], layers: Sequence[LayerResult], samples: Sequence[Array]
+    manifest: dict[str, Any],
+    layers: Sequence[LayerResult],
+    samples: Sequence[Array],
+    sensitivity: dict[str, Any] | None,
 ) -> str:
     files = manifest["artifacts"]
     pair = headline.compared(files)
@@ -76,6 +85,7 @@ def _rendered(
         "that made the files, not of a device.",
         "chart": scatter(files, metric) if metric else None,
         "metric": metric,
+        "sensitivity": sensitivity_table(sensitivity),
         "classes": class_table(manifest.get("classes"), pair, files),
         "changed": _changed(manifest.get("changed"), samples, tests),
         **_widths(prune),
@@ -132,13 +142,11 @@ def _file_table(files: Sequence[dict[str, Any]]) -> dict[str, Any]:
     )
     columns: dict[str, list[str]] = {
         "#": [str(number) for number, _ in enumerate(files, 1)],
-        "file": [one["file"] for one in files],
-        "variant": [one["variant"] for one in files],
-        "scheme": [one["scheme"] for one in files],
-        "bytes": [f"{one['bytes']:,}" for one in files],
-        "times smaller": [f"{base / max(f['bytes'], 1):.2f}" if base else "" for f in files],
+        "file": [f"{one['variant']} {one['scheme']}" for one in files],
         **{head: [_score(name, one.get(name)) for one in files] for name, head in METRICS.items()},
-        "µs": [_number(one.get("latency_us", {}).get("p10"), ",.1f") for one in files],
+        "µs": [headline.microseconds(one.get("latency_us", {}).get("p10")) for one in files],
+        "times smaller": [f"{base / max(f['bytes'], 1):.2f}" if base else "" for f in files],
+        "bytes": [f"{one['bytes']:,}" for one in files],
         "arena bytes": [_number(one.get("arena_bytes"), ",") for one in files],
         "gzip bytes": [_number(one.get("gzip_bytes"), ",") for one in files],
     }
