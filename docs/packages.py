@@ -11,7 +11,7 @@ DRAWING = Path(__file__).parent / "images" / "packages.svg"
 ROWS = [
     ["cli"],
     ["studies"],
-    ["sweep"],
+    ["inspection", "sweep"],
     ["job"],
     ["micro", "report"],
     ["tfmot", "gate"],

@@ -28,7 +28,7 @@ ORDER = [
     ["tfmot", "gate"],
     ["micro", "report"],
     ["job"],
-    ["sweep"],
+    ["inspection", "sweep"],
     ["studies"],
     ["cli"],
 ]
@@ -90,7 +90,10 @@ def test_files_are_short():
         "tfprune.sweep.tables",
         "tfprune.tflite.interpreter",
         "tfprune.studies.tables",
+        "tfprune.inspection.config",
+        "tfprune.inspection.result",
         "tools.export",
+        "tools.inspect.__main__",
         "tools.reproduce",
         "tools.sweep",
     ],
@@ -103,7 +106,9 @@ def test_no_tensorflow_before_it_is_needed(module):
     assert done.stdout.split() == ["False", "False"]
 
 
-@pytest.mark.parametrize("module", ["tools.export", "tools.reproduce", "tools.sweep"])
+@pytest.mark.parametrize(
+    "module", ["tools.export", "tools.inspect.__main__", "tools.reproduce", "tools.sweep"]
+)
 def test_a_command_can_be_interrupted_as_soon_as_it_starts(module):
     """Whatever is imported before the handlers are set is time in which Ctrl-C is a traceback."""
     code = f"import sys, {module}; print(*sys.modules)"

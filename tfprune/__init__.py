@@ -29,6 +29,8 @@ from tfprune.errors import PruningWarning, TfpruneError
 if TYPE_CHECKING:
     from tfprune.core.unit_group import UnitGroup
     from tfprune.graph.registry import register_layer
+    from tfprune.inspection.inspector import inspect
+    from tfprune.inspection.result import Inspection
     from tfprune.prune_result import PruneResult
     from tfprune.pruning import Pruner, prune
     from tfprune.tflite.converter import export
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "HealResult", "PruneResult", "Pruner", "PruningWarning", "TfpruneError", "UnitGroup", "export",
-    "heal", "heal_with_record", "prune", "register_layer",
+    "HealResult", "Inspection", "PruneResult", "Pruner", "PruningWarning", "TfpruneError",
+    "UnitGroup", "export", "heal", "heal_with_record", "inspect", "prune", "register_layer",
 ]  # fmt: skip
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.
@@ -45,6 +47,7 @@ _MODULES = {
     "PruneResult": "prune_result", "Pruner": "pruning", "prune": "pruning",
     "export": "tflite.converter", "heal": "training.distillation",
     "heal_with_record": "training.distillation", "HealResult": "training.distillation",
+    "Inspection": "inspection.result", "inspect": "inspection.inspector",
     "UnitGroup": "core.unit_group", "register_layer": "graph.registry",
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfprune.inspection.config import InspectConfig
 from tfprune.job.config import JobConfig
 from tfprune.studies.config import StudyConfig
 from tfprune.sweep.config import SweepConfig
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from tfprune.utils.option_table import Table
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
-TABLES = {"export": JobConfig, "sweep": SweepConfig, "reproduce": StudyConfig}
+TABLES = {
+    "inspect": InspectConfig, "export": JobConfig, "sweep": SweepConfig, "reproduce": StudyConfig,
+}  # fmt: skip
 
 
 def page() -> str:

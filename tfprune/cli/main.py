@@ -11,12 +11,16 @@ from tfprune.cli.command import guarded
 from tfprune.errors import TfpruneError
 
 COMMANDS = {
+    "inspect": "shows what is in a model and what could go, before anything is done",
     "export": "prunes a Keras model, and exports small measured TFLite files",
     "sweep": "prunes a model in many ways, and draws accuracy against bytes",
     "compare": "fails when files became bigger or worse than their limits allow",
     "reproduce": "repeats published experiments, and shows their figures beside ours",
     "run": "scores and times TFLite files on a device, with numpy and a runtime alone",
 }
+# The modules that are not called as their command: one called inspect would hide Python's own from
+# scripts beside it.
+MODULES = {"inspect": "inspection"}
 
 
 def main() -> int:
@@ -26,7 +30,7 @@ def main() -> int:
         sys.argv = [f"{sys.argv[0]} {name}", *words]
         if name == "run":
             return _run()
-        run: int = import_module(f"tfprune.cli.{name}").main()
+        run: int = import_module(f"tfprune.cli.{MODULES.get(name, name)}").main()
         return run
     return guarded(lambda: _about(name), "tfprune")
 

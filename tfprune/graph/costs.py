@@ -100,6 +100,25 @@ def macs(model: keras.Model) -> int:
     return round(multiply_accumulates(trace(model), []).total(np.zeros(0)))
 
 
+def layer_macs(traced: Trace) -> dict[str, int | None]:
+    """Multiply-accumulates of one sample for each layer that has any, by its path.
+
+    See :func:`multiply_accumulates`; None where an axis of the layer's input has no size.
+    """
+    costs: dict[str, int | None] = {}
+    for path, calls in traced.given.items():
+        layer = traced.layers[path]
+        if type(layer) not in READERS:
+            continue
+        kernels = [w for name, w in _weights(layer).items() if name.endswith("kernel")]
+        each = sum(math.prod(kernel.shape) for kernel in kernels)
+        try:
+            costs[path] = each * sum(_places(layer, inputs) for inputs in calls)
+        except TfpruneError:
+            costs[path] = None
+    return costs
+
+
 def _weights(layer: Any) -> dict[str, Any]:
     if type(layer) in READERS:
         return weights_of(layer)

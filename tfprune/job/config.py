@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from tfprune.data.built_in import BUILT_IN
 from tfprune.errors import TfpruneError
@@ -80,7 +80,15 @@ def _boards(value: str | tuple[str | Board, ...], what: str) -> tuple[Board, ...
 # fmt: off
 @dataclass(frozen=True)
 class CommonConfig:
-    """The options that all commands which prune have, in the types that the work takes."""
+    """The options that all commands which prune have, in the types that the work takes.
+
+    Attributes
+    ----------
+    needs_data : bool
+        Whether a model of the user's own needs data; of the class.
+    """
+
+    needs_data: ClassVar[bool] = True
 
     model: str = option("cnn", text, COMMON, "NAME|FILE",
         f"{', '.join(BUILT_IN)}, or the path of a .keras or .h5 file.")
@@ -161,7 +169,7 @@ def _check_own_model(config: CommonConfig) -> None:
     for name in ("units", "epochs"):
         if getattr(config, name) is not None:
             raise TfpruneError(f"{flag(name)}: for built-in models only, not for {config.model}")
-    if config.data is None and config.dataset == "auto":
+    if config.needs_data and config.data is None and config.dataset == "auto":
         raise TfpruneError(
             f"--model {config.model}: expected data for a model of your own; "
             "add --data PATH (or --dataset mnist, or digits)"

@@ -1,0 +1,122 @@
+"""Chooses what to recommend: the smallest model that keeps the score, of those that were tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tfprune.core.selection import Selection
+from tfprune.inspection.records import DEGREES, SHARES, Measurements, Recommendation
+from tfprune.inspection.sensitivity import Bench, Pruned, Trial, whole
+
+# Of the score: what a group alone may cost at a share to be cut by it, and what all may together.
+GROUP_DROP, DROP = 0.005, 0.01
+# What is recommended where nothing goes without a loss.
+SMALL_SHARE, EPOCHS = 0.25, 10
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a recommended command asks for.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        The layers to prune; empty for all.
+    threshold, remove : float or None
+        Degrees, or a share; one of them.
+    heal : int or None
+        Epochs.
+    """
+
+    layers: tuple[str, ...] = ()
+    threshold: float | None = None
+    remove: float | None = None
+    heal: int | None = None
+
+
+# Writes a request as it is typed.
+Typed = Callable[[Request], str]
+
+
+def recommend(
+    bench: Bench, trials: Sequence[Trial], measured: Measurements, typed: Typed, every: bool
+) -> Recommendation:
+    """What to do next, with what it was measured to cost.
+
+    Degrees (30, 20, 10) for all groups, and each share for those groups that bear it, are tried;
+    of what costs at most a point of the score the smallest model is taken. Where all costs more,
+    it is a quarter of every group, with healing.
+
+    Parameters
+    ----------
+    bench : Bench
+    trials : sequence of Trial
+        The sensitivity of each group.
+    measured : Measurements
+    typed : callable
+    every : bool
+        Whether the groups are all that can be pruned, so that they need no names.
+    """
+    parameters = bench.calibration.model.count_params()
+    best: tuple[Request, Pruned] | None = None
+    for request, selections in _candidates(bench, trials, measured.original):
+        pruned = bench.pruned(selections)
+        keeps = pruned.score >= measured.original - DROP - 1e-9
+        if keeps and pruned.parameters < (best[1].parameters if best else parameters):
+            best = request, pruned
+    if best is None:
+        request = Request(_names(bench, range(len(trials))), remove=SMALL_SHARE, heal=EPOCHS)
+        best = request, bench.pruned([trial.selections[0] for trial in trials])
+    request, pruned = best
+    shown = request
+    if every and set(request.layers) == set(_names(bench, range(len(trials)))):
+        shown = Request((), request.threshold, request.remove, request.heal)
+    return Recommendation(
+        typed(shown),
+        _expected(request, pruned, measured, parameters),
+        request.layers,
+        request.threshold,
+        request.remove,
+        pruned.score,
+        pruned.parameters,
+    )
+
+
+def _candidates(
+    bench: Bench, trials: Sequence[Trial], original: float
+) -> Iterator[tuple[Request, list[Selection]]]:
+    """What is tried, and which units go then."""
+    groups = bench.calibration.groups
+    for degrees in reversed(DEGREES):
+        selections = bench.within(degrees)
+        if any(len(selection.kept) < selection.units for selection in selections):
+            yield Request(_names(bench, range(len(groups))), threshold=degrees), selections
+    for column, share in enumerate(SHARES):
+        least = original - GROUP_DROP - 1e-9
+        bearing = [n for n, t in enumerate(trials) if t.sensitivity.scores[column] >= least]
+        if bearing:
+            selections = [
+                trials[n].selections[column] if n in bearing else whole(stats)
+                for n, stats in enumerate(groups)
+            ]
+            yield Request(_names(bench, bearing), remove=share), selections
+
+
+def _names(bench: Bench, places: Sequence[int]) -> tuple[str, ...]:
+    return tuple(
+        name for place in places for name in bench.calibration.groups[place].group.producers
+    )
+
+
+def _expected(request: Request, pruned: Pruned, measured: Measurements, parameters: int) -> str:
+    """What to expect, in words."""
+    saved = 100 * (1 - pruned.parameters / parameters)
+    words = (
+        f"{pruned.parameters:,} parameters in place of {parameters:,} ({saved:.1f} % fewer), about "
+        f"{pruned.bytes:,} bytes of weights in int8, {measured.score} {100 * pruned.score:.2f} % "
+        f"(now {100 * measured.original:.2f} %)"
+    )
+    if request.heal:
+        return f"{words} before the refit and the healing, which start from there"
+    return f"{words} before the refit" if request.remove else words

@@ -1,0 +1,113 @@
+"""The work of ``inspect``: a model file and perhaps data, and what is found in them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfprune.data.networks import load_model
+from tfprune.data.splits import Dataset, Split
+from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
+from tfprune.inspection.advice import Request, Typed
+from tfprune.inspection.config import InspectConfig
+from tfprune.inspection.inspector import MOST_SCORED, SCORED, calibrated, measure
+from tfprune.inspection.result import Inspection
+from tfprune.inspection.structure import structure_of
+from tfprune.job.config import CommonConfig
+from tfprune.utils.option_table import options
+
+# Options of which a recommended command has others, or none.
+NOT_REPEATED = ("layers", "skip", "heal", "schemes", "output", "calibration", "centre")
+
+
+def run(config: InspectConfig, command: Sequence[str], say: Callable[[str], None]) -> Inspection:
+    """Inspects a model; see :func:`tfprune.inspect`. Test data stays untouched.
+
+    Parameters
+    ----------
+    config : InspectConfig
+    command : sequence of str
+        The command line; the recommended one begins likewise.
+    say : callable
+        Is told, in a line each, what the user should know.
+
+    Raises
+    ------
+    TfpruneError
+        If model or data cannot be read, or do not fit each other.
+    """
+    if not config.measures:
+        path = Path(config.model)
+        return Inspection(path.stem, *structure_of(load_model(path, config.unsafe, say=say)))
+    from tfprune.job.original import doubts, scorer
+    from tfprune.job.pipeline import model_and_data
+
+    keras.utils.set_random_seed(config.seed)
+    model, data, about = model_and_data(config, say)
+    found = Inspection(about["name"], *structure_of(model))
+    measured, scored = parts(data, config.calibration)
+    x = check_inputs(model, scored.x)
+    measure_by = scorer(config, model, x, scored, data)
+    for note in (*data.notes, *measure_by.notes):
+        say(f"data: {note}")
+    for doubt in doubts(config, model, x, measure_by, data):
+        say(str(doubt))
+    layers = config.layers_to_prune
+    assert layers is not None, "the option has a default"
+    calibration = calibrated(
+        model, measured.x, scored.take(slice(MOST_HELD_BACK)).x, layers=layers, skip=config.skip,
+        progress=True,
+    )  # fmt: skip
+    return measure(
+        found, calibration, x, measure_by, typed(config, command),
+        every=isinstance(layers, str) and not config.skip, progress=True,
+    )  # fmt: skip
+
+
+def parts(data: Dataset, calibration: int) -> tuple[Split, Split]:
+    """The samples to measure and those to score, which share none, of training and validation data.
+
+    Parameters
+    ----------
+    data : Dataset
+    calibration : int
+        How many to measure, at most.
+    """
+    train, held = data.train, data.validation
+    whole = len(train) + len(held)
+    scored = min(max(len(held), round(SCORED * whole)), MOST_SCORED)
+    more = max(scored - len(held), 0)
+    measured = train.take(slice(min(calibration, len(train) - more)))
+    if not more:
+        return measured, held.take(slice(scored))
+    rest = train.take(slice(len(train) - more, None))
+    arrays = [np.concatenate(pair) for pair in zip(held.arrays, rest.arrays, strict=True)]
+    joined = held.given(arrays)
+    if held.y is None or rest.y is None:
+        return measured, Split(joined.x)
+    return measured, Split(joined.x, np.concatenate([held.y, rest.y]))
+
+
+def typed(config: InspectConfig, command: Sequence[str]) -> Typed:
+    """Writes a request as a command for a shell, with the model and the data of this one."""
+    program = ["tfprune", "export"] if command[0] == "tfprune" else ["python", "-m", "tools.export"]
+    for one in options(CommonConfig):
+        value = getattr(config, one.name)
+        if one.name not in NOT_REPEATED and value != one.default:
+            program += [one.flag] if one.switch else [one.flag, str(value)]
+
+    def line(request: Request) -> str:
+        words = [*program, "--layers", ",".join(request.layers or config.layers or ())]
+        if request.threshold is not None:
+            words += ["--prune", f"{request.threshold:g}"]
+        if request.remove is not None:
+            words += ["--remove", f"{100 * request.remove:g}%"]
+        if request.heal is not None:
+            words += ["--heal", str(request.heal)]
+        return shlex.join(words)
+
+    return line
