@@ -127,9 +127,13 @@ def test_in_a_checkout_the_script_is_the_one_of_tools():
         (["--help"], 0, "Usage: tfprune COMMAND [flags]\n"),
         (["-h"], 0, "Usage: tfprune COMMAND [flags]\n"),
         (["--version"], 0, f"tfprune {tfprune.__version__}\n"),
-        ([], 2, "tfprune: expected a command, one of export, sweep, compare, reproduce, run;"),
+        (
+            [],
+            2,
+            "tfprune: expected a command, one of inspect, export, sweep, compare, reproduce, run;",
+        ),
         (["prune"], 2, "tfprune: unknown command 'prune'; "),
-        (["zzz", "--help"], 2, "tfprune: unknown command 'zzz'; expected one of export, sweep,"),
+        (["zzz", "--help"], 2, "tfprune: unknown command 'zzz'; expected one of inspect, export,"),
     ],
 )
 def test_words_that_are_no_command(words, code, said, monkeypatch, capfd):

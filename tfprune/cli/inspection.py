@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfprune.cli.command import main as run_command
@@ -11,6 +13,7 @@ from tfprune.utils.escapes import plain, to_json
 
 if TYPE_CHECKING:
     from tfprune.inspection.config import InspectConfig
+    from tfprune.inspection.result import Inspection
 
 
 def options() -> type[InspectConfig]:
@@ -25,7 +28,7 @@ def inspect(config: InspectConfig, command: list[str]) -> None:
 
     Without data: layers, costs, and which units go together. With --data also how alike units are,
     what the model scores with a part of one group gone, and the command to type next. Writes
-    nothing.
+    nothing but the file that --out names.
     """
     from tfprune.utils.console import quiet
     from tfprune.utils.environment import start_keras
@@ -36,7 +39,36 @@ def inspect(config: InspectConfig, command: list[str]) -> None:
         from tfprune.inspection.runner import run
 
     found = run(wanted, command, _say)
-    print(to_json(found.to_dict()) if wanted.json else found)
+    if wanted.out is not None:
+        _write(found, Path(wanted.out))
+    print(to_json(found.to_dict()) if wanted.json else _shown(str(found)))
+
+
+def _write(found: Inspection, path: Path) -> None:
+    """What was found, as a page or a picture by the ending of its name."""
+    from tfprune.utils.files import write_whole
+
+    if path.suffix == ".html":
+        data = found.to_html().encode()
+    elif found.measured is None:
+        _say(f"WARNING: {path} is not written: no group of units was measured")
+        return
+    else:
+        stream = BytesIO()
+        found.plot().savefig(stream, format=path.suffix[1:], dpi=120)
+        data = stream.getvalue()
+    write_whole(path, data)
+
+
+def _shown(text: str) -> str:
+    """Text with blocks that stdout knows."""
+    from tfprune.inspection.text import ASCII
+
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeError:
+        return text.translate(ASCII)
+    return text
 
 
 def _say(line: str) -> None:

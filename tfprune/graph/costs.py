@@ -106,7 +106,7 @@ def layer_macs(traced: Trace) -> dict[str, int | None]:
     See :func:`multiply_accumulates`; None where an axis of the layer's input has no size.
     """
     costs: dict[str, int | None] = {}
-    for path, calls in traced.given.items():
+    for path, calls in traced.call_inputs.items():
         layer = traced.layers[path]
         if type(layer) not in READERS:
             continue

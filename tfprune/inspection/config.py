@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
 from tfprune.data.built_in import BUILT_IN
+from tfprune.errors import TfpruneError
 from tfprune.job.config import CommonConfig
 from tfprune.tflite.schemes import DEFAULT_SCHEMES
 from tfprune.utils.checks import names, switch, text, whole
 from tfprune.utils.option_table import CHOICE, COMMON, RUN, option
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def _page(value: str, what: str) -> str:
+    if Path(value).suffix not in (".html", *PICTURES):
+        raise TfpruneError(
+            f"{what}: expected a file's name that ends in .html, .png, .svg or .pdf, "
+            f"received {value!r}"
+        )
+    if not Path(value).absolute().parent.is_dir():
+        raise TfpruneError(f"{what}: there is no folder {str(Path(value).parent)!r}; make it first")
+    return value
 
 
 # fmt: off
@@ -26,6 +41,8 @@ class InspectConfig(CommonConfig):
         "Measure dense, conv or all layers, or only these.")
     calibration: int = option(2_000, whole(1, 2**40), CHOICE, "NUMBER",
         "How many training samples to measure activations on.")
+    out: str | None = option(None, _page, RUN, "FILE",
+        "Also write what is found to FILE.html, or the heat map to FILE.png, .svg or .pdf.")
     json: bool = option(False, switch, RUN, "", "Print JSON in place of the tables.")
 
     heal: int | None = None
@@ -33,6 +50,16 @@ class InspectConfig(CommonConfig):
     output: str = ""
     centre: str | float = "auto"
     # fmt: on
+
+    def validate(self) -> Self:
+        """See :meth:`CommonConfig.validate`; a picture needs something measured."""
+        config = super().validate()
+        if config.out is not None and Path(config.out).suffix in PICTURES and not config.measures:
+            raise TfpruneError(
+                f"--out: {config.out} would show the scores with units gone, which take data; add "
+                "--data PATH, or write .html"
+            )
+        return config
 
     @property
     def measures(self) -> bool:

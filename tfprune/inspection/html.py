@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from tfprune.inspection.records import GroupInfo, Measurements, Sensitivity
+from tfprune.inspection.records import FULL, GroupInfo, Measurements, Sensitivity
 from tfprune.inspection.text import SENSITIVITY_HEAD, group_facts
 from tfprune.utils.escapes import plain
 
-# Points of the score lost at which a cell has its full colour.
-FULL = 30.0
+STYLE = (
+    "body{font-family:sans-serif;margin:2em} table{border-collapse:collapse} "
+    "td,th{padding:.2em .8em;text-align:right} td:first-child,th:first-child{text-align:left}"
+)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], last_bold: bool = False) -> str:
@@ -48,6 +50,14 @@ def heat_map(groups: Sequence[Sensitivity], measured: Measurements) -> str:
         rows.append(_row(cells))
     heads = _row([f"<th>{escape(cell)}</th>" for cell in SENSITIVITY_HEAD])
     return f"<table><thead>{heads}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def page(title: str, body: str) -> str:
+    """A page by itself, which loads nothing."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{body}</body></html>\n"
+    )
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 # Degrees within which units are counted, and shares of a group that are removed on trial.
 DEGREES = (10.0, 20.0, 30.0)
 SHARES = (0.25, 0.5, 0.75)
+# Points of the score lost at which a cell of the heat map has its full colour.
+FULL = 30.0
 
 
 @dataclass(frozen=True)

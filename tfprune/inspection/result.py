@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tfprune.errors import TfpruneError
 from tfprune.inspection import html, text
 from tfprune.inspection.records import (
     DEGREES,
@@ -16,6 +17,9 @@ from tfprune.inspection.records import (
     Recommendation,
 )
 from tfprune.utils.escapes import plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,24 @@ class Inspection:
                 html.heat_map(measured.sensitivity, measured),
             ]
         return "".join([*parts, f"<p>{escape(self._end())}</p>"])
+
+    def plot(self) -> Figure:
+        """The heat map of sensitivity, as a matplotlib figure.
+
+        Raises
+        ------
+        TfpruneError
+            If nothing was measured.
+        """
+        from tfprune.inspection.picture import heat_map
+
+        if self.measured is None:
+            raise TfpruneError(f"plot: expected a model that was measured; {self._end()}")
+        return heat_map(self.measured)
+
+    def to_html(self) -> str:
+        """The same as a page of HTML by itself."""
+        return html.page(plain(self.name), self._repr_html_())
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data, for JSON."""

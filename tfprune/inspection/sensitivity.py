@@ -37,7 +37,7 @@ def redundancy_of(stats: GroupStats) -> Redundancy:
     size = len(stats.constant)
     dead = stats.constant.copy()
     for view in stats.views:
-        dead[view.read.units] &= view.moments.mean == 0
+        dead[view.consumer.units] &= view.moments.mean == 0
     return Redundancy(
         stats.group.name,
         size,

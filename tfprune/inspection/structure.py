@@ -48,7 +48,7 @@ def structure_of(
     infos = []
     for group in groups:
         saved = next(savings) if group.blocked is None else (None, None)
-        consumers = tuple(dict.fromkeys(read.layer for read in group.reads))
+        consumers = tuple(dict.fromkeys(one.layer for one in group.consumers))
         kind = " + ".join(dict.fromkeys(group.kinds.values()))
         infos.append(
             GroupInfo(

@@ -17,8 +17,11 @@ from tfprune.inspection.records import (
 )
 from tfprune.utils.escapes import plain
 
-# From so many points of the score lost on, what stands beside a score.
-MARKS = ((20.0, "***"), (5.0, "**"), (1.0, "*"))
+# From so many points of the score lost on, the block beside a score; and what stands for blocks
+# where a stream does not know them.
+MARKS = ((20.0, "█"), (10.0, "▓"), (3.0, "▒"), (1.0, "░"))
+WIDTH = 3
+ASCII = str.maketrans("█▓▒░", "#*:.")
 # Consumers of a group that a line names.
 NAMED = 4
 LAYER_HEAD = ("layer", "class", "output", "parameters", "MACs", "int8 bytes")
@@ -57,9 +60,11 @@ def redundancy_rows(groups: Sequence[Redundancy]) -> list[list[str]]:
 
 def sensitivity_title(measured: Measurements) -> str:
     """What the figures of the map of sensitivity are."""
+    blocks = ", ".join(f"{mark} {points:g}" for points, mark in reversed(MARKS))
     return (
         f"Sensitivity: {measured.score} in % on {measured.scored:,} samples with one group alone "
-        f"cut and folded, untrained; {100 * measured.original:.2f} as it is"
+        f"cut and folded, untrained; {100 * measured.original:.2f} as it is "
+        f"({blocks} points lost or more)"
     )
 
 
@@ -117,7 +122,7 @@ def redundancy_table(groups: Sequence[Redundancy]) -> str:
 
 
 def sensitivity_table(groups: Sequence[Sensitivity], original: float) -> str:
-    """Scores with a share of one group gone, marked by what they lost."""
+    """Scores with a share of one group gone; the darker the block, the more is lost."""
     rows = [
         [plain(one.name), *(_marked(score, original) for score in one.scores)] for one in groups
     ]
@@ -127,5 +132,5 @@ def sensitivity_table(groups: Sequence[Sensitivity], original: float) -> str:
 
 def _marked(score: float, original: float) -> str:
     lost = 100 * (original - score)
-    mark = next((mark for points, mark in MARKS if lost >= points), "")
-    return f"{100 * score:6.2f} {mark}".rstrip()
+    mark = next((mark for points, mark in MARKS if lost >= points), " ")
+    return f"{100 * score:6.2f} {mark * WIDTH}"
