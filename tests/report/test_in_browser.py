@@ -114,6 +114,18 @@ def test_it_is_the_same_without_scripts(browser, pages, name):
     assert heights[0] == heights[1] > 300
 
 
+def test_a_phone_shows_figures_without_scrolling_sideways(browser, pages):
+    """Accuracy, agreement and latency of the files, and what a class lost."""
+    browser.open(pages / "run.html", 390)
+    script = """
+    [...document.querySelectorAll('thead th')].map(one =>
+      [one.textContent, one.getBoundingClientRect().right - innerWidth])
+    """
+    over = dict(browser.value(script))
+    shown = ["accuracy %", "agreement %", "µs", "class", "pruned int8 %", "points", "75 % gone"]
+    assert max(over[name] for name in shown) <= 0
+
+
 def test_colours_can_be_read(browser, pages):
     """Text stands out from what it stands on, by the ratio that WCAG asks for."""
     script = """
