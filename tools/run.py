@@ -393,7 +393,7 @@ class Model:
         RunError
             If they do not fit.
         """
-        self.batch, self._scaled, self._lone = 1, list[bool](), False
+        self.batch, self._scaled, self._lone = 1, list[dict[str, Any]](), False
         for place, (data, detail) in enumerate(zip(arrays, self.inputs, strict=True)):
             where = f"{self.path}, input {self.names[place]}"
             want = tuple(map(int, detail["shape_signature"]))
@@ -408,7 +408,8 @@ class Model:
             if inner == shapes[1]:
                 self.notes.append(f"channel axis added: {shapes[0]} to {inner}")
             self.x.append(data if inner is None else data.reshape(len(data), *inner))
-            self._scaled.append(scale == "auto" and data.dtype == np.uint8 and self._scale(place))
+            scaled = scale == "auto" and data.dtype == np.uint8
+            self._scaled.append(self._scale(place) if scaled else {})
             if not self._lone:
                 self.batch = max(want[0], 1)
                 if -1 in want:
@@ -417,12 +418,16 @@ class Model:
         with self._telling():
             self._interpreter.allocate_tensors()
 
-    def _scale(self, place: int) -> bool:
-        """Whether an input takes bytes scaled to 0..1, as far as that is known; adds a note."""
+    def _scale(self, place: int) -> dict[str, Any]:
+        """How bytes are scaled for an input, as far as that is known, {} if not; adds a note.
+
+        ``factor``, and where the manifest says so ``offset`` and ``reverse``, of the channels.
+        """
         detail, factor, why = self.inputs[place], 1 / 255, "assumed; --scale none leaves it"
         step, zero = detail["quantization"]
         if self.x[place].max() <= 1 or (np.dtype(detail["dtype"]).kind != "f" and not step):
-            return False
+            return {}
+        how: dict[str, Any] = {}
         if step:
             top = (np.iinfo(detail["dtype"]).max - zero) * step
             # Nearer to 255 than to 1, on a scale of ratios.
@@ -431,9 +436,11 @@ class Model:
             known = self.manifest["dataset"]["scales"][self.names[place]]
             if known["dtype"] == "uint8":
                 factor, why = known["factor"], "as manifest.json says"
-        what = "uint8 left as it is" if factor == 1 else "uint8 scaled from 0..255 to 0..1"
+                how = {key: known[key] for key in ("offset", "reverse") if key in known}
+        what = "uint8 scaled" if how or factor != 1 / 255 else "uint8 scaled from 0..255 to 0..1"
+        what = "uint8 left as it is" if factor == 1 and not how else what
         self.notes.append(f"{what} ({why})")
-        return factor != 1
+        return {"factor": factor, **how} if how or factor != 1 else {}
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -447,7 +454,14 @@ class Model:
     def values(self, place: int, rows: slice = slice(None)) -> Array:
         """Samples for an input in its units: uint8 scaled, nothing quantised."""
         data = self.x[place][rows]
-        return data.astype(np.float32) / 255 if self._scaled[place] else data
+        how = self._scaled[place]
+        if not how:
+            return data
+        if how == {"factor": 1 / 255}:
+            return data.astype(np.float32) / 255
+        scaled = (data[..., ::-1] if how.get("reverse") else data).astype(np.float32)
+        factor, offset = (np.float32(how.get(key, 0)) for key in ("factor", "offset"))
+        return np.asarray(scaled * factor + offset)
 
     def feed(self, start: int) -> int:
         """Fills the inputs from a sample on, and returns how many there were.

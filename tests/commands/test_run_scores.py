@@ -164,3 +164,28 @@ def test_labels_of_pictures_may_have_an_axis_of_one(score, tmp_path, rng, units)
     for y in (classes, classes[..., None]):
         (entry,), _ = score(files, x=x, y=y)
         assert entry["accuracy"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"factor": 1 / 127.5, "offset": -1.0},
+        {"factor": 1.0, "offset": [-103.939, -116.779, -123.68], "reverse": True},
+        {"factor": [0.02, 0.01, 0.03], "offset": [-2.0, -1.0, 0.5]},
+    ],
+)
+def test_a_manifest_says_offsets_and_orders_of_channels(about, score, tmp_path, rng):
+    # The fourth class is where all channels are below 0.
+    dense = kl.Dense(4, use_bias=False, kernel_initializer="identity")
+    model = keras.Sequential([keras.Input((3,), name="image"), dense], name="own")
+    x = rng.integers(0, 256, (50, 3), np.uint8)
+    files = written(tmp_path, model, x.astype(np.float32))
+    turned = x[:, ::-1] if "reverse" in about else x
+    scaled = turned * np.array(about["factor"]) + np.array(about["offset"])
+    y = np.pad(scaled, ((0, 0), (0, 1))).argmax(axis=1)
+    (entry,), _ = score(files, x=x, y=y)
+    assert entry["accuracy"] < 1
+    scales = {"dataset": {"scales": {"image": {"dtype": "uint8", "auto": 1 / 255, **about}}}}
+    manifest(tmp_path, files, **scales)
+    (entry,), notes = score(files, x=x, y=y)
+    assert (entry["accuracy"], notes) == (1, ["uint8 scaled (as manifest.json says)"])

@@ -14,7 +14,8 @@ import pytest
 from tests.support.hostile_data import HOSTILE_DATA
 from tfprune.data import sources
 from tfprune.data.array_files import read_npz
-from tfprune.data.splits import InputSpec, prepare
+from tfprune.data.scales import InputSpec
+from tfprune.data.splits import prepare
 from tfprune.errors import TfpruneError
 from tfprune.utils import archives
 from tfprune.utils.digests import file_digest

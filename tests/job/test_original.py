@@ -223,7 +223,8 @@ def test_the_job_says_it_loudly_and_keeps_it(own, tmp_path):
     said = []
     output = str(tmp_path / "out")
     schemes = ("float32",)
-    config = JobConfig(**own, output=output, schemes=schemes, test_data=20, remove="34%").validate()
+    asked = {"output": output, "schemes": schemes, "remove": "34%"}
+    config = JobConfig(**own, **asked, test_data=20, scale="0..1").validate()
     manifest = run(config, [], said.append).manifest
     loud = [line for line in said if line.startswith("WARNING: ")]
     assert len(loud) == 2
@@ -241,8 +242,11 @@ def test_the_job_says_it_loudly_and_keeps_it(own, tmp_path):
     scale = {"dtype": "uint8", "factor": 1 / 255, "auto": 1 / 255}
     assert list(manifest["dataset"]["scales"].values()) == [scale]
     said.clear()
-    config = JobConfig(**own, output=output, schemes=schemes, scale="none", remove="34%").validate()
-    manifest = run(config, [], said.append).manifest
+    manifest = run(JobConfig(**own, **asked).validate(), [], said.append).manifest
+    found = [line for line in said if line.startswith("data: --scale none, under which the orig")]
+    assert len(found) == 1
+    assert "scores 100.00 % of 300 training samples (0..1 " in found[0]
+    assert list(manifest["dataset"]["scales"].values()) == [scale | {"factor": 1.0}]
     assert not [one for one in manifest["warnings"] if one["about"] == "data"]
     assert manifest["artifacts"][0]["accuracy"] == 1
 
@@ -251,7 +255,7 @@ def test_the_sweep_says_it_loudly(own, tmp_path):
     said = []
     config = SweepConfig(
         **own, output=str(tmp_path / "sweep"), schemes="float32", selections="magnitude",
-        shares="34%", degrees="none", folds="drop", refit="0",
+        scale="0..1", shares="34%", degrees="none", folds="drop", refit="0",
     )  # fmt: skip
     sweep(grid(config), [], said.append)
     loud = [line for line in said if line.startswith("WARNING: ")]

@@ -12,7 +12,8 @@ import numpy as np
 
 from tfprune.data import array_files, columns, picture_folders
 from tfprune.data.parts import Parts, joined, to_raw
-from tfprune.data.splits import Raw, Shape, Split
+from tfprune.data.scales import Shape
+from tfprune.data.splits import Raw, Split
 from tfprune.errors import TfpruneError
 from tfprune.utils.arrays import Array
 from tfprune.utils.digests import file_digest, text_digest

@@ -12,7 +12,8 @@ from typing import IO, Any
 import numpy as np
 
 from tfprune.data.parts import TEST, TRAIN, WHOLE, Parts
-from tfprune.data.splits import Shape, Split
+from tfprune.data.scales import Shape
+from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.utils.archives import ALWAYS, RATIO
 from tfprune.utils.arrays import Array

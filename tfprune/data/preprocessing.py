@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from tfprune.data.splits import InputSpec, OwnScaling
+from tfprune.data.scales import InputSpec, OwnScaling
 from tfprune.graph.clone import is_nested
 from tfprune.graph.inputs import input_shapes
 from tfprune.graph.layers import ACTIVATION_LAYERS, ARITHMETIC, is_operation
@@ -22,6 +23,13 @@ INDEXING = (
 )  # fmt: skip
 # Layers that shift and scale by weights that no training changes.
 SCALING = (kl.Rescaling, kl.Normalization)
+# How keras.applications calls models without scaling of their own, and what they are trained with.
+FAMILIES = {
+    r"(resnet(50|101|152)|vgg(16|19))": "imagenet-caffe",
+    r"(resnet(50|101|152)v2|xception|inception_v3|inception_resnet_v2|nasnet_(mobile|large)"
+    r"|mobilenet(v2)?_\d\.\d+_\d+)": "-1..1",
+    r"densenet(121|169|201)": "imagenet-torch",
+}
 # In place of a size that the model leaves open.
 OPEN = 32
 # A change of the values, relative to the largest byte, that is none.
@@ -53,6 +61,7 @@ def input_specs(model: keras.Model) -> list[InputSpec]:
     arithmetic with constants do to the range is found out by calling them with 0 and 255.
     """
     specs = []
+    family = _family(model) if len(model.inputs) == 1 else None
     names = zip(input_shapes(model).items(), model.inputs, strict=True)
     for place, ((name, shape), tensor) in enumerate(names):
         start = [_Values(followed=other == place) for other in range(len(model.inputs))]
@@ -67,9 +76,19 @@ def input_specs(model: keras.Model) -> list[InputSpec]:
                 shape,
                 floats="float" in tensor.dtype and not index,
                 scaling=None if own is None else OwnScaling(own.layer, own.factor, own.offset),
+                family=family,
             )
         )
     return specs
+
+
+def _family(model: keras.Model) -> tuple[str, str] | None:
+    """The family that a model, or one nested in it, is called by."""
+    for name in (model.name, *(layer.name for layer in model.layers if is_nested(layer))):
+        for pattern, scale in FAMILIES.items():
+            if re.fullmatch(pattern, name):
+                return name, scale
+    return None
 
 
 def _followed(

@@ -16,7 +16,8 @@ import numpy as np
 from tfprune.data.array_files import read_npz
 from tfprune.data.files import Reading, read
 from tfprune.data.parts import TEST_SHARE
-from tfprune.data.splits import Raw, Shape, Split, split
+from tfprune.data.scales import Shape
+from tfprune.data.splits import Raw, Split, split
 from tfprune.errors import TfpruneError
 from tfprune.utils.digests import text_digest
 

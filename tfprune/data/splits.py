@@ -13,85 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from tfprune.data.scales import InputScale, InputSpec, scale_of
 from tfprune.errors import TfpruneError
 from tfprune.utils.arrays import Array
 
-Shape = tuple[int | None, ...]
-
 # Share of the training data that is held back for choices.
 VALIDATION_SHARE = 1 / 12
-# Samples whose spread tells their range.
-MOST_FOR_SPREAD = 1000
-
-
-@dataclass(frozen=True)
-class OwnScaling:
-    """The scaling in a model before its first weights: ``x * factor + offset``.
-
-    Attributes
-    ----------
-    layer : str
-        The path of the first layer or operation that scales or shifts.
-    factor, offset : float
-        Of all of them together; the middle one of those of the channels.
-    """
-
-    layer: str
-    factor: float
-    offset: float
-
-    def takes_raw(self, spread: float) -> bool:
-        """Whether it is bytes from 0 to 255 that the model scales, and not values from 0 to 1.
-
-        Parameters
-        ----------
-        spread : float
-            The standard deviation of the bytes.
-        """
-        zero = -self.offset / self.factor if self.factor else 0.0
-        # Values from 0 to 1 are never centred outside of them. Else: which of the two comes
-        # nearer to a standard deviation of 1, on a scale of ratios.
-        return zero > 1 or abs(self.factor) * spread < 255**0.5
-
-
-@dataclass(frozen=True)
-class InputScale:
-    """How the samples of one input were scaled for the model.
-
-    Attributes
-    ----------
-    dtype : str
-        Of the array as it came.
-    factor : float
-        That it was multiplied by.
-    auto : float
-        The factor that ``--scale auto`` takes for it.
-    """
-
-    dtype: str
-    factor: float = 1.0
-    auto: float = 1.0
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """The shape and type that an input of a model takes.
-
-    Attributes
-    ----------
-    name : str
-    shape : tuple of int or None
-        Of a sample.
-    floats : bool
-        False for whole numbers: indices, not brightness.
-    scaling : OwnScaling or None
-        What the model does to the range by itself.
-    """
-
-    name: str
-    shape: Shape
-    floats: bool = True
-    scaling: OwnScaling | None = None
 
 
 @dataclass(frozen=True)
@@ -193,9 +120,10 @@ def prepare(
     Parameters
     ----------
     raw : Raw
-    scale : {"auto", "none"}
-        ``auto`` brings uint8 to [0, 1], but for inputs of whole numbers, for inputs that the
-        model scales by itself, and where no value is greater than 1.
+    scale : str
+        One of :data:`tfprune.data.scales.SCALES`. ``auto`` brings uint8 to [0, 1], but for inputs
+        of whole numbers, for inputs that the model scales by itself, and where no value is greater
+        than 1.
     wanted : sequence of InputSpec or None
         What the model's inputs take, in their order; None if the model is made for the data.
     calibration : int
@@ -207,7 +135,30 @@ def prepare(
     TfpruneError
         If there are fewer or more arrays than inputs, or training and test data differ in kind.
     """
-    notes = list(raw.notes)
+    ready, scales, notes = fitting(raw, scale, wanted)
+    fit, validation = split(raw.train, VALIDATION_SHARE, seed)
+    return Dataset(
+        name=raw.name,
+        sha256=raw.sha256,
+        train=ready(fit),
+        calibration=ready(fit.take(slice(calibration))),
+        validation=ready(validation),
+        test=ready(raw.test),
+        fallback_from=raw.fallback_from,
+        notes=(*raw.notes, *notes),
+        scales=scales,
+        classes=raw.classes,
+    )
+
+
+def fitting(
+    raw: Raw, scale: str, wanted: Sequence[InputSpec] | None
+) -> tuple[Callable[[Split], Split], tuple[InputScale, ...], list[str]]:
+    """How to scale and shape the samples of a data set: a function, in figures and in words.
+
+    Parameters and errors are those of :func:`prepare`.
+    """
+    notes: list[str] = []
     count = len(raw.train.arrays)
     inputs = [None] * count if wanted is None else list(wanted)
     if len(inputs) != count:
@@ -226,19 +177,7 @@ def prepare(
     def ready(part: Split) -> Split:
         return part.given([change(data) for change, data in zip(changes, part.arrays, strict=True)])
 
-    fit, validation = split(raw.train, VALIDATION_SHARE, seed)
-    return Dataset(
-        name=raw.name,
-        sha256=raw.sha256,
-        train=ready(fit),
-        calibration=ready(fit.take(slice(calibration))),
-        validation=ready(validation),
-        test=ready(raw.test),
-        fallback_from=raw.fallback_from,
-        notes=tuple(notes),
-        scales=tuple(scales),
-        classes=raw.classes,
-    )
+    return ready, tuple(scales), notes
 
 
 def _fitted(
@@ -251,13 +190,6 @@ def _fitted(
             f"data: expected training and test samples of one shape, received "
             f"{shape} and {test.shape[1:]}"
         )
-    factor, why = _auto_factor(train, test, spec)
-    scaled = scale == "auto" and factor != 1
-    if scaled and (train.dtype == np.uint8) != (test.dtype == np.uint8):
-        raise TfpruneError(
-            f"data: expected x_train and x_test in one range, received {train.dtype} and "
-            f"{test.dtype}; scale them yourself and say --scale none"
-        )
     channel = (*shape, 1)
     if spec is None:
         add_axis = len(shape) == 2
@@ -265,29 +197,11 @@ def _fitted(
         add_axis = len(spec.shape) == len(channel) and all(
             want in (None, size) for want, size in zip(spec.shape, channel, strict=True)
         )
-    notes = [why] if why and scale == "auto" else []
+    used, notes = scale_of(scale, train, test, spec, add_axis)
     if add_axis:
         notes.append(f"channel axis added: {shape} to {channel}")
 
     def change(data: Array) -> Array:
-        data = data[..., None] if add_axis else data
-        return data.astype(np.float32) * np.float32(factor) if scaled else data
+        return used.scaled(data[..., None] if add_axis else data)
 
-    used = InputScale(str(train.dtype), factor if scaled else 1.0, factor)
     return change, used, notes
-
-
-def _auto_factor(train: Array, test: Array, spec: InputSpec | None) -> tuple[float, str]:
-    """The factor that ``--scale auto`` takes for an input, and why, in words."""
-    if np.uint8 not in (train.dtype, test.dtype):
-        return 1.0, ""
-    # Numbers that a model takes as integers are indices, not brightness.
-    if spec is not None and not spec.floats:
-        return 1.0, "uint8 left as it is, the model takes whole numbers"
-    if max(train.max(), test.max()) <= 1:
-        return 1.0, "not scaled, as no value of the uint8 data is greater than 1"
-    own = None if spec is None else spec.scaling
-    if own is not None and own.takes_raw(float(train[:MOST_FOR_SPREAD].std())):
-        return 1.0, f"not scaled, as layer {own.layer} scales it"
-    after = f" (layer {own.layer} goes on from there)" if own is not None else ""
-    return 1 / 255, f"uint8 scaled from 0..255 to 0..1{after}"

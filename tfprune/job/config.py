@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from tfprune.data.built_in import BUILT_IN
+from tfprune.data.scales import SCALES
 from tfprune.errors import TfpruneError
 from tfprune.micro.boards import Board, boards
 from tfprune.options import (
@@ -108,8 +109,9 @@ class CommonConfig:
     label: str | None = option(None, text, DATA, "COLUMN",
         "Which column of a .csv or .parquet is the label: its name, or its number from 0; without "
         "it there are no labels.")
-    scale: str = option("auto", choice(("auto", "none")), DATA, "HOW",
-        "auto (uint8 to 0..1, but for a model that scales by itself) or none.")
+    scale: str = option("auto", choice(SCALES), DATA, "HOW",
+        f"{', '.join(SCALES)}: what bytes from 0 to 255 are brought to. auto is 0..1, but for a "
+        "model that scales by itself; with labels the way under which the original scores best.")
     units: int | None = option(None, whole(1, 2**16), DATA, "NUMBER",
         "Width of a built-in model's hidden layer.")
     epochs: int | None = option(None, whole(1, 2**20), DATA, "NUMBER",

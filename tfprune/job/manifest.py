@@ -71,7 +71,7 @@ def manifest(
             "test": len(dataset.test),
             "notes": list(dataset.notes),
             **({"classes": list(dataset.classes)} if dataset.classes else {}),
-            "scales": dict(zip(inputs, (asdict(scale) for scale in dataset.scales), strict=True)),
+            "scales": dict(zip(inputs, (scale.about for scale in dataset.scales), strict=True)),
         },
         "scoring": scoring,
         "model": model,

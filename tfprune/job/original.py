@@ -11,8 +11,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from tfprune.data.networks import load_model
+from tfprune.data.scales import InputScale
 from tfprune.data.scoring import Scorer, make_scorer
-from tfprune.data.splits import Dataset, InputScale, Split
+from tfprune.data.splits import Dataset, Split
 from tfprune.errors import TfpruneError
 from tfprune.graph.predictions import outputs_of
 from tfprune.job.config import CommonConfig
@@ -51,6 +52,20 @@ def scorer(
         All its labels say what labels are.
     """
 
+    outputs = outputs_of(model, x)
+    known = [one.y for one in (data.train, data.validation, data.test) if one.y is not None]
+    return measure_of(config, model, outputs, part, np.concatenate(known) if known else None)
+
+
+def measure_of(
+    config: CommonConfig,
+    model: keras.Model,
+    outputs: Sequence[Array],
+    part: Split,
+    labels: Array | None,
+) -> Scorer:
+    """How outputs for some samples are scored, where all labels are these."""
+
     def losses() -> list[Any]:
         if model.compiled or config.built_in:
             return losses_of(model)
@@ -59,9 +74,6 @@ def scorer(
         except TfpruneError:  # The model itself was read before: it is a loss of the user's own.
             return []
 
-    outputs = outputs_of(model, x)
-    known = [one.y for one in (data.train, data.validation, data.test) if one.y is not None]
-    labels = np.concatenate(known) if known else None
     return make_scorer(outputs, part, rules_of(model, outputs, losses), labels)
 
 
@@ -99,7 +111,7 @@ def _doubts(
     chance = _chance(measure.some(order[: min(HELD, max(MOST_DECISIONS // each, FEWEST))]))
     lines = []
     if chance:
-        score = _said(measure, measure.reference)
+        score = said(measure, measure.reference)
         lines.append(f"the original scores {score}, no better than chance ({chance})")
         if config.built_in:
             return [f"{lines[0]}; train it longer with --epochs"]
@@ -112,21 +124,21 @@ def _doubts(
         return []
     some = order[:TRIED]
     now = measure.some(some)
-    skill = _skill(now, now.reference)
+    before = skill(now, now.reference)
     best: tuple[str, str] | None = None
     for words, arrays in _others(config, [one[some] for one in x], data.scales, bool(chance)):
         outputs = outputs_of(model, arrays)
         then = now.like(outputs, Split(arrays[0])) if now.labels == "input" else now
-        gain = _skill(then, outputs) - skill
+        gain = skill(then, outputs) - before
         noise = DEVIATIONS * float(gain.std()) / len(some) ** 0.5
         # One that comes later has to be clearly better than one that a flag does.
         if gain.mean() > max(BETTER, noise):
-            best, skill = (words, _said(then, outputs)), _skill(then, outputs)
+            best, before = (words, said(then, outputs)), skill(then, outputs)
     if best:
         lead = "" if chance else "data and model do not seem to fit: "
         lines.append(
             f"{lead}with {best[0]} the original scores {best[1]}, as it is "
-            f"{_said(now, now.reference)} (of {len(some)} samples)"
+            f"{said(now, now.reference)} (of {len(some)} samples)"
         )
     elif chance:
         lines += _other_classes(measure)
@@ -153,16 +165,16 @@ def _chance(measure: Scorer) -> str:
     expected, deviation = float(np.mean(luck)), float(np.std(luck))
     kappa = (score - expected) / (1 - expected) if expected < 1 else 0.0
     poor = kappa < LEAST_KAPPA or score - expected < DEVIATIONS * deviation
-    said = f"{100 * expected:.2f} % with the labels in another order"
+    words = f"{100 * expected:.2f} % with the labels in another order"
     if measure.labels != "yes or no":
         # Below what takes no model at all.
         margin = DEVIATIONS * float(np.sqrt(share * (1 - share) / len(target)))
         poor = poor or score < share - margin
-        said = f"{100 * share:.2f} % for always the most frequent class"
-    return said if poor else ""
+        words = f"{100 * share:.2f} % for always the most frequent class"
+    return words if poor else ""
 
 
-def _skill(measure: Scorer, outputs: Sequence[Array]) -> Array:
+def skill(measure: Scorer, outputs: Sequence[Array]) -> Array:
     """Each sample's accuracy, or 1 less its squared error relative to the target's variance."""
     if measure.metric == "accuracy":
         right = measure.right(outputs)
@@ -174,7 +186,7 @@ def _skill(measure: Scorer, outputs: Sequence[Array]) -> Array:
     return 1 - errors.reshape(len(errors), -1).mean(axis=1) / spread
 
 
-def _said(measure: Scorer, outputs: Sequence[Array]) -> str:
+def said(measure: Scorer, outputs: Sequence[Array]) -> str:
     scores = measure.scores(outputs)
     return (
         f"{100 * scores['accuracy']:.2f} %" if "accuracy" in scores else f"mse {scores['mse']:.4g}"
@@ -186,7 +198,7 @@ def _ranges(x: Sequence[Array], data: Dataset) -> str:
     names = list(data.test.x) if isinstance(data.test.x, dict) else [""]
     ranges = []
     for name, array, scale in zip(names, x, data.scales, strict=True):
-        how = "" if scale.factor == 1 else f", {scale.dtype} times {scale.factor:.4g}"
+        how = "" if scale.unchanged else f", {scale}"
         what = f" for {name}" if name else ""
         mean = f"(mean {array.mean():.4g}{how})"
         ranges.append(f"values from {array.min():.4g} to {array.max():.4g}{what} {mean}")
@@ -198,12 +210,15 @@ def _others(
 ) -> Iterator[tuple[str, list[Array]]]:
     """Other ways of bringing samples to the model: what to do, and the samples then."""
     auto = config.scale == "auto"
-    factors = [(1.0 if auto else scale.auto) / scale.factor for scale in scales]
     ways = []
-    if any(factor != 1 for factor in factors):
-        flag = f"--scale {'none' if auto else 'auto'}"
-        arrays = [one * np.float32(factor) for one, factor in zip(x, factors, strict=True)]
+    flag_factor = None
+    plain = not auto and any(str(one) != str(InputScale(one.dtype, one.auto)) for one in scales)
+    pairs = [(one, InputScale(one.dtype, one.auto if plain else 1.0)) for one in scales]
+    if any(str(one) != str(other) for one, other in pairs):
+        flag = f"--scale {'auto' if plain else 'none'}"
+        arrays = [b.scaled(a.raw(one)) for one, (a, b) in zip(x, pairs, strict=True)]
         ways.append((flag, arrays))
+        flag_factor = _factor(pairs)
     if not all_ways:
         yield from ways
         return
@@ -221,7 +236,7 @@ def _others(
     else:
         changes = [("times 127.5, plus 127.5", 127.5, 127.5), ("halved, plus 0.5", 0.5, 0.5)]
     for words, factor, offset in changes if any(floats) else []:
-        if ways and offset == 0 and np.allclose(factors, factor):
+        if offset == 0 and flag_factor is not None and np.isclose(flag_factor, factor):
             continue  # The flag does the same.
         arrays = [
             one * np.float32(factor) + np.float32(offset) if real else one
@@ -236,6 +251,17 @@ def _others(
             ]
             also = f"{words} and " if words else ""
             yield f"{also}the channels in reverse order (BGR for RGB)", turned
+
+
+def _factor(pairs: Sequence[tuple[InputScale, InputScale]]) -> float | None:
+    """The one number that values in the first scale are multiplied by for the second, if any."""
+    factors = set()
+    for one, other in pairs:
+        if isinstance(one.factor, tuple) or one.offset != 0 or one.reverse:
+            return None
+        assert isinstance(other.factor, float), "that of --scale auto or none"
+        factors.add(other.factor / one.factor)
+    return factors.pop() if len(factors) == 1 else None
 
 
 def _other_classes(measure: Scorer) -> list[str]:

@@ -34,6 +34,7 @@ from tfprune.job.micro_files import check_early, examined
 from tfprune.job.model_card import card, licence
 from tfprune.job.original import doubts, scorer
 from tfprune.job.records import Artifact, FailedFile, Finding, Tried
+from tfprune.job.scale_choice import scale_for
 from tfprune.job.variants import VariantBuilder, asked
 from tfprune.loading.keras2_folder import digest
 from tfprune.output_folder.run_files import MANIFEST, PLOTS, leftovers, listed
@@ -243,7 +244,9 @@ def model_and_data(
             shape=specs[0].shape if len(specs) == 1 else None,
             label=config.label,
         )
-        data = prepare(raw, config.scale, specs, config.calibration, config.seed)
+        scale, why = scale_for(config, model, raw, specs)
+        data = prepare(raw, scale, specs, config.calibration, config.seed)
+        data = replace(data, notes=(*data.notes, *why))
         check_test_count(test_samples, len(data.test))
     return model, data, {"name": name, "sha256": digest(path) if path else None}
 

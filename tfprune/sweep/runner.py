@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from tfprune.calibration import check_enough
+from tfprune.data.scales import InputScale
 from tfprune.data.splits import Dataset, Split
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
@@ -299,7 +300,7 @@ def _common(config: SweepConfig, model: str, data: Dataset) -> dict[str, Any]:
         "model": model,
         "data": data.sha256,
         "scale": config.scale,
-        "factors": [scale.factor for scale in data.scales],
+        "factors": [_factors(scale) for scale in data.scales],
         "seed": config.seed,
         "calibration": config.calibration,
         "centre": config.centre,
@@ -308,6 +309,11 @@ def _common(config: SweepConfig, model: str, data: Dataset) -> dict[str, Any]:
         "skip": config.skip,
         "versions": versions(),
     }
+
+
+def _factors(scale: InputScale) -> Any:
+    more = scale.offset != 0 or scale.reverse
+    return (scale.factor, scale.offset, scale.reverse) if more else scale.factor
 
 
 def _about(name: str, data: Dataset) -> dict[str, Any]:
