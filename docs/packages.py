@@ -22,7 +22,7 @@ ROWS = [
     ["calibration"],
     ["options", "data", "reconstruction"],
     ["outputs", "tflite", "loading"],
-    ["graph"],
+    ["graph", "result_figure"],
     ["core", "output_folder", "results"],
     ["utils"],
     ["errors"],
@@ -31,7 +31,7 @@ WIDTH, HEIGHT, ROW = 130, 24, 46
 # Modules of the engine, the others are packages.
 ENGINE = {
     "pruning", "folding", "budget", "criteria", "prune_result", "calibration", "options",
-    "reconstruction", "results", "errors",
+    "reconstruction", "results", "result_figure", "errors",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ ORDER = [
     ["errors"],
     ["utils"],
     ["core", "output_folder", "results"],
-    ["graph"],
+    ["graph", "result_figure"],
     ["outputs", "tflite", "loading"],
     ["options", "data", "reconstruction"],
     ["calibration"],

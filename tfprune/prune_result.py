@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -11,9 +14,22 @@ from tfprune.calibration import GroupStats
 from tfprune.core.arrays import Array
 from tfprune.core.fold import FOLD_RULES
 from tfprune.core.selection import Selection
+from tfprune.graph.costs import layer_costs
 from tfprune.options import PruneOptions
 from tfprune.outputs.change import Change
-from tfprune.results import LayerResult, Other, Reached, Skipped, layer_table
+from tfprune.results import (
+    LayerCost,
+    LayerResult,
+    Other,
+    Reached,
+    Skipped,
+    cost_rows,
+    cost_table,
+    layer_table,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,8 @@ class PruneResult:
         Layers with units of kinds that were not asked for, or that are never pruned.
     asked : str
         ``dense``, ``conv``, ``all``, or ``named``.
+    original : keras.Model or None
+        The model that was pruned.
 
     Examples
     --------
@@ -87,15 +105,57 @@ class PruneResult:
     notes: tuple[str, ...] = ()
     others: tuple[Other, ...] = ()
     asked: str = "dense"
+    original: keras.Model | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         table = layer_table(self.layers, self.skipped, self.others, self.asked)
         return f"{table}\noutputs: {self.change}" if self.change else table
 
+    def summary(self) -> str:
+        """A table of all layers: output, parameters and multiply-accumulates before → after.
+
+        Examples
+        --------
+        >>> import keras
+        >>> import numpy as np
+        >>> import tfprune
+        >>> hidden = keras.layers.Dense(8, "tanh", name="hidden")
+        >>> model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(2, name="o")])
+        >>> hidden.set_weights([np.tile(np.eye(4), 2), np.zeros(8)])
+        >>> x = np.random.default_rng(0).normal(size=(100, 4))
+        >>> print(tfprune.prune(model, x, threshold=30).summary())
+        layer    class    output      parameters     MACs
+        -------  -------  --------  ------------  -------
+        hidden   Dense    8 → 4          40 → 20  32 → 16
+        o        Dense    2              18 → 10   16 → 8
+        total                            58 → 30  48 → 24
+        """
+        return cost_table(*self._costs())
+
+    def plot(self) -> Figure:
+        """Widths before and after, and angles between units, as a matplotlib figure."""
+        from tfprune.result_figure import widths_and_angles
+
+        return widths_and_angles(self.layers, self.threshold)
+
+    def _repr_html_(self) -> str:
+        head, rows = cost_rows(*self._costs())
+        lines = [_html_row("th", head), *(_html_row("td", row) for row in rows)]
+        below = f"<pre>{escape(str(self))}</pre>"
+        return f"<table>{''.join(lines)}</table>{below}"
+
+    def _costs(self) -> tuple[dict[str, LayerCost], dict[str, LayerCost]]:
+        original = self.model if self.original is None else self.original
+        return layer_costs(original), layer_costs(self.model)
+
     @property
     def by_degrees(self) -> bool:
         """Whether a threshold chose the units."""
         return self.threshold is not None
+
+
+def _html_row(kind: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{kind}>{escape(cell)}</{kind}>' for cell in cells)}</tr>"
 
 
 def layer_results(stats: GroupStats, selection: Selection, words: str) -> list[LayerResult]:

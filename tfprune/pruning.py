@@ -355,6 +355,7 @@ file_batch, file_compat, seed
             others=calibration.others,
             asked=calibration.asked,
             change=change,
+            original=calibration.model,
         )
 
     def _held_back(self) -> bool:

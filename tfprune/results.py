@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,27 @@ class Reached:
     tries: int
 
 
+@dataclass(frozen=True)
+class LayerCost:
+    """What a layer has and costs.
+
+    Attributes
+    ----------
+    layer : str
+        The name of its class.
+    shape : tuple of int or None
+        Of its output for one sample.
+    parameters : int
+    macs : int or None
+        Multiply-accumulates of one sample; None where an axis has no size.
+    """
+
+    layer: str
+    shape: tuple[int | None, ...]
+    parameters: int
+    macs: int | None
+
+
 # Names of layers that a line shows of each class, at most.
 NAMED = 3
 
@@ -158,6 +179,58 @@ def layer_table(
         if there:
             lines.append(f"also there, {why}: {_by_class(there)}")
     return "\n".join(lines)
+
+
+def cost_rows(
+    before: dict[str, LayerCost], after: dict[str, LayerCost]
+) -> tuple[list[str], list[list[str]]]:
+    """Head and cells of a table of costs before and after, with a total row.
+
+    Parameters
+    ----------
+    before, after : dict of str to LayerCost
+        By the layers' paths, the same ones in both.
+    """
+    rows = []
+    for name, old in before.items():
+        new = after[name]
+        shapes = _arrow(_shape(old.shape), _shape(new.shape))
+        costs = [_arrow(_count(a), _count(b)) for a, b in _pairs(old, new)]
+        rows.append([plain(name), plain(old.layer), shapes, *costs])
+    sums = [
+        (_total(one.parameters for one in costs.values()), _total(c.macs for c in costs.values()))
+        for costs in (before, after)
+    ]
+    totals = [_arrow(_count(a), _count(b)) for a, b in zip(*sums, strict=True)]
+    return ["layer", "class", "output", "parameters", "MACs"], [*rows, ["total", "", "", *totals]]
+
+
+def cost_table(before: dict[str, LayerCost], after: dict[str, LayerCost]) -> str:
+    """The table of :func:`cost_rows` as text."""
+    head, rows = cost_rows(before, after)
+    align = ("left", "left", "left", "right", "right")
+    return tabulate(rows, head, disable_numparse=True, colalign=align)
+
+
+def _pairs(old: LayerCost, new: LayerCost) -> list[tuple[int | None, int | None]]:
+    return [(old.parameters, new.parameters), (old.macs, new.macs)]
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    known = list(counts)
+    return None if None in known else sum(count for count in known if count is not None)
+
+
+def _arrow(before: str, after: str) -> str:
+    return before if before == after else f"{before} → {after}"
+
+
+def _count(count: int | None) -> str:
+    return "-" if count is None else f"{count:,}"
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape) or "-"
 
 
 def _by_class(others: Sequence[Other]) -> str:

@@ -13,6 +13,7 @@ from keras import layers as kl
 
 from tfprune.core.arrays import Array
 from tfprune.errors import TfpruneError
+from tfprune.graph.clone import walk
 from tfprune.graph.features import Index
 from tfprune.graph.groups import Group
 from tfprune.graph.layers import (
@@ -28,6 +29,7 @@ from tfprune.graph.layers import (
 )
 from tfprune.graph.trace import Trace, slot
 from tfprune.graph.tracer import trace
+from tfprune.results import LayerCost
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +119,34 @@ def layer_macs(traced: Trace) -> dict[str, int | None]:
         except TfpruneError:
             costs[path] = None
     return costs
+
+
+def layer_costs(model: keras.Model) -> dict[str, LayerCost]:
+    """What each layer of a model has and costs, by its path.
+
+    Raises
+    ------
+    TfpruneError
+        See :func:`parameters`.
+    """
+    macs = layer_macs(trace(model))
+    return {
+        path: LayerCost(
+            type(layer).__name__, output_shape(layer),
+            sum(math.prod(weight.shape) for weight in getattr(layer, "weights", ())),
+            macs.get(path, 0),
+        )
+        for path, layer in dict(walk(model)).items()
+    }  # fmt: skip
+
+
+def output_shape(layer: Any) -> tuple[int | None, ...]:
+    """The shape of a layer's output for one sample, at its first call; of several the first."""
+    try:
+        output = keras.tree.flatten(layer.output)[0]
+    except (AttributeError, ValueError, IndexError):  # A layer that nothing calls.
+        return ()
+    return tuple(output.shape[1:])
 
 
 def _weights(layer: Any) -> dict[str, Any]:

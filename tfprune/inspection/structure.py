@@ -13,7 +13,7 @@ from keras import layers as kl
 
 from tfprune.errors import TfpruneError
 from tfprune.graph.clone import walk
-from tfprune.graph.costs import layer_macs, multiply_accumulates, parameters
+from tfprune.graph.costs import layer_costs, multiply_accumulates, parameters
 from tfprune.graph.groups import Group, groups_of
 from tfprune.graph.trace import Trace
 from tfprune.graph.tracer import trace
@@ -34,15 +34,11 @@ def structure_of(
         If the model is neither Sequential nor Functional, or has no shapes yet.
     """
     traced = trace(model)
-    macs = layer_macs(traced)
+    by_path = dict(walk(model))
     layers = tuple(
-        LayerInfo(
-            path, type(layer).__name__, _shape(layer),
-            sum(math.prod(weight.shape) for weight in getattr(layer, "weights", ())),
-            macs.get(path, 0), int8_bytes(layer),
-        )
-        for path, layer in dict(walk(model)).items()
-    )  # fmt: skip
+        LayerInfo(path, one.layer, one.shape, one.parameters, one.macs, int8_bytes(by_path[path]))
+        for path, one in layer_costs(model).items()
+    )
     groups = groups_of(traced)
     savings = iter(_savings(traced, [group for group in groups if group.blocked is None]))
     infos = []
@@ -81,15 +77,6 @@ def int8_bytes(layer: Any) -> int:
         math.prod(weight.shape) * (BIAS_BYTES if weight.name == "bias" else 1)
         for weight in getattr(layer, "weights", ())
     )
-
-
-def _shape(layer: Any) -> tuple[int | None, ...]:
-    """The shape of a layer's output for one sample, at its first call."""
-    try:
-        output = keras.tree.flatten(layer.output)[0]
-    except (AttributeError, ValueError, IndexError):  # A layer that nothing calls.
-        return ()
-    return tuple(output.shape[1:])
 
 
 def _units(model: keras.Model, path: str) -> int:
