@@ -9,12 +9,14 @@ from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import tfprune
 from tests.commands.test_compare_hostile import HOSTILE
 from tests.support import runs
 from tfprune.report.charts import HEIGHT, WIDTH, is_picture, scatter
@@ -85,6 +87,17 @@ def test_sensitivity_is_shown_where_it_was_measured():
     assert "10 more" in many.text
     for nothing in (None, {"shares": [], "measured": None}):
         assert "sensitivity" not in Read(run_page(runs.whole(), sensitivity=nothing)).sections
+
+
+def test_what_inspect_measures_is_what_the_page_takes(rng):
+    hidden = keras.layers.Dense(8, "relu", name="hidden")
+    model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(3, "softmax")])
+    x = rng.normal(0, 1, (80, 4)).astype("float32")
+    inspected = tfprune.inspect(model, x, model.predict(x, verbose=0).argmax(1)).to_dict()
+    page = Read(run_page(runs.least(), sensitivity=inspected))
+    (group,) = inspected["measured"]["sensitivity"]
+    figures = " ".join(f"{100 * score:.2f}" for score in group["scores"])
+    assert f"25 % gone 50 % gone 75 % gone hidden {figures}" in page.text
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**9), st.floats(0, 1)), min_size=1, max_size=20))
