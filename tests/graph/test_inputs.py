@@ -8,6 +8,7 @@ from keras import layers as kl
 
 import tfprune
 from tfprune import TfpruneError
+from tfprune.graph.inputs import collected
 
 
 class Batches(keras.utils.PyDataset):
@@ -45,6 +46,9 @@ def kinds_of(x, path):
         lambda: iter(np.split(x, 4)), output_signature=tf.TensorSpec((None, 6), tf.float32)
     )
     yield Batches(x)
+    yield tf.data.Dataset.from_tensor_slices(x)
+    yield tf.data.Dataset.from_tensor_slices(({"data": x}, np.zeros(len(x))))
+    yield lambda: ((part, np.zeros(len(part))) for part in np.split(x, 4))
 
 
 @pytest.fixture
@@ -127,7 +131,9 @@ def test_data_that_is_none(model, x, tmp_path):
         (tf.data.Dataset.from_tensor_slices(x).batch(50).repeat(), "endless"),
         (Endless(x), "endless"),
         (Batches(x[:10]), "at least one sample"),
-        (tf.data.Dataset.from_tensor_slices(x), r"expected samples of shape \(6,\)"),
+        (tf.data.Dataset.from_tensor_slices(x[:, :5]), r"expected samples of shape \(6,\)"),
+        ((part for part in np.split(x, 4)), "read more than once, received a generator; give"),
+        (lambda: iter([]), "at least one sample"),
         (tmp_path / "missing.npy", "missing.npy: cannot be read"),
         (tmp_path / "text.npy", "cannot be read as a .npy"),
         (tmp_path / "archive.npz", "received an archive"),
@@ -137,3 +143,30 @@ def test_data_that_is_none(model, x, tmp_path):
     ):
         with pytest.raises(TfpruneError, match=said):
             tfprune.prune(model, data)
+
+
+def test_files_are_made_on_every_kind_of_data(model, x, tmp_path):
+    expected = tfprune.export(model, tmp_path / "array", ["int8"], representative=x)["int8"]
+    made = set()
+    for number, data in enumerate(kinds_of(x, tmp_path / "x.npy")):
+        if number >= 2:  # Lists are float64, rounded otherwise.
+            folder = tmp_path / str(number)
+            made.add(tfprune.export(model, folder, ["int8"], representative=data)["int8"])
+    assert len(made) == 11
+    assert {path.read_bytes() for path in made} == {expected.read_bytes()}
+
+
+def test_of_a_stream_no_more_than_a_thousand_samples_are_kept(model, x):
+    whole = np.concatenate([x + number for number in range(6)])
+    read = []
+
+    def batches():
+        for part in np.split(whole, 12):
+            read.append(len(part))
+            yield part
+
+    (kept,) = collected(model, batches)
+    np.testing.assert_array_equal(kept, whole[:1000])
+    # The first batch, looked at on its own, then ten.
+    assert sum(read) == 100 + 1000
+    np.testing.assert_array_equal(collected(model, whole)[0], whole)

@@ -20,6 +20,10 @@ from tfprune.utils.arrays import Array
 HELD_BACK, MOST_HELD_BACK = 5, 256
 STREAM_SURE, STREAM_HELD_BACK = 64, 16
 
+# Samples in a batch of a data set that comes without batches, and how many of a stream are kept
+# where all samples have to be in memory.
+BATCH, MOST_COLLECTED = 32, 1000
+
 Shape = tuple[int | None, ...]
 
 
@@ -78,6 +82,44 @@ def check_inputs(model: keras.Model, x: Any) -> list[Array]:
     return _checked(model, _apart(model, x))
 
 
+def collected(model: keras.Model, x: Any) -> list[Array]:
+    """As :func:`check_inputs`, of whatever :class:`Samples` takes.
+
+    Of a file, a data set or a function no more than the first 1,000 samples are read.
+    """
+    if not (isinstance(x, (str, Path)) or _streams(x)):
+        return check_inputs(model, x)
+    parts, count = list[list[Array]](), 0
+    for batch in Samples(model, x).batches(BATCH):
+        parts.append([data[: MOST_COLLECTED - count] for data in batch])
+        count += len(parts[-1][0])
+        if count == MOST_COLLECTED:
+            break
+    return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+
+def _streams(x: Any) -> bool:
+    """Whether data comes in batches of its own; refuses what can be read once only."""
+    if isinstance(x, Iterator):
+        raise TfpruneError(
+            f"data: expected data that can be read more than once, received a {type(x).__name__}; "
+            "give the function that makes it, without calling it"
+        )
+    data_set = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+    return data_set or (callable(x) and not hasattr(x, "__array__"))
+
+
+def _batched(model: keras.Model, x: Any) -> Any:
+    """A data set of single samples in batches; anything else as it is."""
+    if not isinstance(x, tf.data.Dataset):
+        return x
+    spec = x.element_spec
+    inputs = tf.nest.flatten(spec[0] if isinstance(spec, tuple) else spec)
+    ranks: list[Any] = [getattr(getattr(one, "shape", None), "rank", None) for one in inputs]
+    single = [len(shape) for shape in input_shapes(model).values()]
+    return x.batch(BATCH) if None not in ranks and sorted(single) == sorted(ranks) else x
+
+
 class Samples:
     """Calibration data of any kind, as batches for one model.
 
@@ -86,7 +128,9 @@ class Samples:
     model : keras.Model
     x : array, list or dict of arrays, path of a .npy, tf.data.Dataset or keras.utils.PyDataset
         Arrays may be memory-mapped: no more than a batch of them is held. Data sets come in
-        batches of their own; labels that come with them are left out.
+        batches of their own (a tf.data.Dataset of single samples is put in batches of 32); so does
+        what a function returns that makes an iterator anew at each call, a generator function,
+        say. Labels that come with them, (inputs, labels), are left out.
     hold_back : bool
         Whether a few of them, drawn at random, are held back to try out what was fitted on the
         others: see :meth:`divided`.
@@ -110,9 +154,9 @@ class Samples:
         self._held: list[list[Array]] = []
         self._arrays: list[Array] | None = None
         self.total: int | None = None
-        self._source = x
+        self._source = _batched(model, x)
         self._batch = fixed_batch(model)
-        if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
+        if _streams(x):
             self._check_ends()
         else:
             self._arrays = _apart(model, _mapped(x) if isinstance(x, (str, Path)) else x)
@@ -200,11 +244,15 @@ class Samples:
     def _batches_of_its_own(self) -> Iterator[Any]:
         if isinstance(self._source, tf.data.Dataset):
             yield from self._source.as_numpy_iterator()
+        elif not isinstance(self._source, keras.utils.PyDataset):
+            yield from self._source()
         else:
             for number in range(self._source.num_batches):
                 yield self._source[number]
 
     def _check_ends(self) -> None:
+        if not isinstance(self._source, (tf.data.Dataset, keras.utils.PyDataset)):
+            return
         if isinstance(self._source, tf.data.Dataset):
             endless = int(self._source.cardinality()) == tf.data.INFINITE_CARDINALITY
         else:

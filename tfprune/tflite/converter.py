@@ -19,7 +19,7 @@ import keras
 from tfprune.core.metrics import disagreement
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import check_stateless
-from tfprune.graph.inputs import check_inputs, input_shapes
+from tfprune.graph.inputs import collected, input_shapes
 from tfprune.graph.precision import in_float32
 from tfprune.graph.predictions import outputs_of
 from tfprune.output_folder.staging import writing
@@ -269,10 +269,10 @@ def export(
         Made if it is not there. Files in it are replaced only once all are right.
     schemes : sequence of str
         Some of float32, float16, dynamic, int8, int16x8, int4 (which needs ai-edge-quantizer).
-    representative : array of shape (samples, ...), or list or dict of arrays
+    representative : array, list or dict of arrays, path of a .npy, tf.data.Dataset or PyDataset
         A few hundred samples as the model takes them, several inputs in the order of
         ``model.inputs`` or by their names: the files are compared on them, and they set the
-        scales of quantised activations.
+        scales of quantised activations. Of a file or data set the first 1,000 are read.
     name : str, optional
         The model's own by default.
     batch : int or None
@@ -311,7 +311,7 @@ def export(
         raise TfpruneError(
             "representative: expected samples to compare the files on, received none"
         )
-    samples = check_inputs(model, representative)
+    samples = collected(model, representative)
     folder = Path(directory)
     files = {scheme: f"{name or model.name}_{scheme}.tflite" for scheme in names}
     with writing(folder, "output", list(files.values())) as output:
