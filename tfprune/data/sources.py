@@ -15,6 +15,7 @@ import numpy as np
 
 from tfprune.data.array_files import read_npz
 from tfprune.data.files import Reading, read
+from tfprune.data.keras_data_sets import KERAS_DATA, load_keras
 from tfprune.data.parts import TEST_SHARE
 from tfprune.data.scales import Shape
 from tfprune.data.splits import Raw, Split, split
@@ -40,7 +41,7 @@ def load(
 
     Parameters
     ----------
-    dataset : {"auto", "mnist", "digits"}
+    dataset : {"auto", "mnist", "digits"}, or one of KERAS_DATA
     data : str or None
         A user's own, see :mod:`tfprune.data.files`; an ``.npz`` is first choice of ``mnist``.
     seed : int
@@ -59,8 +60,9 @@ def load(
     TfpruneError
         If the data cannot be had or read.
     """
-    if dataset == "digits":
-        return digits(seed)
+    if dataset == "digits" or dataset in KERAS_DATA:
+        known = dataset in KERAS_DATA
+        return load_keras(dataset, seed, _keras_home(), PATIENCE) if known else digits(seed)
     if data is not None:
         if dataset != "mnist":
             return read(data, Reading(seed, tuple(inputs), shape, label, feature))

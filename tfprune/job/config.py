@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from tfprune.data.built_in import BUILT_IN
+from tfprune.data.keras_data_sets import KERAS_DATA
 from tfprune.data.scales import SCALES
 from tfprune.errors import TfpruneError
 from tfprune.micro.boards import Board, boards
@@ -104,8 +105,9 @@ class CommonConfig:
         SCHEMES_HELP)
     output: str = option("exported", text, COMMON, "FOLDER", "The folder to write to.")
 
-    dataset: str = option("auto", choice(("auto", "mnist", "digits")), DATA, "NAME",
-        "auto (MNIST, else the bundled digits), mnist or digits.")
+    dataset: str = option("auto", choice(("auto", "mnist", "digits", *KERAS_DATA)), DATA, "NAME",
+        "auto (MNIST, else the bundled digits), mnist, digits, or another of Keras' own: "
+        f"{', '.join(KERAS_DATA)}.")
     label: str | None = option(None, text, DATA, "COLUMN",
         "Which column of a .csv or .parquet is the label: its name, or its number from 0; without "
         "it there are no labels.")
@@ -154,8 +156,10 @@ class CommonConfig:
         config = checked(self)
         if not config.built_in:
             _check_own_model(config)
-        if config.dataset == "digits" and config.data is not None:
-            raise TfpruneError("--data: not used with --dataset digits; leave one of them out")
+        if config.dataset in ("digits", *KERAS_DATA) and config.data is not None:
+            raise TfpruneError(
+                f"--data: not used with --dataset {config.dataset}; leave one of them out"
+            )
         both = set(config.layers or ()) & set(config.skip)
         if both:
             raise TfpruneError(f"--layers and --skip both name {', '.join(sorted(both))}")
