@@ -32,16 +32,13 @@ class Reading:
     shape : tuple of int or None, optional
         Of a sample as the model's only input takes it.
     label : str, optional
-        The column, or the feature, that holds labels.
-    feature : str, optional
-        The feature of a ``.tfrecord`` that holds samples.
+        The column that holds labels.
     """
 
     seed: int
     inputs: tuple[str, ...] = ()
     shape: Shape | None = None
     label: str | None = None
-    feature: str | None = None
 
 
 def read(data: str, reading: Reading) -> Raw:

@@ -26,6 +26,9 @@ TRAINING = ("train", "training")
 TESTING = ("test", "testing", "validation", "valid", "val")
 # What systems leave in folders by themselves.
 BYSTANDERS = ("thumbs.db", "desktop.ini", "__macosx")
+# Bytes that the pictures of a folder may take as float32, as models are given them; of a larger
+# folder a part is read.
+MOST_BYTES = 4 * 2**30
 # Pictures that are named in a message.
 NAMED = 3
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -99,6 +102,15 @@ def read_folder(root: Path, shape: Shape | None) -> Pictures:
     }
     paths = [path for files in listed.values() for path, _ in files]
     target = _target(root, paths, shape)
+    most = max(MOST_BYTES // (4 * target.height * target.width * target.channels), 1)
+    if len(paths) > most:
+        listed = {part: _drawn(files, most / len(paths)) for part, files in listed.items()}
+        kept = [path for files in listed.values() for path, _ in files]
+        notes.append(
+            f"{len(kept):,} of {len(paths):,} pictures read, drawn at random: no more than "
+            f"{MOST_BYTES / 2**30:g} GiB of them (float32) are held in memory"
+        )
+        paths = kept
     parts = {
         part: Split(
             _pictures(root, [path for path, _ in files], target),
@@ -112,6 +124,12 @@ def read_folder(root: Path, shape: Shape | None) -> Pictures:
         notes.append(f"{target.resized:,} of them brought to {size} (height x width, bilinear)")
     digests = [f"{path.relative_to(root).as_posix()} {file_digest(path)}" for path in paths]
     return Pictures(parts, classes, text_digest("\n".join(digests)), tuple(notes))
+
+
+def _drawn(files: Sequence[tuple[Path, int]], share: float) -> list[tuple[Path, int]]:
+    """A share of the files, in their order; the same ones each time."""
+    order = np.random.default_rng(0).permutation(len(files))
+    return [files[n] for n in np.sort(order[: max(int(share * len(files)), 1)])]
 
 
 def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
