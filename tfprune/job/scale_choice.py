@@ -8,6 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from tfprune.calibration import check_weights
 from tfprune.data.scales import SCALES, InputSpec
 from tfprune.data.splits import Raw, fitting
 from tfprune.errors import TfpruneError
@@ -49,6 +50,7 @@ def scale_for(
         return config.scale, []
     if any(spec.scaling is not None for spec in specs):
         return config.scale, []
+    check_weights(model)
     index = np.sort(np.random.default_rng(config.seed).permutation(len(labels))[:TRIED])
     some = raw.train.take(index)
     ready, first, _ = fitting(raw, "auto", specs)
