@@ -31,6 +31,10 @@ from tfprune.utils.checks import check_choice
 LEAST_SAMPLES = 8
 # Samples that the rules of registered layers are tried on; all their activations are in memory.
 TRIED = 16
+# What is said where no layers were asked for and the default takes more than Dense layers.
+FILTERS_TOO = (
+    "layers: all, so filters too, as the model has no hidden Dense layer that can lose units"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +81,7 @@ class Calibration:
     skipped: tuple[Skipped, ...]
     others: tuple[Other, ...] = ()
     asked: str = "dense"
+    layers_note: str = ""
 
     def about(self, centre: str | float) -> Calibration:
         """The same calibration with angles about another centre; the data is not read again."""
@@ -120,7 +125,9 @@ def calibrate(
     check_call(model, data.head)
     _check_copy(model, traced, data.head)
     unfollowed_layers = unfollowed(model)
-    groups, skipped, others = _choose(traced, unfollowed_layers, layers, skip)
+    all_groups = groups_of(traced)
+    wanted = default_layers(all_groups) if layers is None else layers
+    groups, skipped, others = _choose(traced, all_groups, unfollowed_layers, wanted, skip)
     consumers = [consumer for group in groups for consumer in group.consumers]
     measurements = measure(traced, consumers, data, batch_size, progress) if consumers else []
     if validation is not None and consumers:
@@ -137,8 +144,18 @@ def calibrate(
     for group in groups:
         stats.append(group_stats(group, [next(measured) for _ in group.consumers], centre))
         check_enough(stats[-1].samples)
-    asked = (layers or "dense") if layers is None or isinstance(layers, str) else "named"
-    return Calibration(model, traced, data, tuple(stats), skipped, others, asked)
+    asked = wanted if isinstance(wanted, str) else "named"
+    note = FILTERS_TOO if layers is None and wanted == "all" else ""
+    return Calibration(model, traced, data, tuple(stats), skipped, others, asked, note)
+
+
+def default_layers(groups: Sequence[Group]) -> str:
+    """The kind of layers to prune where none was asked for.
+
+    ``dense``, but ``all`` where no hidden Dense layer can lose units and something else can.
+    """
+    able = [set(group.kinds.values()) for group in groups if group.blocked is None]
+    return "dense" if {"dense"} in able or not able else "all"
 
 
 def check_enough(samples: int) -> None:
@@ -184,21 +201,20 @@ def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray
 
 def _choose(
     traced: Trace,
+    groups: Sequence[Group],
     unfollowed_layers: Sequence[Unfollowed],
-    layers: str | Sequence[str] | None,
+    layers: str | Sequence[str],
     skip: Sequence[str],
 ) -> tuple[list[Group], tuple[Skipped, ...], tuple[Other, ...]]:
     """The groups to prune, the layers that are skipped and why, and those not asked for."""
-    groups = groups_of(traced)
     kinds = {name: kind for group in groups for name, kind in group.kinds.items()}
-    by_kind = layers is None or isinstance(layers, str)
-    if by_kind:
-        word = check_choice("layers", str(layers or "dense"), KINDS)
+    if isinstance(layers, str):
+        word = check_choice("layers", layers, KINDS)
         asked_names = [name for name, kind in kinds.items() if kind in KINDS[word]]
         # With "all", layers that are never pruned are listed one by one as well.
         named = [one.name for one in unfollowed_layers if one.kind in KINDS[word] or word == "all"]
     else:
-        asked_names = list(layers or ())
+        asked_names = list(layers)
         named = [one.name for one in unfollowed_layers if one.name in asked_names]
     for name in [*asked_names, *skip]:
         if name not in kinds and name not in {one.name for one in unfollowed_layers}:
@@ -221,7 +237,7 @@ def _choose(
                 skipped.append(Skipped(name, "asked to skip"))
             elif name in asked_names:
                 skipped.append(Skipped(name, group.blocked or apart))
-            elif layers is not None and kinds[name] in {kinds.get(other) for other in asked_names}:
+            elif kinds[name] in {kinds.get(other) for other in asked_names}:
                 skipped.append(Skipped(name, group.blocked or "not among the layers asked for"))
     for one in unfollowed_layers:
         if one.name in skip or one.name in named:

@@ -28,6 +28,9 @@ from tfprune.results import (
     layer_table,
 )
 
+# The share that is named where degrees find nothing.
+QUARTER = 0.25
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -69,6 +72,8 @@ class PruneResult:
         Layers with units of kinds that were not asked for, or that are never pruned.
     asked : str
         ``dense``, ``conv``, ``all``, or ``named``.
+    layers_note : str
+        Where no layers were asked for and filters were taken, a line that says so; else empty.
     original : keras.Model or None
         The model that was pruned.
 
@@ -105,10 +110,11 @@ class PruneResult:
     notes: tuple[str, ...] = ()
     others: tuple[Other, ...] = ()
     asked: str = "dense"
+    layers_note: str = ""
     original: keras.Model | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
-        table = layer_table(self.layers, self.skipped, self.others, self.asked)
+        table = layer_table(self.layers, self.skipped, self.others, self.asked, self.layers_note)
         return f"{table}\noutputs: {self.change}" if self.change else table
 
     def summary(self) -> str:
@@ -201,7 +207,35 @@ def layer_results(stats: GroupStats, selection: Selection, words: str) -> list[L
     return results
 
 
-def gentler(options: PruneOptions, centre: str | float) -> str:
+def surprises(
+    options: PruneOptions,
+    centre: str | float,
+    layers: Sequence[LayerResult],
+    others: Sequence[Other],
+    change: Change,
+) -> list[str]:
+    """What the user hardly expects of a result, each with arguments that would do better.
+
+    Parameters
+    ----------
+    options : PruneOptions
+    centre : str or float
+        About which angles were measured.
+    layers, others
+        As of :class:`PruneResult`.
+    change : Change
+        Of the outputs.
+    """
+    gone = sum(layer.units_before - layer.units_after for layer in layers)
+    notes = []
+    if change.beyond:
+        notes.append(f"pruning changed the outputs: {change}{_gentler(options, centre)}")
+    if not gone and not (layers and options.by_count):
+        notes.append(_nothing_removed(options, layers, others))
+    return notes
+
+
+def _gentler(options: PruneOptions, centre: str | float) -> str:
     """Arguments that change the outputs less, as words to add to a warning."""
     advice = []
     if options.target is not None:
@@ -216,6 +250,28 @@ def gentler(options: PruneOptions, centre: str | float) -> str:
         advice.append('fold="least-squares"')
     advice.append("tfprune.heal(result.model, model, x, epochs=10)")
     return f"; instead: {', or '.join(advice)}"
+
+
+def _nothing_removed(
+    options: PruneOptions, layers: Sequence[LayerResult], others: Sequence[Other]
+) -> str:
+    """Says that degrees found nothing, and which arguments would, as words of a warning."""
+    advice = ['filters too, layers="all"'] * any(other.prunable for other in others)
+    if not layers:
+        what = "nothing was pruned: no layer of those asked for can lose units"
+        return f"{what}; instead: {advice[0]}" if advice else what
+    near = min(
+        ((_closest(layer.angles.astype(float)), layer.name) for layer in layers
+         if np.isfinite(layer.angles[~np.eye(len(layer.angles), dtype=bool)]).any()),
+        default=(90.0, ""),
+    )  # fmt: skip
+    what = f"no unit was removed at {options.degrees:g} degrees"
+    if near[1]:
+        what += f" (the closest pair, in {near[1]}, is {near[0]:.1f} degrees apart)"
+        if near[0] < 89 and options.select == "angle":
+            advice.append(f"threshold={int(near[0]) + 1}")
+    advice += [f"remove={QUARTER:g}", 'target_params="75%"']
+    return f"{what}; instead: {', or '.join(advice)}"
 
 
 def _closest(between: Array) -> float:

@@ -18,7 +18,7 @@ from tfprune.errors import PruningWarning
 from tfprune.folding import cuts_of
 from tfprune.graph.clone import lost
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples
-from tfprune.graph.safe_gradients import newly_unsafe
+from tfprune.graph.safe_gradients import crash_notes
 from tfprune.graph.shrink import shrink
 from tfprune.options import (
     DEGREES,
@@ -29,7 +29,7 @@ from tfprune.options import (
     prune_options,
 )
 from tfprune.outputs.change import Change, change_of
-from tfprune.prune_result import PruneResult, gentler, layer_results
+from tfprune.prune_result import PruneResult, layer_results, surprises
 from tfprune.reconstruction import reconstruct as refit_survivors
 from tfprune.results import Skipped
 
@@ -93,8 +93,9 @@ def prune(
     fold : {"least-squares", "scaled", "outgoing", "incoming", "drop"}
         What the layers that consume a removed unit get in its place.
     layers : {"dense", "conv", "all"} or sequence of str, optional
-        Prune only these; all Dense layers that can be by default. Layers that meet in an Add go
-        together, or not at all.
+        Prune only these. By default all Dense layers that can be, or, in a model without a hidden
+        Dense layer that can lose units, ``all``; ``result.layers_note`` and the table say so.
+        Layers that meet in an Add go together, or not at all.
     skip : sequence of str
         Leave these alone.
     refit : int, optional
@@ -325,21 +326,13 @@ file_batch, file_compat, seed
                 smaller, calibration.model, shrunk, {layer.name: layer.kept for layer in results},
                 samples=calibration.samples, iterations=steps, progress=self._progress,
             )  # fmt: skip
-        notes = list(lost(calibration.model, smaller))
-        unsafe = newly_unsafe(smaller, calibration.model)
-        if unsafe:
-            notes.append(
-                f"training the pruned model may end the process: {', '.join(unsafe)} now reads "
-                "fewer than 16 channels with a stride, which TensorFlow's oneDNN kernels get "
-                "wrong; set TF_ENABLE_ONEDNN_OPTS=0 before TensorFlow is imported"
-            )
+        notes = [*lost(calibration.model, smaller), *crash_notes(smaller, calibration.model)]
         change = None
         if compare:
             # On samples held back, with folds that were fitted without them.
             trial = bool(shrunk) and not steps and self._held_back()
             change = self._change(build(selections, trial=True) if trial else smaller)
-        if change is not None and change.beyond:
-            notes.insert(0, f"pruning changed the outputs: {change}{gentler(options, centre)}")
+            notes[:0] = surprises(options, centre, results, calibration.others, change)
         return PruneResult(
             model=smaller,
             layers=tuple(results),
@@ -354,6 +347,7 @@ file_batch, file_compat, seed
             notes=tuple(notes),
             others=calibration.others,
             asked=calibration.asked,
+            layers_note=calibration.layers_note,
             change=change,
             original=calibration.model,
         )
@@ -380,6 +374,11 @@ file_batch, file_compat, seed
     def skipped(self) -> tuple[Skipped, ...]:
         """The layers of the kinds asked for that are left alone, and why."""
         return self._calibration.skipped
+
+    @property
+    def calibration(self) -> Calibration:
+        """What was measured, and of which layers: ``asked`` and ``layers_note``."""
+        return self._calibration
 
     @property
     def parameters(self) -> tuple[int, int]:

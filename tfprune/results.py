@@ -147,6 +147,7 @@ def layer_table(
     skipped: Sequence[Skipped],
     others: Sequence[Other] = (),
     asked: str = "dense",
+    note: str = "",
 ) -> str:
     """What became of each layer, with a total row.
 
@@ -156,6 +157,8 @@ def layer_table(
         As of :class:`tfprune.PruneResult`.
     asked : str
         ``dense``, ``conv``, ``all``, or anything else for layers that were named.
+    note : str
+        A line below the table, such as why these layers were taken.
     """
     head = ["layer", "units", "kept", "similar", "complementary", "constant", "skipped"]
     rows: list[list[Any]] = [
@@ -178,6 +181,8 @@ def layer_table(
         there = [other for other in others if other.prunable == prunable]
         if there:
             lines.append(f"also there, {why}: {_by_class(there)}")
+    if note:
+        lines.append(note)
     return "\n".join(lines)
 
 

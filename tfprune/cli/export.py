@@ -53,6 +53,7 @@ def export(config: JobConfig, command: list[str]) -> int:
             failed=outcome.failed,
             others=result.others,
             asked=result.asked,
+            layers_note=result.layers_note,
             reached=result.reached,
             microcontrollers=made.get("microcontrollers"),
         ),

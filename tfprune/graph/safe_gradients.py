@@ -85,6 +85,18 @@ def newly_unsafe(smaller: keras.Model, model: keras.Model) -> list[str]:
     ]
 
 
+def crash_notes(smaller: keras.Model, model: keras.Model) -> list[str]:
+    """What to know before the smaller model is trained: a line, if it has such convolutions."""
+    unsafe = newly_unsafe(smaller, model)
+    if not unsafe:
+        return []
+    return [
+        f"training the pruned model may end the process: {', '.join(unsafe)} now reads fewer than "
+        "16 channels with a stride, which TensorFlow's oneDNN kernels get wrong; set "
+        "TF_ENABLE_ONEDNN_OPTS=0 before TensorFlow is imported"
+    ]
+
+
 def _layers(model: Any) -> Iterator[Any]:
     # Neither Keras has a public way to the layers that layers hold.
     yield from model._flatten_layers()

@@ -121,8 +121,9 @@ class CommonConfig:
     unsafe: bool = option(False, switch, DATA, "",
         "Load a model file although it can run code.")
 
-    layers: tuple[str, ...] | None = option(("dense",), names, CHOICE, "KIND|NAME,NAME",
-        "Prune dense, conv or all layers, or only these.")
+    layers: tuple[str, ...] | None = option(None, names, CHOICE, "KIND|NAME,NAME",
+        "Prune dense, conv or all layers, or only these. By default dense, or all in a model "
+        "without a hidden Dense layer that can lose units.")
     skip: tuple[str, ...] = option((), names, CHOICE, "NAME,NAME", "Leave these layers alone.")
     centre: str | float = option("auto", check_centre, CHOICE, "NAME|NUMBER",
         "Where angles are measured from: mean, activation (0.5 after a sigmoid, else 0), none (0) "

@@ -113,6 +113,8 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
             validation=data.validation.take(slice(MOST_HELD_BACK)).x,
             progress=True,
         )
+        if pruner.calibration.layers_note:
+            say(pruner.calibration.layers_note)
         builder = VariantBuilder(config, model, data, measure, pruner, say)
         tried: list[Tried] = []
         if config.options.max_drop is None:
@@ -150,7 +152,8 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
             Run(
                 config, command, result.layers, artifacts, samples=len(data.test),
                 floats=_in_float(variants, artifacts, x, measure), judged_by=measure.judged_by,
-                filters=any(type(layer) in (*CONVOLUTIONS, *SEPARABLE) for _, layer in walk(model)),
+                filters=pruner.calibration.asked == "dense"
+                and any(type(layer) in (*CONVOLUTIONS, *SEPARABLE) for _, layer in walk(model)),
                 quantisable=lambda: quantisable(model, x),
             )
         )  # fmt: skip

@@ -84,7 +84,7 @@ def _run(
         say(f"data: {note}")
     for doubt in bench.doubts:
         say(str(doubt))
-    common = _common(config, about["sha256"] or digest(model), data)
+    common = _common(config, about["sha256"] or digest(model), data, bench.layers)
     row_keys = {
         (point, scheme): key(point, scheme, common | (HEALING if point.heal else {}))
         for point in grid.points
@@ -145,6 +145,10 @@ class _Bench:
         if not self._pruner.units:
             why = "; ".join(f"{skip.name}: {skip.reason}" for skip in self._pruner.skipped)
             raise TfpruneError(f"nothing to prune: {why or 'no layer of the kinds asked for'}")
+        calibration = self._pruner.calibration
+        if calibration.layers_note:
+            say(calibration.layers_note)
+        self.layers = (calibration.asked,) if config.layers is None else config.layers
         self._representative = check_inputs(model, data.calibration.x)
         held, shown = (check_inputs(model, part.x) for part in (data.validation, data.test))
         # Run as one, so that labels mean the same in both.
@@ -294,8 +298,10 @@ def _weight_bytes(content: bytes) -> int:
         return weight_bytes(path)
 
 
-def _common(config: SweepConfig, model: str, data: Dataset) -> dict[str, Any]:
-    """What the figures of all points depend on, beside the point."""
+def _common(
+    config: SweepConfig, model: str, data: Dataset, layers: Sequence[str]
+) -> dict[str, Any]:
+    """What the figures of all points depend on, beside the point; the default as its word."""
     return {
         "model": model,
         "data": data.sha256,
@@ -305,7 +311,7 @@ def _common(config: SweepConfig, model: str, data: Dataset) -> dict[str, Any]:
         "calibration": config.calibration,
         "centre": config.centre,
         "angles": ANGLES,
-        "layers": config.layers,
+        "layers": layers,
         "skip": config.skip,
         "versions": versions(),
     }
