@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from tfprune.prune_result import PruneResult
     from tfprune.pruning import Pruner, prune
     from tfprune.tflite.converter import export
-    from tfprune.training.distillation import HealResult, heal, heal_with_record
+    from tfprune.training.distillation import heal, heal_with_record
+    from tfprune.training.heal_result import HealResult
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,7 +47,7 @@ __all__ = [
 _MODULES = {
     "PruneResult": "prune_result", "Pruner": "pruning", "prune": "pruning",
     "export": "tflite.converter", "heal": "training.distillation",
-    "heal_with_record": "training.distillation", "HealResult": "training.distillation",
+    "heal_with_record": "training.distillation", "HealResult": "training.heal_result",
     "Inspection": "inspection.result", "inspect": "inspection.inspector",
     "UnitGroup": "core.unit_group", "register_layer": "graph.registry",
 }  # fmt: skip

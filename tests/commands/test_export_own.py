@@ -198,6 +198,11 @@ BAD = {
     "no epochs of healing": (["--heal", "0"], "--heal: expected a whole number from 1 .* 0"),
     "healing backwards": ([*OWN, "--heal=-3"], "--heal: expected a whole number from 1 .* -3"),
     "healing in part": ([*OWN, "--heal", "1.5"], "--heal: expected a whole number, received '1.5'"),
+    "healing for a while": (["--heal", "long"], "--heal: .* received 'long'; or auto"),
+    "moved without healing": (
+        [*OWN, "--augment"],
+        "--augment: it is a part of healing; add --heal",
+    ),
     "no epochs of tuning": ([*OWN, "--finetune", "0"], "--finetune: expected a whole number from"),
     "tuning backwards": (["--finetune=-1"], "--finetune: expected a whole number from 1 .* -1"),
     "tuning without labels": (

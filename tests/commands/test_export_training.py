@@ -66,6 +66,21 @@ def test_healing_needs_no_labels_and_adds_no_file(own, tmp_path, capfd):
     assert {a["file"] for a in healed["artifacts"]} == {a["file"] for a in before["artifacts"]}
 
 
+def test_healing_may_stop_by_itself_but_moves_pictures_only(own, tmp_path, capfd):
+    out, _, made = export(own, "unlabelled.npz", tmp_path, capfd, "--heal", "auto")
+    (entry,) = made["training"]
+    assert entry["epochs"] in (2, 6, 14, 30)
+    assert entry["after"] < entry["before"]
+    assert not entry["augment"]
+    assert re.search(
+        rf"^heal: pruned model, {entry['epochs']} epochs of [\d,]+ samples in ", out, re.M
+    )
+    argv = ["--model", own / "own.keras", "--data", own / "own.npz", "--output", tmp_path]
+    code, _, err = run([*argv, "--heal", "auto", "--augment"], capfd)
+    assert code == 2
+    assert re.search(r"--augment: expected a model that reads pictures.* shape \(12,\)", err)
+
+
 def test_fine_tuning_sets_the_unpruned_model_beside_it(own, tmp_path, capfd):
     _, _, before = export(own, "own.npz", tmp_path / "a", capfd)
     words = ("--heal", 3, "--finetune", 8)

@@ -14,7 +14,7 @@ from keras import layers as kl
 
 import tfprune
 from tests.support.graphs import error, fill, several
-from tfprune.training.learning_rates import RATES
+from tfprune.training.learning_rates import RATES, cycles_of
 
 
 def test_healing_comes_nearer_to_the_original_on_unseen_data(digit_pair, digit_parts):
@@ -265,6 +265,21 @@ def test_a_rate_is_found_where_none_is_given(digit_pair, digit_parts):
     # Looking for the rate leaves no trace.
     for one, two in zip(found.model.get_weights(), again.model.get_weights(), strict=True):
         assert np.array_equal(one, two)
+
+
+def test_healing_that_stops_by_itself_helps_on_few_samples_too(digit_pair, digit_parts):
+    model, pruned = digit_pair
+    x = digit_parts.train.x[:300]
+    result = tfprune.heal_with_record(pruned, model, x, "auto")
+    assert len(result.history.losses) - 1 in np.cumsum(cycles_of("auto"))
+    (was,), (now,) = (error(m, model, digit_parts.test.x) for m in (pruned, result.model))
+    assert now < 0.8 * was
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.5, "few", None])
+def test_epochs_are_a_number_or_auto(digit_pair, digit_parts, epochs):
+    with pytest.raises(tfprune.TfpruneError, match="epochs: expected a whole .* or 'auto'"):
+        tfprune.heal(*digit_pair[::-1], digit_parts.train.x, epochs)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 5, 20])

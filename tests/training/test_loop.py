@@ -8,7 +8,7 @@ import pytest
 from keras import layers as kl
 
 from tfprune.errors import TfpruneError
-from tfprune.training.learning_rates import RATES, WarmCosine
+from tfprune.training.learning_rates import RATES, WarmCosine, cycles_of
 from tfprune.training.loop import Trainer, shuffled
 
 
@@ -44,10 +44,10 @@ def loss_of(model):
     return float(model.evaluate(x, y, verbose=0)[0])
 
 
-def fit(model, schedule, *, feed=feed, loss=None, epochs=3, rate=0.01, seed=0):
+def fit(model, schedule, *, feed=feed, loss=None, epochs=3, cycles=None, rate=0.01, seed=0):
     losses = loss or (lambda: loss_of(model))
     with Trainer(model, schedule, losses, what="fitting") as trainer:
-        return trainer.fit(feed, epochs, rate=rate, samples=77, steps=39, seed=seed)
+        return trainer.fit(feed, cycles or (epochs,), rate=rate, samples=77, steps=39, seed=seed)
 
 
 def one_by_one(batches, epochs):
@@ -184,3 +184,60 @@ def test_batches_are_of_nearly_the_same_size(samples, size):
     assert len(sizes) == -(-samples // size)
     assert max(sizes) <= size
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs"),
+    [
+        # Each cosine ends lower, so all are gone through.
+        ([10, 9, 8, 7, 7, 7, 6, *[6] * 7, 5, *[5] * 15, 4], 30),
+        # The second lowers the loss by one percent only.
+        ([10, 9, 8, 8, 8, 8, 7.92], 6),
+        # By three percent, and the third by nothing.
+        ([10, 9, 8, 8, 8, 8, 7.76, *[7.76] * 8], 14),
+        # It overfits at once: the start is kept.
+        ([10, 11, 12], 2),
+    ],
+)
+def test_cosines_follow_each_other_until_one_gains_little(losses, epochs):
+    model, schedule = network()
+    states, rates = [], []
+
+    def loss():
+        states.append(model.get_weights())
+        return losses[len(states) - 1]
+
+    def watched(rng):
+        for batch in feed(rng):
+            yield batch
+            rates.append(float(schedule(model.optimizer.iterations - 1)))
+
+    history = fit(model, schedule, feed=watched, loss=loss, cycles=cycles_of("auto"))
+    assert history.losses == tuple(losses[: epochs + 1])
+    assert len(states) == epochs + 1
+    best = int(np.argmin(losses))
+    assert all(map(np.array_equal, model.get_weights(), states[best]))
+    # The rate is near 0 at the end of each cosine, and high in its middle.
+    by_epoch = np.reshape(rates, (epochs, -1))
+    for start, length in zip((0, 2, 6, 14), (2, 4, 8, 16), strict=True):
+        if start < epochs:
+            assert by_epoch[start + length - 1, -1] < 0.0001
+            assert by_epoch[start + length // 2 - 1].max() > 0.005
+
+
+def test_a_cosine_starts_from_the_best_state_so_far():
+    model, schedule = network()
+    before, starts = [], []
+
+    def loss():
+        before.append(model.get_weights())
+        return [5, 1, 2, 0, 3, 4][len(before) - 1]
+
+    def watched(rng):
+        starts.append(model.get_weights())
+        yield from feed(rng)
+
+    fit(model, schedule, feed=watched, loss=loss, cycles=(2, 3))
+    # The first epoch was the best of the first two.
+    assert all(map(np.array_equal, starts[2], before[1]))
+    assert not all(map(np.array_equal, starts[2], before[2]))

@@ -27,6 +27,7 @@ from tfprune.options import (
 from tfprune.tflite.compat import RUNTIME
 from tfprune.tflite.schemes import DEFAULT_SCHEMES, MOST_BATCH, SCHEMES, check_micro, check_schemes
 from tfprune.utils.checks import (
+    AUTO,
     check_points,
     check_share,
     check_target,
@@ -73,6 +74,16 @@ def _batch(value: object, what: str) -> int | None:
     return int(size)
 
 
+def _epochs(value: object, what: str) -> int | str:
+    """A number of epochs, or that the training finds its end."""
+    if value == AUTO:
+        return AUTO
+    try:
+        return whole(1, 2**20)(value, what)
+    except TfpruneError as error:
+        raise TfpruneError(f"{error}; or {AUTO}, which stops by itself") from None
+
+
 def _boards(value: str | tuple[str | Board, ...], what: str) -> tuple[Board, ...]:
     wanted = names(value, what) if isinstance(value, str) else value
     known = [one if isinstance(one, Board) else boards([one])[0] for one in wanted]
@@ -99,8 +110,9 @@ class CommonConfig:
         "an .npz of x_train, y_train, x_test, y_test, or x, y; a .npy, .csv or .parquet; or "
         "several by a pattern in quotes, 'part*.npz'. Data without labels is fine. For a model of "
         "several inputs an .npz of x_train_NAME, x_test_NAME, or x_NAME, for every input.")
-    heal: int | None = option(None, whole(1, 2**20), COMMON, "EPOCHS",
-        "Epochs in which the pruned model learns the original's outputs; needs no labels.")
+    heal: int | str | None = option(None, _epochs, COMMON, "EPOCHS|auto",
+        "Epochs in which the pruned model learns the original's outputs; needs no labels. auto "
+        "stops by itself, after 30 at most.")
     schemes: tuple[str, ...] = option(DEFAULT_SCHEMES, read_schemes, COMMON, "NAME,NAME",
         SCHEMES_HELP)
     output: str = option("exported", text, COMMON, "FOLDER", "The folder to write to.")
@@ -221,6 +233,8 @@ class JobConfig(CommonConfig):
         "Steps of least squares for the survivors' own weights; 100 with --remove and budgets, "
         "else 0.")
 
+    augment: bool = option(False, switch, TRAINING, "",
+        "While healing, mirror the pictures trained on at random and shift them by up to a tenth.")
     finetune: int | None = option(None, whole(1, 2**20), TRAINING, "EPOCHS",
         "Epochs of training on labels, after healing; the unpruned model gets the same and stands "
         "beside it as NAME_finetuned_SCHEME.tflite.")
@@ -275,6 +289,8 @@ class JobConfig(CommonConfig):
             raise TfpruneError(
                 f"{' and '.join(amounts)}: expected one of them, received {len(amounts)}"
             )
+        if config.augment and config.heal is None:
+            raise TfpruneError("--augment: it is a part of healing; add --heal EPOCHS, or auto")
         _check_files(config)
         options = prune_options(
             DEGREES if config.prune is None else config.prune,

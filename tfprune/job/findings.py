@@ -171,7 +171,8 @@ def _gentler(run: Run, labels: bool) -> list[str]:
     if not config.heal:
         advice.append(run.typed("--heal", str(HEAL)))
     else:
-        advice.append(f"more epochs, --heal {2 * config.heal}")
+        if isinstance(config.heal, int):
+            advice.append(f"more epochs, --heal {2 * config.heal}")
         if labels and not config.finetune:
             advice.append(f"--finetune {FINETUNE}")
     advice.append(_less(config))

@@ -49,6 +49,7 @@ from tfprune.tflite.converter import signature_names
 from tfprune.tflite.interpreter import LiteModel, latencies
 from tfprune.tfmot.bridge import to_tf_keras
 from tfprune.tfmot.qat import check_quantisable, quantisable
+from tfprune.training.augmentation import check_pictures
 from tfprune.training.finetuning import check_labels
 from tfprune.utils.arrays import Array
 from tfprune.utils.git import git_state
@@ -271,6 +272,8 @@ def _checked(config: JobConfig, model: keras.Model, data: Dataset) -> tuple[list
         calibration = check_inputs(model, data.calibration.x)
         how = {"batch": config.batch, "compat": config.compat}
         check_early(model, x, calibration, config.schemes, **how)
+    if config.augment:
+        check_pictures(model, "--augment")
     measure = scorer(config, model, x, data.test, data)
     if config.finetune:
         check_labels(measure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -88,6 +89,7 @@ def healed(
         model,
         x if len(x) > 1 else x[0],
         config.heal or 0,
+        augment=config.augment,
         logits=measure.classifies,
         bits=bits,
         validation=validation if len(x) > 1 else validation[0],
@@ -96,9 +98,10 @@ def healed(
     )
     seconds = time.perf_counter() - start
     how = "heal" if bits is None else f"heal at {bits} bits"
-    return result.model, record(
-        how, "pruned", config.heal or 0, result.history, seconds=seconds, data=data
-    )
+    history = result.history
+    epochs = config.heal if isinstance(config.heal, int) else len(history.losses) - 1
+    entry = record(how, "pruned", epochs, history, seconds=seconds, data=data)
+    return result.model, replace(entry, augment=config.augment)
 
 
 def record(

@@ -77,7 +77,8 @@ def job_report(
     lines = [f"data: {name}; {counts}", *(f"data: {note}" for note in dataset["notes"])]
     lines += [
         f"{entry['how']}: {entry['variant']} model, {entry['epochs']} epochs of "
-        f"{entry['samples']:,} samples in {entry['seconds']:.1f} s, loss on {entry['held_out']:,} "
+        f"{entry['samples']:,} samples{', augmented,' * entry['augment']} in "
+        f"{entry['seconds']:.1f} s, loss on {entry['held_out']:,} "
         f"held-out samples {entry['before']:.4g} -> {entry['after']:.4g}"
         + (f"; {entry['note']}" if entry["note"] else f" (epoch {entry['best_epoch']})")
         for entry in training

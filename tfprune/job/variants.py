@@ -272,7 +272,8 @@ def made_by(config: JobConfig, variant: str, scheme: str, *, quantised: bool) ->
     if variant == "pruned" and config.cluster is not None:
         steps.append(f"{config.cluster} clusters")
     if (variant, scheme) == ("pruned", "int4") and healed_at_4_bits(config):
-        steps.append(f"healing of {config.heal} epochs at 4 bits")
+        epochs = f"of {config.heal} epochs " if isinstance(config.heal, int) else ""
+        steps.append(f"healing {epochs}at 4 bits")
     elif (variant, scheme) == ("pruned", "int8") and quantised:
         steps.append(f"quantisation-aware training of {config.qat} epochs")
     else:

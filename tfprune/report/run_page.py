@@ -284,7 +284,12 @@ def _provenance(manifest: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _training(entry: dict[str, Any]) -> str:
-    return f"{entry['how']} of the {entry['variant']} model, {entry['epochs']} epochs"
+    augmented = ", augmented" if entry.get("augment") else ""
+    losses = " -> ".join(f"{entry[when]:.4g}" for when in ("before", "after") if when in entry)
+    return (
+        f"{entry['how']} of the {entry['variant']} model, {entry['epochs']} epochs{augmented}"
+        + (f", loss on held-out samples {losses}" if losses else "")
+    )
 
 
 def _score(name: str, value: float | None) -> str:

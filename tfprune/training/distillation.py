@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import sys
 import warnings
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -17,97 +18,26 @@ from tfprune.graph.clone import clone, functional, lost
 from tfprune.graph.inputs import Samples
 from tfprune.graph.subclasses import check_call
 from tfprune.outputs.distance import matches
-from tfprune.training.learning_rates import WarmCosine
+from tfprune.training.augmentation import check_pictures
+from tfprune.training.heal_result import HealResult
+from tfprune.training.learning_rates import WarmCosine, cycles_of
 from tfprune.training.loop import Trainer, trial_generator
 from tfprune.training.records import TrainingHistory
 from tfprune.training.soft_targets import SoftTargets, soft_targets
 from tfprune.training.student import Student, parted
-from tfprune.utils.checks import check_count, check_rate
+from tfprune.utils.checks import check_count, check_epochs, check_rate
 
 # Batches by which the statistics of BatchNormalization are measured at the end.
 AVERAGED = 50
-
-
-@dataclass(frozen=True, eq=False)
-class HealResult:
-    """A healed model and its loss on held-out samples.
-
-    The loss is the divergence from the teacher's probabilities, or the squared difference in parts
-    of the teacher's variance, summed over outputs; 0 where outputs are the same.
-
-    Attributes
-    ----------
-    model : keras.Model
-    history : TrainingHistory
-        The loss on the held-out samples at the start and after each epoch, and the learning rate.
-    trained_on, held_out : int
-        Numbers of samples; where none could be held out, the loss is that of the others. 0 where
-        the model computes what the teacher does, so that there is nothing to train.
-    notes : tuple of str
-        What the new model lacks that the given one has, a line each.
-
-    Examples
-    --------
-    >>> import keras
-    >>> from tfprune import HealResult
-    >>> from tfprune.training.records import TrainingHistory
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    >>> history = TrainingHistory(losses=(0.5, 0.125, 0.25), learning_rate=0.003)
-    >>> result = HealResult(model, history, trained_on=90, held_out=10)
-    >>> result.before, result.after
-    (0.5, 0.125)
-    >>> print(result)
-    loss on 10 held-out samples 0.5 -> 0.125 (epoch 1 of 2, learning rate 0.003)
-    """
-
-    model: keras.Model = field(repr=False)
-    history: TrainingHistory
-    trained_on: int
-    held_out: int
-    notes: tuple[str, ...] = ()
-
-    @property
-    def before(self) -> float:
-        """The loss of the pruned model."""
-        return self.history.before
-
-    @property
-    def after(self) -> float:
-        """The loss of the healed model; never above ``before``."""
-        return self.history.after
-
-    def __str__(self) -> str:
-        samples = f"{self.held_out or self.trained_on:,}" + " held-out" * bool(self.held_out)
-        history = self.history
-        if not history.learning_rate:
-            return "nothing was trained"
-        return (
-            f"loss on {samples} samples {self.before:.4g} -> {self.after:.4g} (epoch "
-            f"{history.best_epoch} of {len(history.losses) - 1}, learning rate "
-            f"{history.learning_rate:g})"
-        )
-
-    @property
-    def problem(self) -> str:
-        """What went wrong, or that the loss says nothing of other samples; else empty."""
-        if self.history.problem:
-            return self.history.problem
-        if len(self.history.losses) == 1 and self.before > 0:
-            return (
-                "nothing was trained, as no layer behind the first one that pruning changed has "
-                "trainable weights"
-            )
-        if len(self.history.losses) > 1 and not self.held_out:
-            return "one sample is too little to hold any out, so nothing is known of others"
-        return ""
 
 
 def heal(
     model: keras.Model,
     teacher: keras.Model,
     x: Any,
-    epochs: int,
+    epochs: int | str,
     *,
+    augment: bool = False,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     logits: bool | None = None,
@@ -144,8 +74,14 @@ def heal(
         read once before the training, in part for each learning rate that is tried, and once in
         each epoch; its held-out samples, at most 1,000 and 128 MiB, are kept in memory and told
         from the others by their values.
-    epochs : int
-        At least 1.
+    epochs : int or "auto"
+        At least 1. With ``"auto"`` the rate falls to 0 in 2 epochs, and again in 4, 8 and 16,
+        each time from the best state so far, until the best loss on the held-out samples is less
+        than 2 % below the one before: 30 epochs at most.
+    augment : bool
+        For models of pictures (height, width, channels), of 1, 3 or 4 channels: whether those
+        trained on are mirrored at random, and shifted by up to a tenth of their size, filled up
+        with their edges. The teacher sees the same; held-out samples stay as they are.
     batch_size : int, optional
         Of arrays; 128 by default, less where an epoch would be fewer than 64 steps, at least 16. A
         model of a fixed batch size takes that, and what is left over in an epoch is left out.
@@ -218,6 +154,7 @@ def heal(
         teacher,
         x,
         epochs,
+        augment=augment,
         batch_size=batch_size,
         learning_rate=learning_rate,
         logits=logits,
@@ -242,8 +179,9 @@ def heal_with_record(
     model: keras.Model,
     teacher: keras.Model,
     x: Any,
-    epochs: int,
+    epochs: int | str,
     *,
+    augment: bool = False,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     logits: bool | None = None,
@@ -271,12 +209,14 @@ def heal_with_record(
     >>> result.after <= result.before
     True
     """
-    epochs = check_count("epochs", epochs)
+    cycles = cycles_of(check_epochs("epochs", epochs))
     size = None if batch_size is None else check_count("batch_size", batch_size)
     rate = None if learning_rate is None else check_rate(learning_rate)
     if bits is not None and (type(bits) is not int or not 2 <= bits <= 8):
         raise TfpruneError(f"bits: expected a whole number from 2 to 8 or None, received {bits!r}")
     _check_pair(model, teacher)
+    if augment:
+        check_pictures(model)
     samples = Samples(model, x)
     fixed = fixed_batch(model)
     if fixed is not None and size not in (None, fixed):
@@ -292,8 +232,9 @@ def heal_with_record(
         return HealResult(student, TrainingHistory((0.0,), 0.0), 0, 0, lost(model, student))
     with from_zero_state(teacher):
         targets = soft_targets(
-            head, tail, teacher, samples, batch_size=size, seed=seed, hold_out=watched is None
-        )
+            head, tail, teacher, samples, batch_size=size, seed=seed, hold_out=watched is None,
+            augment=augment,
+        )  # fmt: skip
         held_out = targets
         if watched is not None:
             held_out = soft_targets(head, tail, teacher, watched, hold_out=False)
@@ -301,7 +242,7 @@ def heal_with_record(
         network = Student(tail, output_matches, bits=bits, batch_size=targets.batch_size)
         if tail.trainable_weights:
             history = _train(
-                network, targets, held_out, epochs=epochs, rate=rate, seed=seed, progress=progress
+                network, targets, held_out, cycles=cycles, rate=rate, seed=seed, progress=progress
             )
             network.round()
         else:
@@ -320,7 +261,7 @@ def _train(
     targets: SoftTargets,
     held_out: SoftTargets,
     *,
-    epochs: int,
+    cycles: Sequence[int],
     rate: float | None,
     seed: int,
     progress: bool,
@@ -338,7 +279,7 @@ def _train(
     ) as trainer:
         history = trainer.fit(
             targets.batches,
-            epochs,
+            cycles,
             rate=rate,
             samples=targets.trained_on,
             steps=targets.steps,

@@ -154,7 +154,9 @@ class FineTuner:
             what="fine-tuning",
             progress=progress,
         ) as trainer:
-            history = trainer.fit(feed, epochs, rate=rate, samples=samples, steps=steps, seed=seed)
+            history = trainer.fit(
+                feed, (epochs,), rate=rate, samples=samples, steps=steps, seed=seed
+            )
         tuned = clone(model)
         tuned.set_weights(student.get_weights())
         return tuned, history

@@ -16,6 +16,28 @@ FIRST_TRIED = 3e-3
 CLOSE = 0.25
 # Share of the steps in which the rate rises.
 WARMUP = 0.1
+# Epochs of each cosine where the training itself finds its end.
+CYCLES = (2, 4, 8, 16)
+# A cosine that lowers the loss by less than this share is the last one.
+STALLED = 0.02
+
+
+def cycles_of(epochs: int | str) -> tuple[int, ...]:
+    """The epochs of each cosine along which the rate falls: one, or with ``auto`` some.
+
+    They grow, as in SGDR [1]_, so that every end of one is the end of a whole training, and the
+    last takes about as long as all before it.
+
+    References
+    ----------
+    .. [1] Loshchilov, Hutter (2017), "SGDR: stochastic gradient descent with warm restarts".
+
+    Examples
+    --------
+    >>> cycles_of(10), cycles_of("auto")
+    ((10,), (2, 4, 8, 16))
+    """
+    return (epochs,) if isinstance(epochs, int) else CYCLES
 
 
 class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, reset_states, states_of
 from tfprune.graph.safe_gradients import safe_gradients
-from tfprune.training.learning_rates import WarmCosine, best_rate
+from tfprune.training.learning_rates import STALLED, WarmCosine, best_rate
 from tfprune.training.records import TrainingHistory
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
@@ -79,7 +79,7 @@ class Trainer:
     def fit(
         self,
         feed: Callable[[np.random.Generator], Iterable[Batch]],
-        epochs: int,
+        cycles: Sequence[int],
         *,
         rate: float | None,
         samples: int,
@@ -92,7 +92,9 @@ class Trainer:
         ----------
         feed : callable
             Makes the batches of an epoch: inputs and targets.
-        epochs : int
+        cycles : sequence of int
+            The epochs of each fall of the rate. All but the first start from the best state so
+            far, and one that lowers the held-out loss by less than 2 % is the last.
         rate : float or None
             The highest. If None it is found by short trainings; if no epoch was better than the
             start with it, there is a second training with a tenth of it.
@@ -114,12 +116,12 @@ class Trainer:
             )
         if rate is not None:
             return self._fit(
-                feed, epochs, start, rate=rate, samples=samples, steps=steps, seed=seed
+                feed, cycles, start, rate=rate, samples=samples, steps=steps, seed=seed
             )
-        rate = self._find_rate(lambda: feed(trial_generator(seed)), epochs * steps)
+        rate = self._find_rate(lambda: feed(trial_generator(seed)), sum(cycles) * steps)
         for highest in (rate, rate / CAREFUL):
             history = self._fit(
-                feed, epochs, start, rate=highest, samples=samples, steps=steps, seed=seed
+                feed, cycles, start, rate=highest, samples=samples, steps=steps, seed=seed
             )
             if history.best_epoch:
                 break
@@ -151,7 +153,7 @@ class Trainer:
     def _fit(
         self,
         feed: Callable[[np.random.Generator], Iterable[Batch]],
-        epochs: int,
+        cycles: Sequence[int],
         start: float,
         *,
         rate: float,
@@ -162,16 +164,22 @@ class Trainer:
         """One training from the present state, whose loss is known."""
         rng = np.random.default_rng(seed)
         losses, best, diverged = [start], self._network.get_weights(), None
-        self._restart(best, rate, epochs * steps)
-        with meter(self._what, epochs * samples, self._progress) as bar:
-            for epoch in range(1, epochs + 1):
-                if not self._take(feed(rng), epochs * steps >= MANY, bar.update):
-                    diverged = epoch
+        with meter(self._what, cycles[0] * samples, self._progress) as bar:
+            for number, epochs in enumerate(cycles):
+                # It is not certain that there will be more.
+                bar.total = sum(cycles[: number + 1]) * samples
+                before = min(losses)
+                self._restart(best, rate, epochs * steps)
+                for _ in range(epochs):
+                    if not self._take(feed(rng), sum(cycles) * steps >= MANY, bar.update):
+                        diverged = len(losses)
+                        break
+                    losses.append(self._loss())
+                    bar.set_postfix_str(f"held-out loss {losses[-1]:.4g}")
+                    if losses[-1] < min(losses[:-1]):
+                        best = self._network.get_weights()
+                if diverged or not min(losses) < (1 - STALLED) * before:
                     break
-                losses.append(self._loss())
-                bar.set_postfix_str(f"held-out loss {losses[-1]:.4g}")
-                if losses[-1] < min(losses[:-1]):
-                    best = self._network.get_weights()
         self._network.set_weights(best)
         return TrainingHistory(tuple(losses), rate, diverged)
 

@@ -70,7 +70,8 @@ class Trained:
     variant : str
         ``pruned`` or ``finetuned``.
     epochs, samples : int
-        What the model was trained for and on.
+        What the model was trained for and on; of a training that finds its end, the epochs that
+        there were.
     seconds : float
     before, after : float
         What the training lessens, on held-out samples: the distance to the original's outputs, or
@@ -84,6 +85,8 @@ class Trained:
         The highest.
     note : str
         What the user should know, that nothing was gained say, or empty.
+    augment : bool
+        Whether pictures were flipped and shifted.
     """
 
     how: str
@@ -97,3 +100,4 @@ class Trained:
     best_epoch: int
     learning_rate: float
     note: str = ""
+    augment: bool = False

@@ -15,6 +15,7 @@ from tfprune.data.held_out import held_out_split
 from tfprune.graph.batches import fixed_batch, rebatched, reset_states, states_of
 from tfprune.graph.inputs import Samples, predicted
 from tfprune.outputs.distance import Spread
+from tfprune.training.augmentation import flipped_and_shifted
 from tfprune.training.loop import Batch, batch_size_for, check_whole, epoch_of
 from tfprune.utils.arrays import Array
 
@@ -68,6 +69,7 @@ def soft_targets(
     batch_size: int | None = None,
     seed: int = 0,
     hold_out: bool = True,
+    augment: bool = False,
 ) -> SoftTargets:
     """Reads the data once and computes the teacher's outputs.
 
@@ -86,8 +88,11 @@ def soft_targets(
         to batch, these are the last ones.
     hold_out : bool
         Whether any are.
+    augment : bool
+        Whether samples that are trained on are flipped and shifted each time, in front of the
+        teacher, too; what is held out stays as it is.
     """
-    models = _Models(head, tail, teacher)
+    models = _Models(head, tail, teacher, augment)
     if samples.total is None:
         return _Stream(models, samples, seed=seed, hold_out=hold_out)
     return _Numbered(models, samples, batch_size, seed=seed, hold_out=hold_out)
@@ -102,10 +107,13 @@ class _Models:
         Their batch size, if that is fixed.
     ordered : bool
         Whether one keeps a state from batch to batch.
+    augment : bool
     """
 
-    def __init__(self, head: keras.Model | None, tail: keras.Model, teacher: keras.Model) -> None:
-        self.head, self.teacher = head, teacher
+    def __init__(
+        self, head: keras.Model | None, tail: keras.Model, teacher: keras.Model, augment: bool
+    ) -> None:
+        self.head, self.teacher, self.augment = head, teacher, augment
         self.all = [model for model in (head, tail, teacher) if model is not None]
         self.fixed = fixed_batch(teacher)
         self.ordered = any(map(states_of, self.all))
@@ -122,6 +130,11 @@ class _Models:
     def before(self, batch: Sequence[Array]) -> list[Array]:
         """The inputs of the part that is trained."""
         return list(batch) if self.head is None else _outputs(self.head, batch)
+
+    def trained_on(self, batch: Sequence[Array], rng: np.random.Generator) -> Batch:
+        """A batch to train on: what the trained part reads, and the teacher's outputs for it."""
+        seen = flipped_and_shifted(batch, rng) if self.augment else batch
+        return self.before(seen), self.answers(seen)
 
     def steps(self, samples: int, size: int) -> int:
         """Batches of an epoch; incomplete ones are left out where the size is fixed."""
@@ -170,7 +183,11 @@ class _Numbered:
 
     def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
         for index in epoch_of(self._models.all, self.trained_on, self.batch_size, rng):
-            yield self._at(self._trained_on[index])
+            numbers = self._trained_on[index]
+            if self._models.augment:
+                yield self._models.trained_on(self._source.at(numbers), rng)
+            else:
+                yield self._at(numbers)
 
     def held_out_batches(self) -> Iterator[Batch]:
         self._models.reset()
@@ -244,11 +261,10 @@ class _Stream:
         return self._models.steps(self.trained_on, self.batch_size)
 
     def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
-        del rng  # The order is the data set's own.
-        self._models.reset()
+        self._models.reset()  # The order is the data set's own.
         for batch in rebatched(self._chosen(), self.batch_size):
             if len(batch[0]) == self.batch_size or not self._models.fixed:
-                yield self._models.before(batch), self._models.answers(batch)
+                yield self._models.trained_on(batch, rng)
 
     def _chosen(self) -> Iterator[list[Array]]:
         position = 0

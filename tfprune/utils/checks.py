@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 
 from tfprune.errors import TfpruneError
 
+# A training of so many epochs stops by itself.
+AUTO = "auto"
+
 
 def as_number(value: object) -> float:
     """A value as a float, NaN where it is none."""
@@ -80,6 +83,22 @@ def check_count(what: str, count: object) -> int:
     if not (1 <= value < math.inf and value == int(value)):
         raise TfpruneError(f"{what}: expected a whole number from 1, received {count!r}")
     return int(value)
+
+
+def check_epochs(what: str, epochs: object) -> int | str:
+    """Returns a number of epochs, at least one, or ``auto``.
+
+    Raises
+    ------
+    TfpruneError
+        If it is neither.
+    """
+    if epochs == AUTO:
+        return AUTO
+    try:
+        return check_count(what, epochs)
+    except TfpruneError as error:
+        raise TfpruneError(f"{error}; or {AUTO!r}, which stops by itself") from None
 
 
 def check_rate(rate: object) -> float:
