@@ -84,7 +84,7 @@ def fit_budget(
     """
     whole = _size(calibration.model, calibration, target)
     limit = int(target.amount * whole) if target.amount < 1 else int(target.amount)
-    with meter("fitting the budget", TRIES, progress, "model") as bar:
+    with meter("budget", TRIES, progress, "model") as bar:
 
         def size(steps: int) -> int:
             bar.update()

@@ -237,6 +237,12 @@ def check_refit(steps: object, wanted: bool, groups: int) -> int:
     return steps
 
 
+def refits(options: PruneOptions) -> bool:
+    """Whether the survivors of groups that lose units are refitted."""
+    by_default = options.by_count and options.fold == "least-squares"
+    return check_refit(options.refit, by_default, 1) > 0
+
+
 def check_centre(centre: object, what: str = "centre") -> str | float:
     """Returns a centre as its name or a float.
 

@@ -114,7 +114,7 @@ def reconstruct(
     order = sorted(
         groups, key=lambda group: max(places[consumer.layer] for consumer in group.consumers)
     )
-    with meter("refitting", len(groups), progress, "group") as bar:
+    with meter("reconstruction", len(groups), progress, "group") as bar:
         for group in order:
             block = _block(ours, theirs, group, kept)
             if block is not None:

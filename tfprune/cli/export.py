@@ -28,7 +28,7 @@ def export(config: JobConfig, command: list[str]) -> int:
     manifest.json, report.html, NAME.md and plots/. A budget in place of degrees stands in the
     names as well: NAME_remove50, NAME_params50, NAME_macs50, NAME_bytes20000, NAME_drop0.1.
     """
-    from tfprune.utils.console import quiet
+    from tfprune.utils.console import quiet, say
     from tfprune.utils.environment import start_keras
 
     config = config.validate()
@@ -38,7 +38,7 @@ def export(config: JobConfig, command: list[str]) -> int:
     from tfprune.job.manifest import to_json
     from tfprune.job.tables import job_report
 
-    outcome = run(config, command, _say)
+    outcome = run(config, command, say)
     result = outcome.result
     made = outcome.manifest
     print(
@@ -65,14 +65,9 @@ def export(config: JobConfig, command: list[str]) -> int:
     if outcome.failed:
         count = len(outcome.failed)
         total = count + len(outcome.artifacts)
-        _say(f"{count} of {total} files were not written; the others are there")
+        say(f"{count} of {total} files were not written; the others are there")
         return PARTIAL
     return 0
-
-
-def _say(line: str) -> None:
-    lead = "" if line.startswith("WARNING") else "tfprune: "
-    print(f"{lead}{plain(line)}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None, name: str = "tfprune export") -> int:

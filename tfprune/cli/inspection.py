@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfprune.cli.command import main as run_command
-from tfprune.utils.escapes import plain, to_json
+from tfprune.utils.escapes import to_json
 
 if TYPE_CHECKING:
     from tfprune.inspection.config import InspectConfig
@@ -30,7 +30,7 @@ def inspect(config: InspectConfig, command: list[str]) -> None:
     what the model scores with a part of one group gone, and the command to type next. Writes
     nothing but the file that --out names.
     """
-    from tfprune.utils.console import quiet
+    from tfprune.utils.console import quiet, say
     from tfprune.utils.environment import start_keras
 
     wanted = config.validate()
@@ -38,7 +38,7 @@ def inspect(config: InspectConfig, command: list[str]) -> None:
     with quiet():
         from tfprune.inspection.runner import run
 
-    found = run(wanted, command, _say)
+    found = run(wanted, command, say)
     if wanted.out is not None:
         _write(found, Path(wanted.out))
     print(to_json(found.to_dict()) if wanted.json else _shown(str(found)))
@@ -46,12 +46,13 @@ def inspect(config: InspectConfig, command: list[str]) -> None:
 
 def _write(found: Inspection, path: Path) -> None:
     """What was found, as a page or a picture by the ending of its name."""
+    from tfprune.utils.console import say
     from tfprune.utils.files import write_whole
 
     if path.suffix == ".html":
         data = found.to_html().encode()
     elif found.measured is None:
-        _say(f"WARNING: {path} is not written: no group of units was measured")
+        say(f"WARNING: {path} is not written: no group of units was measured")
         return
     else:
         stream = BytesIO()
@@ -69,11 +70,6 @@ def _shown(text: str) -> str:
     except UnicodeError:
         return text.translate(ASCII)
     return text
-
-
-def _say(line: str) -> None:
-    lead = "" if line.startswith("WARNING") else "tfprune: "
-    print(f"{lead}{plain(line)}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None, name: str = "tfprune inspect") -> int:

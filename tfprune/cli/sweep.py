@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tfprune.cli.command import main as run_command
-from tfprune.utils.escapes import plain
 
 if TYPE_CHECKING:
     from tfprune.sweep.config import SweepConfig
@@ -31,7 +29,7 @@ def sweep(config: SweepConfig, command: list[str]) -> None:
     goes on where it was interrupted.
     """
     from tfprune.sweep.grid import grid
-    from tfprune.utils.console import quiet
+    from tfprune.utils.console import quiet, say
     from tfprune.utils.environment import start_keras
 
     wanted = grid(config)
@@ -40,14 +38,9 @@ def sweep(config: SweepConfig, command: list[str]) -> None:
         from tfprune.sweep.runner import run
     from tfprune.sweep.tables import to_text
 
-    made = run(wanted, command, _say)
+    made = run(wanted, command, say)
     print(to_text(made))
     print(f"\nall files: {wanted.config.output}/sweep.html, sweep.png, sweep.md, sweep.csv")
-
-
-def _say(line: str) -> None:
-    lead = "" if line.startswith("WARNING") else "tfprune: "
-    print(f"{lead}{plain(line)}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None, name: str = "tfprune sweep") -> int:

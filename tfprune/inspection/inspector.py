@@ -22,6 +22,7 @@ from tfprune.inspection.sensitivity import FOLD, Bench, redundancy_of
 from tfprune.inspection.structure import structure_of
 from tfprune.outputs.decisions import rules_of
 from tfprune.utils.arrays import Array
+from tfprune.utils.console import during
 
 # Of the samples, which share is scored in place of measured, and how many at most.
 SCORED, MOST_SCORED = 0.25, 1000
@@ -191,7 +192,8 @@ def measure(
         tuple(redundancy_of(stats) for stats in calibration.groups),
         tuple(trial.sensitivity for trial in trials),
     )
-    recommended = recommend(bench, trials, measured, typed, every)
+    with during("recommendation"):
+        recommended = recommend(bench, trials, measured, typed, every)
     return Inspection(inspection.name, inspection.layers, inspection.groups, measured, recommended)
 
 

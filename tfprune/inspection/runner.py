@@ -18,6 +18,8 @@ from tfprune.inspection.inspector import MOST_SCORED, SCORED, calibrated, measur
 from tfprune.inspection.result import Inspection
 from tfprune.inspection.structure import structure_of
 from tfprune.job.config import CommonConfig
+from tfprune.job.stages import MODEL_AND_DATA
+from tfprune.utils.console import Stages, during
 from tfprune.utils.option_table import options
 
 # Options of which a recommended command has others, or none.
@@ -43,11 +45,19 @@ def run(config: InspectConfig, command: Sequence[str], say: Callable[[str], None
     if not config.measures:
         path = Path(config.model)
         return Inspection(path.stem, *structure_of(load_model(path, config.unsafe, say=say)))
+    with Stages([MODEL_AND_DATA, "activations", "sensitivity", "recommendation"]):
+        return _measured(config, command, say)
+
+
+def _measured(
+    config: InspectConfig, command: Sequence[str], say: Callable[[str], None]
+) -> Inspection:
     from tfprune.job.original import doubts, scorer
     from tfprune.job.pipeline import model_and_data
 
     keras.utils.set_random_seed(config.seed)
-    model, data, about = model_and_data(config, say)
+    with during(MODEL_AND_DATA):
+        model, data, about = model_and_data(config, say)
     found = Inspection(about["name"], *structure_of(model))
     measured, scored = parts(data, config.calibration)
     x = check_inputs(model, scored.x)

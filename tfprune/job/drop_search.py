@@ -14,6 +14,7 @@ from tfprune.job.records import Tried
 from tfprune.job.variants import Variant, VariantBuilder
 from tfprune.options import PruneOptions, Target
 from tfprune.tflite.interpreter import LiteModel
+from tfprune.utils.console import meter
 
 # Models that a search makes.
 TRIES = 8
@@ -66,9 +67,11 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
             f"{tried.drop:+.2f} points down on {len(part):,} validation samples: "
             + ("fits" if fits else "too much")
         )
+        bar.update()
         return tried
 
-    tried = halving(attempt, *builder.pruner.parameters)
+    with meter("search", TRIES, unit="model") as bar:
+        tried = halving(attempt, *builder.pruner.parameters)
     if best is None:
         least = min(tried, key=lambda one: one.drop)
         raise TfpruneError(

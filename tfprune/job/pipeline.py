@@ -35,7 +35,8 @@ from tfprune.job.model_card import card, licence
 from tfprune.job.original import doubts, scorer
 from tfprune.job.records import Artifact, FailedFile, Finding, Tried
 from tfprune.job.scale_choice import scale_for
-from tfprune.job.variants import VariantBuilder, asked
+from tfprune.job.stages import MODEL_AND_DATA, planned
+from tfprune.job.variants import Variant, VariantBuilder, asked
 from tfprune.loading.keras2_folder import digest
 from tfprune.output_folder.run_files import MANIFEST, PLOTS, leftovers, listed
 from tfprune.output_folder.staging import staging
@@ -52,6 +53,7 @@ from tfprune.tfmot.qat import check_quantisable, quantisable
 from tfprune.training.augmentation import check_pictures
 from tfprune.training.finetuning import check_labels
 from tfprune.utils.arrays import Array
+from tfprune.utils.console import Stages, during, meter
 from tfprune.utils.git import git_state
 
 
@@ -88,10 +90,11 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
     def obsolete(written: Sequence[str]) -> list[str]:
         return leftovers(folder, written, say)
 
-    with staging(folder, MANIFEST, _places(config), obsolete) as stage:
+    with staging(folder, MANIFEST, _places(config), obsolete) as stage, Stages(planned(config)):
         keras.utils.set_random_seed(config.seed)
-        model, data, about = model_and_data(config, say, config.test_data)
-        x, measure = _checked(config, model, data)
+        with during(MODEL_AND_DATA):
+            model, data, about = model_and_data(config, say, config.test_data)
+            x, measure = _checked(config, model, data)
         for note in (*data.notes, *measure.notes):
             say(f"data: {note}")
         warnings = doubts(config, model, x, measure, data)
@@ -117,11 +120,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
         if pruner.calibration.layers_note:
             say(pruner.calibration.layers_note)
         builder = VariantBuilder(config, model, data, measure, pruner, say)
-        tried: list[Tried] = []
-        if config.options.max_drop is None:
-            ready = builder.make(config.options)
-        else:
-            ready, tried = within_drop(builder, config.options)
+        ready, tried = _made(builder)
         result, models = ready.result, ready.models
         for note in result.notes:
             say(f"WARNING: {note}")
@@ -138,7 +137,8 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
         for one in failed:
             say(f"WARNING: not written: {one}")
         chosen = drawn(config.test_data or 0, measure, len(data.test), config.seed)
-        files, micro = examined(files, x, stage, config.device, config.c_array, say=say)
+        with during("memory"):
+            files, micro = examined(files, x, stage, config.device, config.c_array, say=say)
         answers = Answers(measure)
         artifacts, chosen_scores = _measured(files, x, answers, chosen)
         test_data: dict[str, Any] | None = None
@@ -295,6 +295,15 @@ def _check_names(config: CommonConfig, model: keras.Model) -> None:
             )
 
 
+def _made(builder: VariantBuilder) -> tuple[Variant, list[Tried]]:
+    """The smaller model, and those that a search made on the way."""
+    options = builder.config.options
+    if options.max_drop is None:
+        return builder.make(options), []
+    with during("search"):
+        return within_drop(builder, options)
+
+
 def _measured(
     files: Sequence[tuple[Artifact, LiteModel]],
     x: Sequence[Array],
@@ -307,13 +316,15 @@ def _measured(
     """
     times = latencies([lite for _, lite in files], [data[0] for data in x], progress=True)
     measured_artifacts, apart = [], {}
-    for (artifact, lite), latency in zip(files, times, strict=True):
-        outputs = lite.predict(x, f"testing {artifact.variant} {artifact.scheme}", progress=True)
-        scores = {name: round(value, 6) for name, value in answers.measure.scores(outputs).items()}
-        measured_artifacts.append(replace(artifact, scores=scores, latency_us=latency))
-        answers.add(artifact.file, outputs)
-        if len(chosen.index):
-            apart[artifact.file] = chosen.score(outputs)
+    with meter("testing", len(files) * len(x[0])) as bar:
+        for (artifact, lite), latency in zip(files, times, strict=True):
+            outputs = lite.predict(x, bar.update)
+            exact = answers.measure.scores(outputs)
+            scores = {name: round(value, 6) for name, value in exact.items()}
+            measured_artifacts.append(replace(artifact, scores=scores, latency_us=latency))
+            answers.add(artifact.file, outputs)
+            if len(chosen.index):
+                apart[artifact.file] = chosen.score(outputs)
     return measured_artifacts, apart
 
 

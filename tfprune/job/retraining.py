@@ -15,9 +15,11 @@ from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import check_inputs
 from tfprune.job.config import JobConfig
+from tfprune.job.stages import FINE_TUNING, HEALING
 from tfprune.training.distillation import heal_with_record
 from tfprune.training.finetuning import FineTuner
 from tfprune.training.records import Trained, TrainingHistory
+from tfprune.utils.console import during
 
 # What to type where a training gained nothing.
 ADVICE = "give it more epochs or more data, or leave it out"
@@ -49,23 +51,27 @@ def retrained(
     trained: list[Trained] = []
 
     if config.heal:
-        pruned, entry = healed(config, model, pruned, data, measure)
+        with during(HEALING):
+            pruned, entry = healed(config, model, pruned, data, measure)
         trained.append(entry)
     models = {"finetuned": model, "pruned": pruned} if config.finetune else {"pruned": pruned}
     if config.finetune:
         settings = _settings(config, say)
         tuner = FineTuner(model, data.train, settings, measure)
         held_out = FineTuner(model, data.validation, settings, measure)
-        for variant, before in list(models.items()):
-            start = time.perf_counter()
-            after, history = tuner.fine_tuned(
-                before, config.finetune, held_out, seed=config.seed, progress=True
-            )
-            seconds = time.perf_counter() - start
-            trained.append(
-                record("finetune", variant, config.finetune, history, seconds=seconds, data=data)
-            )
-            models[variant] = after
+        with during(FINE_TUNING):
+            for variant, before in list(models.items()):
+                start = time.perf_counter()
+                after, history = tuner.fine_tuned(
+                    before, config.finetune, held_out, seed=config.seed, progress=True
+                )
+                seconds = time.perf_counter() - start
+                trained.append(
+                    record(
+                        "finetune", variant, config.finetune, history, seconds=seconds, data=data
+                    )
+                )
+                models[variant] = after
     return models, trained
 
 

@@ -17,6 +17,7 @@ from tfprune.graph.inputs import check_inputs
 from tfprune.graph.predictions import outputs_of
 from tfprune.job.config import JobConfig
 from tfprune.job.retraining import ADVICE, healed, record, retrained
+from tfprune.job.stages import COMPRESSION, HEALING_AT_4_BITS, QAT, healed_at_4_bits
 from tfprune.options import PruneOptions
 from tfprune.prune_result import PruneResult
 from tfprune.pruning import Pruner
@@ -28,6 +29,7 @@ from tfprune.tfmot.distillation import distance
 from tfprune.tfmot.qat import quantisation_aware
 from tfprune.training.records import Trained
 from tfprune.utils.arrays import Array
+from tfprune.utils.console import during
 
 # How often a file that training left over its budget is made again, smaller.
 ATTEMPTS = 3
@@ -154,21 +156,24 @@ class VariantBuilder:
             )
             targets, held_out_targets = (outputs_of(self.model, part) for part in (x, validation))
             tuner = {"targets": targets, "x": x, "held_out": (validation, held_out_targets)}
-            models["pruned"], steps = self._compressed(models["pruned"], tuner)
+            with during(COMPRESSION):
+                models["pruned"], steps = self._compressed(models["pruned"], tuner)
             trainings += steps
             if config.qat is not None:
                 try:
-                    files["int8"], quantised, step = self._quantised(models["pruned"], tuner)
+                    with during(QAT):
+                        files["int8"], quantised, step = self._quantised(models["pruned"], tuner)
                     trainings.append(step)
                 except TfpruneError as error:
                     files["int8"] = error
         if healed_at_4_bits(config):
-            model, record = healed(
-                config, self.model, models["pruned"], self.data, self.measure, bits=4
-            )
-            trainings.append(record)
-            calibration = check_inputs(self.model, self.data.calibration.x)
-            files |= dict(self.files(model, ["int4"], calibration))
+            with during(HEALING_AT_4_BITS):
+                model, record = healed(
+                    config, self.model, models["pruned"], self.data, self.measure, bits=4
+                )
+                trainings.append(record)
+                calibration = check_inputs(self.model, self.data.calibration.x)
+                files |= dict(self.files(model, ["int4"], calibration))
         return Variant(result, models, trainings, files, quantised)
 
     def _compressed(
@@ -256,12 +261,6 @@ def asked(config: JobConfig) -> dict[str, Any]:
         "qat_epochs": config.qat,
     }
     return values if any(value is not None for value in values.values()) else {}
-
-
-def healed_at_4_bits(config: JobConfig) -> bool:
-    """Whether the pruned int4 file is of a model of its own, healed with its weights rounded."""
-    zeros = config.sparsity is not None or config.cluster is not None
-    return bool(config.heal) and "int4" in config.schemes and not zeros
 
 
 def made_by(config: JobConfig, variant: str, scheme: str, *, quantised: bool) -> str:

@@ -20,6 +20,7 @@ from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
 from tfprune.job.original import doubts, scorer
 from tfprune.job.pipeline import model_and_data
+from tfprune.job.stages import MODEL_AND_DATA
 from tfprune.options import DEGREES, prune_options
 from tfprune.output_folder.staging import OutputFolder, writing
 from tfprune.pruning import Pruner
@@ -33,7 +34,7 @@ from tfprune.tflite.converter import convert_each, signature_names
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tflite.reader import weight_bytes
 from tfprune.training.distillation import heal_with_record
-from tfprune.utils.console import meter
+from tfprune.utils.console import Stages, during, meter
 from tfprune.utils.versions import versions
 
 JOURNAL, PICTURE, PAGE = "sweep.jsonl", "sweep.png", "sweep.html"
@@ -67,7 +68,8 @@ def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep
         exported in no scheme.
     """
     places = [JOURNAL, PICTURE, PAGE, "sweep.csv", "sweep.md"]
-    with writing(Path(grid.config.output), places=places) as output:
+    stages = Stages([MODEL_AND_DATA, "activations", "sweep"])
+    with writing(Path(grid.config.output), places=places) as output, stages:
         return _run(grid, output, command, say)
 
 
@@ -77,8 +79,9 @@ def _run(
     config = grid.config
     journal = ResultsLog(output.path / JOURNAL)
     keras.utils.set_random_seed(config.seed)
-    model, data, about = model_and_data(config, say)
-    check_enough(len(data.calibration))
+    with during(MODEL_AND_DATA):
+        model, data, about = model_and_data(config, say)
+        check_enough(len(data.calibration))
     bench = _Bench(config, model, data, say)
     for note in (*data.notes, *bench.notes):
         say(f"data: {note}")

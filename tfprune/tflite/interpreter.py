@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,13 +72,17 @@ class LiteModel:
         self._batch = max(int(self._inputs[0]["shape"][0]), 1)
         self.steps = [float(detail["quantization"][0]) for detail in self._outputs]
 
-    def predict(self, x: Sequence[Array], what: str = "", progress: bool = False) -> list[Array]:
+    def predict(
+        self, x: Sequence[Array], count: Callable[[int], object] | None = None
+    ) -> list[Array]:
         """The outputs for all samples.
 
         Parameters
         ----------
         x : sequence of arrays of shape (samples, ...)
             One for each input.
+        count : callable, optional
+            Called with how many samples were done since it was last called.
 
         Returns
         -------
@@ -88,13 +92,13 @@ class LiteModel:
         quantised = self._quantised(x)
         total = len(x[0])
         rows: list[list[Array]] = [[] for _ in self._outputs]
-        with meter(what, total, progress) as drawn:
-            for start in range(0, total, self._batch):
-                self._set([data[start : start + self._batch] for data in quantised])
-                self._interpreter.invoke()
-                for row, detail in zip(rows, self._outputs, strict=True):
-                    row.append(self._interpreter.get_tensor(detail["index"]))
-                drawn.update(min(self._batch, total - start))
+        for start in range(0, total, self._batch):
+            self._set([data[start : start + self._batch] for data in quantised])
+            self._interpreter.invoke()
+            for row, detail in zip(rows, self._outputs, strict=True):
+                row.append(self._interpreter.get_tensor(detail["index"]))
+            if count is not None:
+                count(min(self._batch, total - start))
         return [
             _dequantise(np.concatenate(row)[:total], detail)
             for row, detail in zip(rows, self._outputs, strict=True)
