@@ -9,11 +9,11 @@ import numpy as np
 
 from tfprune.calibration import Calibration
 from tfprune.core.selection import Selection, without
-from tfprune.criteria import elimination, keep_one_per_layer
+from tfprune.criteria import elimination, settled
 from tfprune.errors import TfpruneError
 from tfprune.graph.costs import macs, multiply_accumulates, parameters
 from tfprune.graph.width_search import TRIES, first_that_fits, predicted, ranking
-from tfprune.options import COUNTED, Target
+from tfprune.options import COUNTED, PruneOptions, Target
 from tfprune.results import Reached
 from tfprune.tflite.converter import convert
 from tfprune.utils.console import meter
@@ -47,21 +47,28 @@ class RemovalSchedule:
         sizes = [len(stats.constant) for stats in self._groups]
         return predicted(self._ranking, sizes, self._costs)
 
-    def at(self, steps: int) -> list[Selection]:
-        """Each group's selection after so many removals; every layer keeps at least one unit."""
+    def at(self, steps: int, multiple: int | None = None) -> list[Selection]:
+        """Each group's selection after so many removals; every layer keeps at least one unit.
+
+        With a multiple, units come back, the last ones that went first, until widths are multiples.
+        """
         lost = np.bincount(self._ranking[:steps], minlength=len(self._groups))
         return [
-            keep_one_per_layer(stats.group, without(order[:count], stats.constant))
+            settled(stats, without(order[:count], stats.constant), multiple)
             for order, count, stats in zip(self._orders, lost, self._groups, strict=True)
         ]
+
+    def least(self, multiple: int | None = None) -> float:
+        """The predicted cost once nothing more can go."""
+        selections = self.at(len(self._ranking), multiple)
+        return self._costs.total(np.array([len(one.kept) / one.units for one in selections]))
 
 
 def fit_budget(
     calibration: Calibration,
     schedule: RemovalSchedule,
-    target: Target,
+    options: PruneOptions,
     built: Callable[[Sequence[Selection]], keras.Model],
-    *,
     progress: bool = False,
 ) -> tuple[list[Selection], Reached]:
     """Removes as few units as a budget allows.
@@ -71,7 +78,8 @@ def fit_budget(
     calibration : Calibration
     schedule : RemovalSchedule
         Of the same calibration.
-    target : Target
+    options : PruneOptions
+        Its ``target``, and ``round_to``.
     built : callable
         Builds the smaller model from the selections of all groups.
     progress : bool
@@ -80,29 +88,36 @@ def fit_budget(
     Raises
     ------
     TfpruneError
-        If one unit in every layer that can be pruned is still over the budget.
+        If the least that can be left in every layer is still over the budget.
     """
+    target, multiple = options.target, options.round_to
+    assert target is not None, "a target was asked for"
     whole = _size(calibration.model, calibration, target)
     limit = int(target.amount * whole) if target.amount < 1 else int(target.amount)
     with meter("budget", TRIES, progress, "model") as bar:
 
         def size(steps: int) -> int:
             bar.update()
-            return _size(built(schedule.at(steps)), calibration, target) if steps else whole
+            if not steps:
+                return whole
+            return _size(built(schedule.at(steps, multiple)), calibration, target)
 
         steps, sizes = first_that_fits(size, limit, schedule.costs)
     unit = COUNTED[target.what]
+    left = "one unit" if multiple is None else f"at most {multiple} units"
     if steps is None:
         raise TfpruneError(
             f"{target.called}: {limit:,} {unit} cannot be reached; the least is "
-            f"{min(sizes.values()):,} of {whole:,}, with one unit left in every layer that may "
+            f"{min(sizes.values()):,} of {whole:,}, with {left} left in every layer that may "
             "lose any (layers='all' may reach more)"
         )
     why = "nothing has to go"
     if steps:
         more = sizes.get(steps - 1)
-        why = f"one unit more makes {more:,}" if more else f"within {limit - sizes[steps]:,} of it"
-    return schedule.at(steps), Reached(target.what, limit, sizes[steps], whole, why, len(sizes))
+        step = "one unit more makes" if multiple is None else f"up to {multiple} units more make"
+        why = f"{step} {more:,}" if more else f"within {limit - sizes[steps]:,} of it"
+    reached = Reached(target.what, limit, sizes[steps], whole, why, len(sizes))
+    return schedule.at(steps, multiple), reached
 
 
 def _size(model: keras.Model, calibration: Calibration, target: Target) -> int:

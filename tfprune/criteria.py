@@ -11,6 +11,7 @@ from tfprune.calibration import Calibration, GroupStats
 from tfprune.core.arrays import Array
 from tfprune.core.elimination import ConsumerStats, Elimination, backward_elimination
 from tfprune.core.fold import FOLD_RULES
+from tfprune.core.rounding import Units, nearest_width, parts, rounded_up
 from tfprune.core.selection import Selection, by_nearest, by_span, without
 from tfprune.core.unit_group import (
     ScoreFunction,
@@ -122,9 +123,40 @@ def select_units(
         return rule(seen, options.degrees, options.fold)
     size = len(seen.group.unit_ids)
     count = min(round(options.share * size), size - 1)
+    if options.round_to is not None and len(_parts(seen.group)) == 1:
+        count = size - nearest_width(size, size - count, options.round_to)
     if not isinstance(options.select, str):
         return _by_score(seen, whole.trace, count, options.select)
     return CRITERIA[options.select].share(seen, whole.trace, count, options.seed + place)
+
+
+def select_all(whole: Calibration, options: PruneOptions) -> list[Selection]:
+    """The selection of each group, where no budget says how many units go.
+
+    Every layer keeps a unit, and widths are multiples of ``options.round_to``.
+
+    Raises
+    ------
+    TfpruneError
+        See :func:`select_units`.
+    """
+    chosen = (select_units(seen, whole, options, n) for n, seen in enumerate(whole.groups))
+    return [
+        settled(seen, selection, options.round_to)
+        for seen, selection in zip(whole.groups, chosen, strict=True)
+    ]
+
+
+def settled(seen: GroupStats, selection: Selection, multiple: int | None = None) -> Selection:
+    """A selection that leaves a unit in every layer, and a multiple of units if asked."""
+    selection = keep_one_per_layer(seen.group, selection)
+    if multiple is None:
+        return selection
+    return rounded_up(selection, _parts(seen.group), multiple, seen.angles)
+
+
+def _parts(group: Group) -> list[Units]:
+    return parts(len(group.unit_ids), group.producers.values())
 
 
 def words_for(select: str | ScoreFunction) -> str:

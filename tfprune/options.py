@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # What kinds of layers a word for --layers means.
 KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv"}}
 FARTHEST_CENTRE = 1e6
+MOST_MULTIPLE = 1024
 # The keys of core.fold.FOLD_RULES, which needs numpy.
 FOLD_NAMES = ("least-squares", "scaled", "outgoing", "incoming", "drop")
 # By which units are chosen, the default first: with a threshold, and with a share.
@@ -84,6 +85,8 @@ class PruneOptions:
     fold : str
     refit : int or None
     seed : int
+    round_to : int or None
+        Of which the widths of layers are to be multiples.
     """
 
     degrees: float = DEGREES
@@ -94,6 +97,7 @@ class PruneOptions:
     fold: str = "least-squares"
     refit: int | None = None
     seed: int = 0
+    round_to: int | None = None
 
     @property
     def by_count(self) -> bool:
@@ -116,6 +120,7 @@ def prune_options(
     file_batch: int | None = 1,
     file_compat: bool = False,
     seed: int = 0,
+    round_to: object = None,
     called: Callable[[str], str] = str,
 ) -> PruneOptions:
     """Returns what was asked for; parameters as of :func:`tfprune.prune`.
@@ -160,7 +165,8 @@ def prune_options(
             f"{called('fold')}: expected {' or '.join(SHARE_FOLDS)} with {other}, received {fold!r}"
         )
     check_refit(refit, wanted=False, groups=0)
-    return PruneOptions(degrees, share, target, points, by, fold, refit, seed)
+    multiple = None if round_to is None else check_multiple(round_to, called("round_to"))
+    return PruneOptions(degrees, share, target, points, by, fold, refit, seed, multiple)
 
 
 def _check_criterion(
@@ -241,6 +247,23 @@ def refits(options: PruneOptions) -> bool:
     """Whether the survivors of groups that lose units are refitted."""
     by_default = options.by_count and options.fold == "least-squares"
     return check_refit(options.refit, by_default, 1) > 0
+
+
+def check_multiple(number: object, what: str = "round_to") -> int:
+    """Returns the number of which widths are to be multiples.
+
+    Raises
+    ------
+    TfpruneError
+        If it is not a whole number from 2 to 1,024.
+    """
+    value = as_number(number)
+    if not (2 <= value <= MOST_MULTIPLE and value == int(value)):
+        raise TfpruneError(
+            f"{what}: expected a whole number from 2 to {MOST_MULTIPLE}, such as 8, "
+            f"received {number!r}"
+        )
+    return int(value)
 
 
 def check_centre(centre: object, what: str = "centre") -> str | float:

@@ -55,6 +55,8 @@ class PruneResult:
     fold : str
     remove : float or None
         The share of units that was asked for, in place of the threshold.
+    round_to : int or None
+        Of which widths were to be multiples.
     refit : int
         Steps of the reconstruction, at most.
     select : str
@@ -112,6 +114,7 @@ class PruneResult:
     asked: str = "dense"
     layers_note: str = ""
     original: keras.Model | None = field(default=None, repr=False, compare=False)
+    round_to: int | None = None
 
     def __str__(self) -> str:
         table = layer_table(self.layers, self.skipped, self.others, self.asked, self.layers_note)
@@ -190,6 +193,9 @@ def layer_results(stats: GroupStats, selection: Selection, words: str) -> list[L
             note = f"{len(selection.least)} {words}"
         elif len(selection.kept) == selection.units > 1:
             note = f"closest pair at {_closest(between):.1f} degrees"
+        rounded = int(np.isin(units, selection.rounded).sum())
+        if rounded:
+            note = "; ".join([*[note] * bool(note), f"{rounded} put back to round the width"])
         results.append(
             LayerResult(
                 name=name,

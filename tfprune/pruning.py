@@ -13,7 +13,7 @@ from tfprune.calibration import Calibration, calibrate
 from tfprune.core.fold import FOLD_RULES
 from tfprune.core.selection import Selection
 from tfprune.core.unit_group import ScoreFunction
-from tfprune.criteria import keep_one_per_layer, select_units, words_for
+from tfprune.criteria import select_all, words_for
 from tfprune.errors import PruningWarning
 from tfprune.folding import cuts_of
 from tfprune.graph.clone import lost
@@ -49,6 +49,7 @@ def prune(
     layers: str | Sequence[str] | None = None,
     skip: Sequence[str] = (),
     refit: int | None = None,
+    round_to: int | None = None,
     validation: Any = None,
     scheme: str = "int8",
     file_batch: int | None = 1,
@@ -102,6 +103,9 @@ def prune(
         Steps of the reconstruction, which fits the survivors' incoming weights and their consumers'
         weights to what the consumers compute in the original model; 0 for none. By default 100 with
         ``remove`` and targets (fewer where over ten groups lose units: 1,000 in all), else 0.
+    round_to : int, optional
+        Widths are multiples of this, such as 8: for a threshold and targets more units stay, for
+        ``remove`` it is the nearest; or a layer stays whole. Narrower layers are as without it.
     validation : as x, optional
         Other samples than ``x``, of which some hundred are enough: folds are tried on them, and the
         outputs before and after pruning compared. By default a fifth of ``x``, at most 256
@@ -159,7 +163,7 @@ def prune(
     options = prune_options(
         threshold, remove=remove, target_params=target_params, target_macs=target_macs,
         target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
-        file_batch=file_batch, file_compat=file_compat, seed=seed,
+        file_batch=file_batch, file_compat=file_compat, seed=seed, round_to=round_to,
     )  # fmt: skip
     pruner = Pruner(
         model, x, layers=layers, skip=skip, centre=centre, batch_size=batch_size,
@@ -239,6 +243,7 @@ class Pruner:
         select: str | ScoreFunction | None = None,
         fold: str = "least-squares",
         refit: int | None = None,
+        round_to: int | None = None,
         scheme: str = "int8",
         file_batch: int | None = 1,
         file_compat: bool = False,
@@ -248,8 +253,8 @@ class Pruner:
 
         Parameters
         ----------
-        threshold, remove, target_params, target_macs, target_bytes, select, fold, refit, scheme, \
-file_batch, file_compat, seed
+        threshold, remove, target_params, target_macs, target_bytes, select, fold, refit, \
+round_to, scheme, file_batch, file_compat, seed
             As of :func:`tfprune.prune`, whose result this is for the same arguments.
 
         Returns
@@ -277,7 +282,7 @@ file_batch, file_compat, seed
         options = prune_options(
             threshold, remove=remove, target_params=target_params, target_macs=target_macs,
             target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
-            file_batch=file_batch, file_compat=file_compat, seed=seed,
+            file_batch=file_batch, file_compat=file_compat, seed=seed, round_to=round_to,
         )  # fmt: skip
         return _warned(self.prune_as(options, compare=True))
 
@@ -306,18 +311,13 @@ file_batch, file_compat, seed
         reached = None
         if options.target is not None:
             schedule = self._schedule(options.target.what == "macs")
-            selections, reached = fit_budget(
-                calibration, schedule, options.target, build, progress=self._progress
-            )
+            selections, reached = fit_budget(calibration, schedule, options, build, self._progress)
         else:
-            selections = [
-                keep_one_per_layer(one.group, select_units(one, calibration, options, place))
-                for place, one in enumerate(calibration.groups)
-            ]
+            selections = select_all(calibration, options)
         smaller = build(selections)
         pairs = list(zip(calibration.groups, selections, strict=True))
-        note_words = words_for(options.select)
-        results = [result for pair in pairs for result in layer_results(*pair, note_words)]
+        words = words_for(options.select)
+        results = [result for pair in pairs for result in layer_results(*pair, words)]
         shrunk = [one.group for one, selection in pairs if len(selection.kept) < selection.units]
         by_default = options.by_count and options.fold == "least-squares"
         steps = check_refit(options.refit, by_default, len(shrunk))
@@ -341,6 +341,7 @@ file_batch, file_compat, seed
             centre=str(centre),
             fold=options.fold,
             remove=options.share,
+            round_to=options.round_to,
             refit=steps,
             select=criterion_name(options.select),
             reached=reached,
@@ -380,10 +381,9 @@ file_batch, file_compat, seed
         """What was measured, and of which layers: ``asked`` and ``layers_note``."""
         return self._calibration
 
-    @property
-    def parameters(self) -> tuple[int, int]:
-        """Of the original model, and of one with one unit left in every layer that may shrink."""
-        return self._calibration.model.count_params(), round(self._schedule(False).costs[-1])
+    def parameters(self, round_to: int | None = None) -> tuple[int, int]:
+        """Of the original model, and of one with the least left in every layer that may shrink."""
+        return self._calibration.model.count_params(), round(self._schedule(False).least(round_to))
 
     def _about(self, centre: str | float) -> Calibration:
         """The calibration with angles about a centre."""

@@ -46,6 +46,17 @@ def test_the_share_goes_and_is_told(own):
     assert small.get_layer("hidden").units == 9
 
 
+def test_widths_are_multiples_where_asked(own):
+    done = export(own, "--remove", "25%", "--round-to", "8", "--refit", "0")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((own / "made" / "manifest.json").read_text())["prune"]
+    assert (told["remove"], told["round_to"]) == (0.25, 8)
+    small = keras.models.load_model(own / "made" / "own_remove25.keras")
+    assert small.get_layer("hidden").units == told["layers"][0]["units_after"] == 8
+    page = (own / "made" / "report.html").read_text()
+    assert "widths are multiples of" in page
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -55,6 +66,7 @@ def test_the_share_goes_and_is_told(own):
         (["--remove", "half"], "--remove: expected a share between 0 and 1"),
         (["--remove", "50%", "--fold", "scaled"], "--fold: expected least-squares or drop"),
         (["--select", "effect"], "--select effect: needs a share to remove"),
+        (["--round-to", "1"], "--round-to: expected a whole number from 2 to 1024, such as 8"),
         (["--refit", "-1"], "--refit: expected a whole number from 0"),
     ],
 )

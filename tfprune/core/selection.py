@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,12 @@ class Selection:
     constant : tuple
         Removed units that never change.
     least : tuple
-        Units removed for another reason, such as least effect on their consumers.
+        Units removed for another reason, such as least effect on their consumers, in the order in
+        which they go.
     rescued : tuple
         Units that stay only because a layer cannot be empty.
+    rounded : tuple
+        Units that stay only because a width is to be a multiple.
     """
 
     kept: npt.NDArray[np.intp]
@@ -36,6 +39,7 @@ class Selection:
     constant: tuple[int, ...] = ()
     least: tuple[int, ...] = ()
     rescued: tuple[int, ...] = ()
+    rounded: tuple[int, ...] = ()
 
     @property
     def units(self) -> int:
@@ -44,14 +48,22 @@ class Selection:
         return len(self.kept) + sum(map(len, gone))
 
     def rescue(self, unit: int) -> Selection:
-        """The same selection, except that this unit stays."""
-        return Selection(
-            kept=np.union1d(self.kept, [unit]),
-            similar={key: value for key, value in self.similar.items() if key != unit},
-            complementary={k: value for k, value in self.complementary.items() if k != unit},
-            constant=tuple(key for key in self.constant if key != unit),
-            least=tuple(key for key in self.least if key != unit),
-            rescued=(*self.rescued, unit),
+        """The same selection, except that this unit stays, as a layer cannot be empty."""
+        return replace(self._with([unit]), rescued=(*self.rescued, unit))
+
+    def widened(self, units: Sequence[int]) -> Selection:
+        """The same selection, except that these units stay for a multiple."""
+        return replace(self._with(units), rounded=(*self.rounded, *units))
+
+    def _with(self, units: Sequence[int]) -> Selection:
+        back = set(units)
+        return replace(
+            self,
+            kept=np.union1d(self.kept, np.array(units, np.intp)),
+            similar={unit: other for unit, other in self.similar.items() if unit not in back},
+            complementary={u: other for u, other in self.complementary.items() if u not in back},
+            constant=tuple(unit for unit in self.constant if unit not in back),
+            least=tuple(unit for unit in self.least if unit not in back),
         )
 
     def within(self, units: npt.NDArray[np.intp]) -> Selection:
@@ -206,7 +218,8 @@ def by_span(
         _, order, rank, _ = lapack.dpstrf(products[np.ix_(living, living)], tolerance, lower=1)
     ranked = np.concatenate([living[order - 1], np.flatnonzero(constant)]).astype(np.intp)
     stay = len(ranked) - count if count is not None else max(rank, 1)
-    return without(ranked[stay:], constant)
+    # The nearest to the span first.
+    return without(ranked[stay:][::-1], constant)
 
 
 def by_nearest(
@@ -236,7 +249,7 @@ def by_nearest(
 
 
 def without(gone: npt.NDArray[np.intp], constant: npt.NDArray[np.bool_]) -> Selection:
-    """The selection that removes these units."""
+    """The selection that removes these units, which come in the order in which they go."""
     return Selection(
         kept=np.setdiff1d(np.arange(len(constant)), gone),
         constant=tuple(int(unit) for unit in gone if constant[unit]),

@@ -21,6 +21,7 @@ from tfprune.options import (
     KINDS,
     PruneOptions,
     check_centre,
+    check_multiple,
     check_threshold,
     prune_options,
 )
@@ -224,6 +225,10 @@ class JobConfig(CommonConfig):
     target_macs: float | None = option(None, check_target, AMOUNT, "SHARE|NUMBER",
         "As --target-bytes, for multiply-accumulates of a sample.")
 
+    round_to: int | None = option(None, check_multiple, AMOUNT, "NUMBER",
+        "Widths of layers are multiples of this, such as 8. By degrees and budgets fewer units go "
+        "for it; by --remove the nearest.")
+
     select: str | None = option(None, text, CHOICE, "NAME",
         "By what units are chosen: angle (the default) or span with degrees; effect (the "
         "default), span, angle, magnitude or random with --remove; budgets know effect only.")
@@ -302,6 +307,7 @@ class JobConfig(CommonConfig):
             select=config.select,
             fold=config.fold,
             refit=config.refit,
+            round_to=config.round_to,
             scheme=config.schemes[0],
             file_batch=config.batch,
             file_compat=config.compat,

@@ -71,7 +71,7 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
         return tried
 
     with meter("search", TRIES, unit="model") as bar:
-        tried = halving(attempt, *builder.pruner.parameters)
+        tried = halving(attempt, *builder.pruner.parameters(options.round_to))
     if best is None:
         least = min(tried, key=lambda one: one.drop)
         raise TfpruneError(

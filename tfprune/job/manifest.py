@@ -78,6 +78,7 @@ def manifest(
         "prune": {
             "threshold_degrees": result.threshold,
             "remove": result.remove,
+            "round_to": result.round_to,
             "budget": None if result.reached is None else asdict(result.reached),
             "max_drop": max_drop,
             "tried": [asdict(one) for one in tried],

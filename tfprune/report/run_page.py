@@ -276,6 +276,7 @@ def _provenance(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         ("samples", ", ".join(f"{data[part]:,} {part}" for part in parts if part in data)),
         ("preparation", "; ".join(data.get("notes", ()))),
         ("units chosen by", str(prune.get("select") or "")),
+        ("widths are multiples of", str(prune.get("round_to") or "")),
         ("centre, fold", ", ".join(str(prune[k]) for k in ("centre", "fold") if prune.get(k))),
         ("training", "; ".join(_training(one) for one in manifest.get("training", ()))),
         ("for old runtimes", manifest.get("compat") or ""),
