@@ -7,7 +7,7 @@ ARGS ?=
 # Two processes, as CI has two cores; a file's tests stay together, for what they share.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: docs export example test test-all test-arm test-kernels check format bench clean help
+.PHONY: docs tutorials export example test test-all test-arm test-kernels check format bench clean help
 
 help:
 	@echo "make export    prune, export and measure (ARGS='--model mlp --prune 25' to change it)"
@@ -17,6 +17,7 @@ help:
 	@echo "make check     lint and types; make format: put the code in order"
 	@echo "make example   the files in exported/example (TFPRUNE_MNIST=mnist.npz)"
 	@echo "make docs      the site of the documentation, in site/"
+	@echo "make tutorials runs the notebooks in docs/ and keeps what they show"
 	@echo "make bench     the benchmarks"
 
 $(VENV)/made: requirements.txt
@@ -68,6 +69,9 @@ $(VENV)/made-docs: $(VENV)/made requirements-docs.txt
 
 docs: $(VENV)/made-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+tutorials: $(VENV)/made-dev
+	$(BIN)/python -m docs.notebooks
 
 format: $(VENV)/made-dev
 	$(BIN)/ruff check --fix .
