@@ -18,6 +18,7 @@ from tfprune.graph.batches import fixed_batch, from_zero_state, padded
 from tfprune.graph.clone import walk
 from tfprune.graph.groups import Consumer, Group, groups_of
 from tfprune.graph.inputs import Samples, packed
+from tfprune.graph.names import check_names
 from tfprune.graph.rule_check import check_rules
 from tfprune.graph.subclasses import check_call
 from tfprune.graph.trace import Trace
@@ -114,11 +115,13 @@ def calibrate(
     Raises
     ------
     TfpruneError
-        If a layer does not exist, the data does not fit the model or is too little, or weights,
-        data or activations are NaN or infinite, or a registered rule does not hold.
+        If a layer does not exist or has a name with which TensorFlow cannot run it, the data does
+        not fit the model or is too little, or weights, data or activations are NaN or infinite, or
+        a registered rule does not hold.
     """
     check_weights(model)
     traced = trace(model)
+    check_names(model)
     data = Samples(model, x, hold_back)
     if batch_size < 1:
         raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")

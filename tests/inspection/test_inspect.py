@@ -282,3 +282,67 @@ def test_what_does_not_fit_is_told(rng, x, y, message):
     model, _ = planted(rng)
     with pytest.raises(tfprune.TfpruneError, match=message):
         tfprune.inspect(model, x, y)
+
+
+def one_sided(seed, rare=0.02):
+    """A model that gives class 1 for about a share of the samples, and data."""
+    rng = np.random.default_rng(seed)
+    start, x = planted(rng)
+    hidden = start.layers[0]
+    out = kl.Dense(2, name="out")
+    model = keras.Sequential([keras.Input((5,)), hidden, out], name="one_sided")
+    kernel = np.stack([np.zeros(16), rng.normal(size=16)], axis=1)
+    out.set_weights([kernel, np.zeros(2)])
+    bias = -np.quantile(model.predict(x, verbose=0)[:, 1], 1 - rare)
+    out.set_weights([kernel, np.array([0, bias])])
+    return model, x
+
+
+def test_where_one_answer_is_nearly_always_given_outputs_are_scored(seed):
+    model, x = one_sided(seed)
+    answers = model.predict(x, verbose=0).argmax(axis=1)
+    found = tfprune.inspect(model, x, seed=5)
+    measured = found.measured
+    scored = np.sort(np.random.default_rng(5).permutation(len(x))[: len(x) // 4])
+    share = 100 * np.bincount(answers[scored]).max() / len(scored)
+    assert share >= 95
+    assert measured.score == "output variance kept"
+    assert measured.warning.startswith(f"the model gives one answer for {share:.1f} % of the sa")
+    assert f"\nWARNING: {measured.warning}\nSensitivity: output variance kept" in str(found)
+    assert "WARNING: the model gives one answer" in found.to_html()
+    assert measured.original == 1
+    # By hand: of the outputs' variance on the samples that are scored.
+    rest = np.sort(np.random.default_rng(5).permutation(len(x))[len(x) // 4 :])
+    result = tfprune.prune(model, x[rest], remove=0.75, refit=0, validation=x[scored])
+    pair = (result.model, model)
+    ours, theirs = (one.predict(x[scored], verbose=0).astype(float) for one in pair)
+    spread = ((theirs - theirs.mean(axis=0)) ** 2).mean()
+    least = (0.05**2) * (theirs**2).mean()
+    kept = 1 - ((ours - theirs) ** 2).mean() / max(spread, least)
+    same = (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()
+    assert 0 < kept < 0.999
+    assert abs(kept - same) > 1e-3
+    assert measured.sensitivity[0].scores[-1] == pytest.approx(kept, abs=1e-5)
+    assert found.recommended.score >= 0.99 or "heal" in found.recommended.command
+
+
+def test_labels_or_several_answers_need_no_such_warning(seed, seen):
+    model, x = one_sided(seed)
+    answers = model.predict(x, verbose=0).argmax(axis=1)
+    assert tfprune.inspect(model, x, answers).measured.score == "accuracy"
+    assert tfprune.inspect(model, x, answers).measured.warning == ""
+    model, x, _, _ = seen
+    measured = tfprune.inspect(model, x).measured
+    assert (measured.score, measured.warning) == ("agreement", "")
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_what_is_to_be_expected_is_that_of_the_folded_model(labels):
+    hidden = kl.Dense(4, name="hidden")
+    model = keras.Sequential([keras.Input((4,)), hidden, kl.Dense(4, name="out")])
+    for layer in model.layers:
+        layer.set_weights([np.eye(4), np.zeros(4)])
+    x = np.random.default_rng(0).normal(size=(500, 4)).astype("float32")
+    found = tfprune.inspect(model, x, x.argmax(axis=1) if labels else None)
+    assert found.recommended.command.startswith("tfprune.heal(")
+    assert "before refitting and before healing" in found.recommended.expected

@@ -118,5 +118,5 @@ def _expected(request: Request, pruned: Pruned, measured: Measurements, paramete
         f"(now {100 * measured.original:.2f} %)"
     )
     if request.heal:
-        return f"{words} before the refit and the healing, which start from there"
-    return f"{words} before the refit" if request.remove else words
+        return f"{words} before refitting and before healing, which start from there"
+    return f"{words} before refitting" if request.remove else words

@@ -191,6 +191,7 @@ def measure(
         len(x[0]),
         tuple(redundancy_of(stats) for stats in calibration.groups),
         tuple(trial.sensitivity for trial in trials),
+        bench.warning,
     )
     with during("recommendation"):
         recommended = recommend(bench, trials, measured, typed, every)

@@ -128,7 +128,9 @@ class Measurements:
     ----------
     score : str
         What scores are: ``accuracy`` with labels of classes, else ``agreement``, the share of the
-        original's decisions (of its variance, where outputs are values) that is kept.
+        original's decisions (of its variance, where outputs are values) that is kept; or
+        ``output variance kept``, 1 - output error squared, where the original nearly always gives
+        one answer, with which agreement says nothing.
     original : float
         The score of the model as it is.
     samples, scored : int
@@ -136,6 +138,8 @@ class Measurements:
     redundancy : tuple of Redundancy
     sensitivity : tuple of Sensitivity
         Both in the order of the groups.
+    warning : str
+        What to know of the score, a line, or empty.
     """
 
     score: str
@@ -144,6 +148,7 @@ class Measurements:
     scored: int
     redundancy: tuple[Redundancy, ...]
     sensitivity: tuple[Sensitivity, ...]
+    warning: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from tfprune.data.networks import load_model
 from tfprune.data.splits import Dataset, Split
 from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
+from tfprune.graph.names import check_names
 from tfprune.inspection.advice import Request, Typed
 from tfprune.inspection.config import InspectConfig
 from tfprune.inspection.inspector import MOST_SCORED, SCORED, calibrated, measure
@@ -58,6 +59,7 @@ def _measured(
     keras.utils.set_random_seed(config.seed)
     with during(MODEL_AND_DATA):
         model, data, about = model_and_data(config, say)
+        check_names(model)
     found = Inspection(about["name"], *structure_of(model))
     measured, scored = parts(data, config.calibration)
     x = check_inputs(model, scored.x)

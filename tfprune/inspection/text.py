@@ -61,9 +61,10 @@ def redundancy_rows(groups: Sequence[Redundancy]) -> list[list[str]]:
 def sensitivity_title(measured: Measurements) -> str:
     """What the figures of the map of sensitivity are."""
     blocks = ", ".join(f"{mark} {points:g}" for points, mark in reversed(MARKS))
+    warning = f"WARNING: {measured.warning}\n" if measured.warning else ""
     return (
-        f"Sensitivity: {measured.score} in % on {measured.scored:,} samples with one group alone "
-        f"cut and folded, untrained; {100 * measured.original:.2f} as it is "
+        f"{warning}Sensitivity: {measured.score} in % on {measured.scored:,} samples with one "
+        f"group alone cut and folded, untrained; {100 * measured.original:.2f} as it is "
         f"({blocks} points lost or more)"
     )
 

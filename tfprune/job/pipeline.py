@@ -22,6 +22,7 @@ from tfprune.graph.batches import check_stateless
 from tfprune.graph.clone import functional, walk
 from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
 from tfprune.graph.layers import CONVOLUTIONS, MAKERS, SEPARABLE
+from tfprune.graph.names import check_names
 from tfprune.graph.predictions import outputs_of
 from tfprune.graph.unfollowed import unfollowed
 from tfprune.job import manifest, plots
@@ -261,6 +262,7 @@ def _checked(config: JobConfig, model: keras.Model, data: Dataset) -> tuple[list
     Refuses what is not possible, before the long work, so that it is told alone.
     """
     check_weights(model)
+    check_names(model)
     check_stateless(model)
     x = check_inputs(model, data.test.x)
     check_enough(len(data.calibration))
