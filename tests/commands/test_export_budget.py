@@ -105,7 +105,7 @@ def test_the_drop_is_that_of_the_file_on_held_out_data(own, tmp_path, capfd):
     # The file again, on the samples that the project's split holds back: found by their number.
     with np.load(own / "own.npz") as data:
         x = data["x"]
-    raw = sources.load("auto", str(own / "own.npz"), 0, lambda line: None, ["input_layer"])
+    raw = sources.load("auto", str(own / "own.npz"), 0, lambda line: None, inputs=["input_layer"])
     held = splits.prepare(raw, "auto", None, 10_000, 0).validation
     assert len(held) < len(x) / 5
     assert all((sample == x).all(axis=1).any() for sample in held.arrays[0])

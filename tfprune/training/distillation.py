@@ -76,8 +76,9 @@ def heal(
         from the others by their values.
     epochs : int or "auto"
         At least 1. With ``"auto"`` the rate falls to 0 in 2 epochs, and again in 4, 8 and 16,
-        each time from the best state so far, until the best loss on the held-out samples is less
-        than 2 % below the one before: 30 epochs at most.
+        each time from the best state so far. Where that lowers the best loss on the held-out
+        samples by less than 2 %, the next fall starts at a third of the rate; where it does so
+        again, it is over.
     augment : bool
         For models of pictures (height, width, channels), of 1, 3 or 4 channels: whether those
         trained on are mirrored at random, and shifted by up to a tenth of their size, filled up

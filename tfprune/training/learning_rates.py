@@ -18,8 +18,9 @@ CLOSE = 0.25
 WARMUP = 0.1
 # Epochs of each cosine where the training itself finds its end.
 CYCLES = (2, 4, 8, 16)
-# A cosine that lowers the loss by less than this share is the last one.
-STALLED = 0.02
+# A cosine that lowers the loss by less than this share gains nothing: those behind it start at a
+# rate that is smaller by this factor, and the next that gains nothing is the last one.
+STALLED, CALMER = 0.02, 3
 
 
 def cycles_of(epochs: int | str) -> tuple[int, ...]:

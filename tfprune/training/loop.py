@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, reset_states, states_of
 from tfprune.graph.safe_gradients import safe_gradients
-from tfprune.training.learning_rates import STALLED, WarmCosine, best_rate
+from tfprune.training.learning_rates import CALMER, STALLED, WarmCosine, best_rate
 from tfprune.training.records import TrainingHistory
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
@@ -94,7 +94,8 @@ class Trainer:
             Makes the batches of an epoch: inputs and targets.
         cycles : sequence of int
             The epochs of each fall of the rate. All but the first start from the best state so
-            far, and one that lowers the held-out loss by less than 2 % is the last.
+            far. One that lowers the least held-out loss by less than 2 % gains nothing: those
+            behind it start at a third of the rate, and the next that gains nothing is the last.
         rate : float or None
             The highest. If None it is found by short trainings; if no epoch was better than the
             start with it, there is a second training with a tenth of it.
@@ -163,13 +164,13 @@ class Trainer:
     ) -> TrainingHistory:
         """One training from the present state, whose loss is known."""
         rng = np.random.default_rng(seed)
-        losses, best, diverged = [start], self._network.get_weights(), None
+        losses, best, diverged, stalled = [start], self._network.get_weights(), None, 0
         with meter(self._what, cycles[0] * samples, self._progress) as bar:
             for number, epochs in enumerate(cycles):
                 # It is not certain that there will be more.
                 bar.total = sum(cycles[: number + 1]) * samples
                 before = min(losses)
-                self._restart(best, rate, epochs * steps)
+                self._restart(best, rate / CALMER**stalled, epochs * steps)
                 for _ in range(epochs):
                     if not self._take(feed(rng), sum(cycles) * steps >= MANY, bar.update):
                         diverged = len(losses)
@@ -178,8 +179,10 @@ class Trainer:
                     bar.set_postfix_str(f"held-out loss {losses[-1]:.4g}")
                     if losses[-1] < min(losses[:-1]):
                         best = self._network.get_weights()
-                if diverged or not min(losses) < (1 - STALLED) * before:
+                gained = min(losses) < (1 - STALLED) * before
+                if diverged or (stalled and not gained):
                     break
+                stalled += not gained
         self._network.set_weights(best)
         return TrainingHistory(tuple(losses), rate, diverged)
 
