@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -38,6 +37,8 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
+        # Nothing of the settings and start-up files that the user has for programs of their own.
+        "IPYTHONDIR": str(folder / "ipython"),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TFPRUNE_CACHE": str(folder / "cache"),
     }
@@ -70,9 +71,8 @@ def main() -> None:
     """Runs all, and writes them back."""
     named = [path for path in TUTORIALS if path.name in sys.argv[1:]]
     for path in named or TUTORIALS:
-        folder = Path(tempfile.mkdtemp())
-        nbformat.write(cleaned(executed(path, folder)), path)
-        shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory() as folder:
+            nbformat.write(cleaned(executed(path, Path(folder))), path)
 
 
 if __name__ == "__main__":
