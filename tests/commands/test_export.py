@@ -140,9 +140,11 @@ def test_stdout_is_two_tables_and_stderr_progress_without_chatter(first):
     for variant in ("original", "pruned"):
         total = sum(a["bytes"] for a in manifest["artifacts"] if a["variant"] == variant)
         assert re.search(rf"^total, 5 files +{variant} .* {total:,}", out, re.M)
-    for step in ("training", "activations", "converting", "testing pruned int8", "latency"):
+    for step in ("training", "activations", "converting", "testing", "latency"):
         assert step in done.stderr
         assert f"{step}:" not in out
+    assert re.findall(r"^(\d of 5): ", done.stderr, re.M) == [f"{n} of 5" for n in range(1, 6)]
+    assert "\x1b" not in done.stderr
     noise = ("WARNING", "cuda", "oneDNN", "XNNPACK", "Saved artifact", "absl", "Warning", "I0000")
     # Whether so many units cost accuracy, which is warned of, depends on the training.
     chatter = out + re.sub(r"^WARNING: .*$", "", done.stderr, flags=re.M)

@@ -9,13 +9,12 @@ from typing import Any
 
 import keras
 import numpy.typing as npt
-from tqdm.keras import TqdmCallback
 
 from tfprune.data import network_cache
 from tfprune.data.built_in import BUILT_IN
 from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
-from tfprune.utils.console import interval
+from tfprune.utils.console import meter
 from tfprune.utils.digests import text_digest
 from tfprune.utils.environment import cache_folder
 from tfprune.utils.versions import versions
@@ -101,15 +100,16 @@ def trained(
         say(f"{name}: trained before, taken from the cache")
         return model, path
     say(f"{name}: training {epochs} epochs on {len(train):,} samples")
-    model.fit(
-        x,
-        x if reconstructs else train.y,
-        validation_data=(held, held if reconstructs else validation.y),
-        batch_size=BATCH_SIZE,
-        epochs=epochs,
-        verbose=0,
-        callbacks=[TqdmCallback(verbose=0, desc="training", mininterval=interval())],
-    )
+    with meter("training", epochs, unit="epoch") as bar:
+        model.fit(
+            x,
+            x if reconstructs else train.y,
+            validation_data=(held, held if reconstructs else validation.y),
+            batch_size=BATCH_SIZE,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update())],
+        )
     if path is None:
         say("the trained model could not be cached: there is no home folder; set TFPRUNE_CACHE")
         return model, None
