@@ -17,6 +17,7 @@ ROWS = [
     ["tfmot", "gate"],
     ["training"],
     ["pruning"],
+    ["pruner"],
     ["folding", "budget"],
     ["criteria", "prune_result"],
     ["calibration"],
@@ -30,7 +31,7 @@ ROWS = [
 WIDTH, HEIGHT, ROW = 130, 24, 46
 # Modules of the engine, the others are packages.
 ENGINE = {
-    "pruning", "folding", "budget", "criteria", "prune_result", "calibration", "options",
+    "pruning", "pruner", "folding", "budget", "criteria", "prune_result", "calibration", "options",
     "reconstruction", "results", "result_figure", "errors",
 }  # fmt: skip
 

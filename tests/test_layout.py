@@ -23,6 +23,7 @@ ORDER = [
     ["calibration"],
     ["criteria", "prune_result"],
     ["folding", "budget"],
+    ["pruner"],
     ["pruning"],
     ["training"],
     ["tfmot", "gate"],

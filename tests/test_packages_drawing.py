@@ -16,5 +16,5 @@ def test_its_rows_are_the_pinned_order():
 
 
 def test_an_import_is_drawn():
-    assert ("pruning", "calibration") in imports()
-    assert ("calibration", "pruning") not in imports()
+    assert ("pruner", "calibration") in imports()
+    assert ("calibration", "pruner") not in imports()

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from tfprune.inspection.inspector import inspect
     from tfprune.inspection.result import Inspection
     from tfprune.prune_result import PruneResult
-    from tfprune.pruning import Pruner, prune
+    from tfprune.pruner import Pruner
+    from tfprune.pruning import prune
     from tfprune.tflite.converter import export
     from tfprune.training.distillation import heal, heal_with_record
     from tfprune.training.heal_result import HealResult
@@ -45,7 +46,7 @@ __all__ = [
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.
 _MODULES = {
-    "PruneResult": "prune_result", "Pruner": "pruning", "prune": "pruning",
+    "PruneResult": "prune_result", "Pruner": "pruner", "prune": "pruning",
     "export": "tflite.converter", "heal": "training.distillation",
     "heal_with_record": "training.distillation", "HealResult": "training.heal_result",
     "Inspection": "inspection.result", "inspect": "inspection.inspector",

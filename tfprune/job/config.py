@@ -235,8 +235,8 @@ class JobConfig(CommonConfig):
     fold: str = option("least-squares", choice(FOLD_NAMES), CHOICE, "NAME",
         f"What takes over the work of removed units: {', '.join(FOLD_NAMES)}.")
     refit: int | None = option(None, whole(0, 2**20), CHOICE, "STEPS",
-        "Steps of least squares for the survivors' own weights; 100 with --remove and budgets, "
-        "else 0.")
+        "Steps, at most, that fit the layers around removed units, after a closed form; 0 for "
+        "neither. With --remove and budgets 100, in large models the closed form alone; else 0.")
 
     augment: bool = option(False, switch, TRAINING, "",
         "While healing, mirror the pictures trained on at random and shift them by up to a tenth.")

@@ -42,7 +42,7 @@ from tfprune.loading.keras2_folder import digest
 from tfprune.output_folder.run_files import MANIFEST, PLOTS, leftovers, listed
 from tfprune.output_folder.staging import staging
 from tfprune.prune_result import PruneResult
-from tfprune.pruning import Pruner
+from tfprune.pruner import Pruner
 from tfprune.report.headline import compared
 from tfprune.report.page import REPORT
 from tfprune.report.run_page import run_page, shown

@@ -20,7 +20,7 @@ from tfprune.job.retraining import ADVICE, healed, record, retrained
 from tfprune.job.stages import COMPRESSION, HEALING_AT_4_BITS, QAT, healed_at_4_bits
 from tfprune.options import PruneOptions
 from tfprune.prune_result import PruneResult
-from tfprune.pruning import Pruner
+from tfprune.pruner import Pruner
 from tfprune.tflite.compat import check_compat
 from tfprune.tflite.converter import convert_each, signature_names
 from tfprune.tflite.interpreter import LiteModel

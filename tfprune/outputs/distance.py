@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers as kl
+from scipy import special
 
 from tfprune.errors import TfpruneError
 from tfprune.graph.clone import functional, is_nested
@@ -22,6 +23,10 @@ from tfprune.utils.arrays import Array
 LEAST_SHARE = 1e-6
 # What logits are divided by before they are compared as probabilities.
 TEMPERATURE = 2.0
+# Of a probability, the least whose logarithm is taken.
+LEAST_PROBABILITY = 1e-7
+# By what logits are multiplied to find the temperature at which they fit best.
+SCALES = tuple(np.geomspace(0.25, 4.0, 33))
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,55 @@ class Match:
             else keras.losses.binary_crossentropy
         )
         return entropy(target, output) - entropy(target, target)
+
+
+def confidence_free(kind: str, target: Array, output: Array) -> float:
+    """How far outputs are from a teacher's, whatever the confidence they speak with.
+
+    Of probabilities and logits the mean Kullback-Leibler divergence at the temperature of the
+    output at which it is least, so that a model that is less sure than the teacher, but of the same
+    things, is near to it; of values the mean squared difference.
+
+    Parameters
+    ----------
+    kind : {"softmax", "sigmoid", "logits", "values"}
+    target, output : array of shape (samples, ...)
+
+    References
+    ----------
+    Guo et al. (2017), "On calibration of modern neural networks", for the temperature.
+
+    Examples
+    --------
+    >>> sure, unsure = np.array([[0.9, 0.1]]), np.array([[0.7, 0.3]])
+    >>> bool(confidence_free("softmax", sure, unsure) < 0.001)
+    True
+    """
+    if kind == "values":
+        return float(np.mean(np.square(output - target), dtype=np.float64))
+    target, output = np.asarray(target, np.float64), np.asarray(output, np.float64)
+    if kind == "logits":
+        target, output = special.log_softmax(target, axis=-1), special.log_softmax(output, axis=-1)
+        target, kind = np.exp(target), "softmax"
+    elif kind == "softmax":
+        output = np.log(np.maximum(output, LEAST_PROBABILITY))
+    else:
+        pair = np.clip(output, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        output = np.log(pair) - np.log1p(-pair)
+    entropy = special.xlogy(target, target)
+    if kind == "sigmoid":
+        entropy = entropy + special.xlogy(1 - target, 1 - target)
+
+    def divergence(scale: float) -> float:
+        if kind == "softmax":
+            return float(
+                np.mean(np.sum(entropy - target * special.log_softmax(scale * output, -1), -1))
+            )
+        cross = target * special.log_expit(scale * output)
+        cross = cross + (1 - target) * special.log_expit(-scale * output)
+        return float(np.mean(entropy - cross))
+
+    return min(divergence(scale) for scale in SCALES)
 
 
 def difference(

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tfprune.data.splits import Split, split
-from tfprune.pruning import Pruner
+from tfprune.pruner import Pruner
 from tfprune.studies import networks
 from tfprune.studies.study import Experiment, Study, Table
 from tfprune.utils.arrays import Array

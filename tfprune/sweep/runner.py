@@ -23,7 +23,7 @@ from tfprune.job.pipeline import model_and_data
 from tfprune.job.stages import MODEL_AND_DATA
 from tfprune.options import DEGREES, prune_options
 from tfprune.output_folder.staging import OutputFolder, writing
-from tfprune.pruning import Pruner
+from tfprune.pruner import Pruner
 from tfprune.sweep import plot, tables
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import UNPRUNED, Grid, Point, key

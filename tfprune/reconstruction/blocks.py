@@ -1,8 +1,7 @@
-"""Fits the weights around removed units to the original model's outputs (block reconstruction).
+"""Fits the weights around removed units together, step by step (block reconstruction).
 
-A fold changes the consumers of the units that stay. Here these units change as well: their incoming
-weights and their consumers' weights are fitted together, so that the consumers compute what they
-compute in the original model (Li et al. 2021). It needs no labels.
+The incoming weights of the units that stay and their consumers' weights are fitted together, so
+that the consumers compute what they compute in the original model (Li et al. 2021).
 """
 
 from __future__ import annotations
@@ -22,22 +21,19 @@ from scipy import optimize
 
 from tfprune.core.blas import threads_for
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded, states_of
-from tfprune.graph.clone import clone_layer, copy_weights, walk
+from tfprune.graph.clone import clone_layer
 from tfprune.graph.groups import Group
-from tfprune.graph.inputs import Samples, packed, predicted
+from tfprune.graph.inputs import packed, predicted
 from tfprune.graph.layers import CONVOLUTIONS, SEPARABLE
-from tfprune.graph.precision import in_float32
 from tfprune.graph.safe_gradients import safe_gradients
 from tfprune.graph.trace import Trace
-from tfprune.graph.tracer import trace
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 
-# Samples that a block is fitted on, at most, and numbers in them, at most.
-SAMPLES = 4096
+# Numbers in the samples that a block is fitted on, at most.
 NUMBERS = 2**24
-# Samples in a batch, which bounds the memory of gradients, and batches that are read, at most.
-BATCH, BATCHES = 512, 512
+# Samples in a batch, which bounds the memory of gradients.
+BATCH = 512
 # One sample in so many is held back, to stop when fitting no longer helps.
 HELD_BACK = 5
 # Steps of L-BFGS that are remembered.
@@ -66,32 +62,32 @@ class _Block:
         return [weight for layer in layers for weight in layer.weights]
 
 
-def reconstruct(
-    smaller: keras.Model,
-    model: keras.Model,
+def fit_blocks(
+    ours: Trace,
+    theirs: Trace,
     groups: Sequence[Group],
     kept: Mapping[str, npt.NDArray[np.intp]],
+    x: Sequence[Array],
     *,
-    samples: Samples,
     iterations: int,
     progress: bool = False,
 ) -> None:
-    """Fits producers and consumers of every group, from the input on; changes the small model.
+    """Fits producers and consumers of every group together, from the input on; in place.
 
     Groups stay as they are if one of their layers is shared, is neither Dense nor a convolution, or
     consumes its own group's units and has an activation.
 
     Parameters
     ----------
-    smaller, model : keras.Model
-        The small model, and the original that it was made of.
+    ours, theirs : Trace
+        Of the small model and of the original.
     groups : sequence of Group
         The groups that lost units.
     kept : mapping of str to array
         By layer, the units that stayed, for layers that lost any.
-    samples : Samples
-        At most 4,096 of them are used, fewer where layers are large. A fifth is held back: the
-        result is the step that does best there, which may be the start.
+    x : sequence of arrays of shape (samples, ...)
+        Fewer are used where layers are large. A fifth is held back: each group keeps the step that
+        does best there, which may be the start.
     iterations : int
         Steps of L-BFGS for each group, at most.
     progress : bool
@@ -103,46 +99,20 @@ def reconstruct(
     reconstruction", for the blocks; Liu, Nocedal (1989), "On the limited memory BFGS method
     for large scale optimization".
     """
-    ours, theirs = trace(in_float32(smaller)), trace(in_float32(model))
-    layers = dict(walk(smaller))
-    x = _first(samples)
-    check = [data[HELD_BACK - 1 :: HELD_BACK] for data in x]
-    goals = _computed(theirs.model, check)
-    start, before = _distance(ours.model, check, goals), smaller.get_weights()
     places = {path: place for place, path in enumerate(theirs.call_inputs)}
     # By the last consumer: what is inside a residual block comes before the sum that it goes into.
     order = sorted(
         groups, key=lambda group: max(places[consumer.layer] for consumer in group.consumers)
     )
-    with meter("reconstruction", len(groups), progress, "group") as bar:
+    with meter("reconstruction: blocks", len(groups), progress, "group") as bar:
         for group in order:
             block = _block(ours, theirs, group, kept)
             if block is not None:
                 with safe_gradients(block.ours):
                     _fit(block, x, iterations)
                 for path, layer in (block.producers | block.consumers).items():
-                    values = layer.get_weights()
-                    ours.copies[path].set_weights(values)
-                    copy_weights(layer, layers[path], values)
+                    ours.copies[path].set_weights(layer.get_weights())
             bar.update()
-    # What helps every block may still not help the model.
-    if not _distance(ours.model, check, goals) <= start:
-        copy_weights(smaller, smaller, before)
-
-
-def _distance(model: keras.Model, x: Sequence[Array], goals: Sequence[Array]) -> float:
-    pairs = zip(_computed(model, x), goals, strict=True)
-    return float(sum(np.mean(np.square(ours - goal)) for ours, goal in pairs))
-
-
-def _first(samples: Samples) -> list[Array]:
-    batches = []
-    for batch in samples.batches(BATCH):
-        batches.append(batch)
-        # Each batch is a call, and those of a fixed size may be small.
-        if sum(len(part[0]) for part in batches) >= SAMPLES or len(batches) == BATCHES:
-            break
-    return [np.concatenate(parts)[:SAMPLES] for parts in zip(*batches, strict=True)]
 
 
 def _block(
@@ -192,7 +162,7 @@ def _fit(block: _Block, x: Sequence[Array], iterations: int) -> None:
     tensors = [*block.ours.inputs, *block.theirs.outputs]
     numbers = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tensors)
     x = [data[: max(NUMBERS // numbers, 2 * HELD_BACK)] for data in x]
-    inputs, goals = _computed(block.before, x), _computed(block.theirs, x)
+    inputs, goals = computed(block.before, x), computed(block.theirs, x)
     goals = [g if k is None else g[..., k] for g, k in zip(goals, block.kept, strict=True)]
     held = np.arange(len(goals[0])) % HELD_BACK == HELD_BACK - 1
     sizes = [float(np.mean((g - g.mean(axis=0)) ** 2)) or 1.0 for g in goals]
@@ -228,7 +198,8 @@ def _fit(block: _Block, x: Sequence[Array], iterations: int) -> None:
     _assign(block.variables, best[1])
 
 
-def _computed(model: keras.Model, x: Sequence[Array]) -> list[Array]:
+def computed(model: keras.Model, x: Sequence[Array]) -> list[Array]:
+    """What a model makes of samples in inference, as a list of arrays."""
     size = fixed_batch(model)
 
     def outputs(batch: list[Array]) -> list[Any]:

@@ -1,0 +1,262 @@
+"""``Pruner``: a model measured once, and pruned as often as it is asked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tfprune.budget import RemovalSchedule, fit_budget
+from tfprune.calibration import Calibration, calibrate
+from tfprune.core.fold import FOLD_RULES
+from tfprune.core.selection import Selection
+from tfprune.core.unit_group import ScoreFunction
+from tfprune.criteria import select_all, words_for
+from tfprune.errors import PruningWarning
+from tfprune.folding import cuts_of
+from tfprune.graph.clone import lost
+from tfprune.graph.inputs import MOST_HELD_BACK, Samples
+from tfprune.graph.safe_gradients import crash_notes
+from tfprune.graph.shrink import shrink
+from tfprune.options import (
+    DEGREES,
+    PruneOptions,
+    check_centre,
+    check_refit,
+    criterion_name,
+    prune_options,
+)
+from tfprune.outputs.change import Change, change_of
+from tfprune.prune_result import PruneResult, layer_results, surprises
+from tfprune.reconstruction.reconstruct import reconstruct
+from tfprune.results import Skipped
+
+
+class Pruner:
+    """A model measured once, to be pruned in several ways.
+
+    Parameters
+    ----------
+    model, x, layers, skip, centre, batch_size, progress, validation
+        As of :func:`tfprune.prune`. The model must not be changed in between.
+    hold_back : bool
+        Whether a part of ``x`` is held back where there is no ``validation``. With neither the
+        least-squares fold is taken as it is.
+
+    Raises
+    ------
+    TfpruneError
+        If an argument is not as there, a layer does not exist, the data does not fit the model, or
+        weights, data or activations are NaN or infinite.
+
+    Examples
+    --------
+    >>> import keras
+    >>> import numpy as np
+    >>> import tfprune
+    >>> hidden = keras.layers.Dense(8, "tanh", name="hidden")
+    >>> model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(2)])
+    >>> pruner = tfprune.Pruner(model, np.random.default_rng(0).normal(size=(100, 4)))
+    >>> pruner.units
+    8
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        x: Any,
+        *,
+        layers: str | Sequence[str] | None = None,
+        skip: Sequence[str] = (),
+        centre: str | float = "auto",
+        batch_size: int = 256,
+        validation: Any = None,
+        progress: bool = False,
+        hold_back: bool = True,
+    ) -> None:
+        self._centre = check_centre(centre)
+        self._progress = progress
+        first = FOLD_RULES["least-squares"].centre(self._centre)
+        self._calibration = calibrate(
+            model, x, layers=layers, skip=skip, centre=first, batch_size=batch_size,
+            progress=progress, hold_back=hold_back and validation is None, validation=validation,
+        )  # fmt: skip
+        self._calibrations = {first: self._calibration}
+        self._validation = validation
+        self._schedules: dict[bool, RemovalSchedule] = {}
+
+    def prune(
+        self,
+        threshold: float = DEGREES,
+        *,
+        remove: float | None = None,
+        target_params: float | str | None = None,
+        target_macs: float | str | None = None,
+        target_bytes: float | str | None = None,
+        select: str | ScoreFunction | None = None,
+        fold: str = "least-squares",
+        refit: int | None = None,
+        round_to: int | None = None,
+        scheme: str = "int8",
+        file_batch: int | None = 1,
+        file_compat: bool = False,
+        seed: int = 0,
+    ) -> PruneResult:
+        """A smaller model; the one that was measured stays as it is.
+
+        Parameters
+        ----------
+        threshold, remove, target_params, target_macs, target_bytes, select, fold, refit, \
+round_to, scheme, file_batch, file_compat, seed
+            As of :func:`tfprune.prune`, whose result this is for the same arguments.
+
+        Returns
+        -------
+        PruneResult
+
+        Raises
+        ------
+        TfpruneError
+            If an argument is not as there, or a target cannot be reached.
+
+        Examples
+        --------
+        >>> import keras
+        >>> import numpy as np
+        >>> import tfprune
+        >>> hidden = keras.layers.Dense(8, "tanh", name="hidden")
+        >>> model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(2)])
+        >>> hidden.set_weights([np.tile(np.eye(4), 2), np.zeros(8)])
+        >>> pruner = tfprune.Pruner(model, np.random.default_rng(0).normal(size=(100, 4)))
+        >>> results = pruner.prune(threshold=30), pruner.prune(remove=0.25)
+        >>> [result.model.get_layer("hidden").units for result in results]
+        [4, 6]
+        """
+        options = prune_options(
+            threshold, remove=remove, target_params=target_params, target_macs=target_macs,
+            target_bytes=target_bytes, select=select, fold=fold, refit=refit, scheme=scheme,
+            file_batch=file_batch, file_compat=file_compat, seed=seed, round_to=round_to,
+        )  # fmt: skip
+        return warned(self.prune_as(options, compare=True))
+
+    def prune_as(self, options: PruneOptions, compare: bool = False) -> PruneResult:
+        """Prunes by options that were checked before; issues no warnings.
+
+        Parameters
+        ----------
+        options : PruneOptions
+        compare : bool
+            Whether to measure what pruning changed in the outputs.
+
+        Raises
+        ------
+        TfpruneError
+            If a target cannot be reached.
+        """
+        folds = FOLD_RULES[options.fold]
+        centre = folds.centre(self._centre)
+        calibration = self._about(centre)
+
+        def build(selections: Sequence[Selection], trial: bool = False) -> keras.Model:
+            cuts = cuts_of(calibration, selections, folds, trial)
+            return shrink(calibration.model, calibration.trace, cuts)
+
+        reached = None
+        if options.target is not None:
+            schedule = self._schedule(options.target.what == "macs")
+            selections, reached = fit_budget(calibration, schedule, options, build, self._progress)
+        else:
+            selections = select_all(calibration, options)
+        cuts = cuts_of(calibration, selections, folds)
+        smaller = shrink(calibration.model, calibration.trace, cuts)
+        pairs = list(zip(calibration.groups, selections, strict=True))
+        words = words_for(options.select)
+        results = [result for pair in pairs for result in layer_results(*pair, words)]
+        shrunk = [one.group for one, selection in pairs if len(selection.kept) < selection.units]
+        by_default = options.by_count and options.fold == "least-squares"
+        steps = check_refit(options.refit, by_default, len(shrunk))
+        if steps and shrunk:
+            reconstruct(
+                smaller, calibration.model, calibration.trace, cuts,
+                samples=calibration.samples, iterations=steps, always=options.refit is not None,
+                progress=self._progress,
+            )  # fmt: skip
+        notes = [*lost(calibration.model, smaller), *crash_notes(smaller, calibration.model)]
+        change = None
+        if compare:
+            # On samples held back, with folds that were fitted without them.
+            trial = bool(shrunk) and not steps and self._held_back()
+            change = self._change(build(selections, trial=True) if trial else smaller)
+            notes[:0] = surprises(options, centre, results, calibration.others, change)
+        return PruneResult(
+            model=smaller,
+            layers=tuple(results),
+            skipped=calibration.skipped,
+            threshold=None if options.by_count else options.degrees,
+            centre=str(centre),
+            fold=options.fold,
+            remove=options.share,
+            round_to=options.round_to,
+            refit=steps,
+            select=criterion_name(options.select),
+            reached=reached,
+            notes=tuple(notes),
+            others=calibration.others,
+            asked=calibration.asked,
+            layers_note=calibration.layers_note,
+            change=change,
+            original=calibration.model,
+        )
+
+    def _held_back(self) -> bool:
+        """Whether a part of the calibration data is held back."""
+        return self._validation is None and self._calibration.samples.held_back() is not None
+
+    def _change(self, smaller: keras.Model) -> Change:
+        """What pruning changed: on validation data, else samples held back, else the first ones."""
+        calibration, source = self._calibration, self._validation
+        x = calibration.samples.held_back() if source is None else None
+        if x is None:
+            samples = calibration.samples if source is None else Samples(calibration.model, source)
+            x = [data[:MOST_HELD_BACK] for data in next(samples.batches(MOST_HELD_BACK))]
+        return change_of(calibration.model, smaller, x)
+
+    @property
+    def units(self) -> int:
+        """Units of all groups that can be pruned; layers that go together count once."""
+        return sum(len(stats.constant) for stats in self._calibration.groups)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """The layers of the kinds asked for that are left alone, and why."""
+        return self._calibration.skipped
+
+    @property
+    def calibration(self) -> Calibration:
+        """What was measured, and of which layers: ``asked`` and ``layers_note``."""
+        return self._calibration
+
+    def parameters(self, round_to: int | None = None) -> tuple[int, int]:
+        """Of the original model, and of one with the least left in every layer that may shrink."""
+        return self._calibration.model.count_params(), round(self._schedule(False).least(round_to))
+
+    def _about(self, centre: str | float) -> Calibration:
+        """The calibration with angles about a centre."""
+        if centre not in self._calibrations:
+            self._calibrations[centre] = self._calibration.about(centre)
+        return self._calibrations[centre]
+
+    def _schedule(self, macs: bool) -> RemovalSchedule:
+        """The removal schedule for a kind of cost; it takes long to find, so it is kept."""
+        if macs not in self._schedules:
+            self._schedules[macs] = RemovalSchedule(self._calibration, macs)
+        return self._schedules[macs]
+
+
+def warned(result: PruneResult) -> PruneResult:
+    """Issues a result's notes as warnings at the user's call, two frames up; returns it."""
+    for note in result.notes:
+        warnings.warn(note, PruningWarning, stacklevel=3)
+    return result

@@ -1,0 +1,1 @@
+"""Weights fitted after pruning, without labels, to what the original model computes."""

@@ -1,0 +1,210 @@
+"""Fits a pruned model to the original's outputs: in closed form, then step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.graph.batches import states_of
+from tfprune.graph.clone import copy_weights, walk
+from tfprune.graph.costs import layer_macs
+from tfprune.graph.inputs import Samples
+from tfprune.graph.layers import DEPTHWISE
+from tfprune.graph.precision import in_float32
+from tfprune.graph.shrink import Cut, kept_features
+from tfprune.graph.trace import Trace, slot
+from tfprune.graph.tracer import trace
+from tfprune.outputs.decisions import rules_of
+from tfprune.outputs.distance import confidence_free, matches
+from tfprune.reconstruction.blocks import computed, fit_blocks
+from tfprune.reconstruction.sequential import solve_layers
+from tfprune.reconstruction.sites import Wiring, normalises
+from tfprune.reconstruction.statistics import measure_statistics
+from tfprune.utils.arrays import Array
+
+# Samples that are fitted on, at most, numbers in them, and multiply-accumulates of one pass.
+SAMPLES, NUMBERS, MACS = 4096, 2**26, 5e11
+# Multiply-accumulates of a model in which steps are always taken.
+SMALL = 5e6
+# Fewer than these tell too little of a layer.
+FEWEST = 64
+# Samples of a batch that is read, and batches, at most.
+BATCH, BATCHES = 512, 512
+# One sample in so many is held back, to keep what does better there alone.
+HELD_BACK = 7
+# By how much of the way statistics of BatchNormalization are moved, at most: one of these.
+SHARES = (0.1, 0.2, 0.3)
+# By how much further from the original's the outputs may then be, where classes stay the same.
+LEEWAY = 0.1
+# Samples that they are measured on.
+MEASURED = 512
+
+
+def reconstruct(
+    smaller: keras.Model,
+    model: keras.Model,
+    traced: Trace,
+    cuts: Sequence[Cut],
+    *,
+    samples: Samples,
+    iterations: int,
+    always: bool = True,
+    progress: bool = False,
+) -> None:
+    """Fits the layers of a pruned model to what the original's compute; changes the pruned model.
+
+    First every kernel is solved for in closed form, from the input on
+    (:func:`tfprune.reconstruction.sequential.solve_layers`). Then the layers around each group are
+    fitted together, step by step (:func:`tfprune.reconstruction.blocks.fit_blocks`). At last the
+    statistics of BatchNormalization are moved towards those of what now reaches it.
+    A seventh of the samples is held back, and a stage is kept only if the outputs there come nearer
+    to the original's (:func:`tfprune.outputs.distance.confidence_free`: least squares makes a model
+    less sure of its classes, which does no harm).
+
+    Parameters
+    ----------
+    smaller, model : keras.Model
+        The small model, and the original that it was made of.
+    traced : Trace
+        Of the original.
+    cuts : sequence of Cut
+        What was taken out.
+    samples : Samples
+        At most 4,096 of them are used, fewer where the model is large.
+    iterations : int
+        Steps for each group, at most; 0 leaves the closed form.
+    always : bool
+        Whether steps are taken in models of over 5 million multiply-accumulates as well, where they
+        cost minutes and add little to the closed form.
+    progress : bool
+        Whether to draw progress bars on stderr.
+    """
+    ours, theirs = trace(in_float32(smaller)), trace(in_float32(model))
+    shrunk = [cut.group for cut in cuts if len(cut.kept) < len(cut.group.unit_ids)]
+    x = _first(samples, model)
+    held = np.arange(len(x[0])) % HELD_BACK == HELD_BACK - 1
+    candidates = _Candidates(ours, theirs, model, [data[held] for data in x])
+    wires = Wiring(ours), Wiring(theirs)
+    still = not states_of(smaller)
+    if still and solve_layers(
+        *wires, kept_outputs(traced, theirs, cuts), x, held, progress=progress
+    ):
+        candidates.offer()
+    if iterations and (always or _macs(model) <= SMALL):
+        kept_units = {
+            layer: _kept(units, cut) for cut in cuts for layer, units in cut.group.producers.items()
+        }
+        fit_blocks(ours, theirs, shrunk, kept_units, x, iterations=iterations, progress=progress)
+        candidates.offer()
+    if still and any(normalises(wires[0], path) for path in wires[0].order):
+        few = [data[~held][:MEASURED] for data in x]
+        candidates.adapt(lambda share: measure_statistics(wires[0], few, share), SHARES)
+    if candidates.changed:
+        for path, layer in dict(walk(smaller)).items():
+            copy = ours.copies.get(path)
+            if copy is not None and layer.weights:
+                copy_weights(copy, layer, copy.get_weights())
+
+
+class _Candidates:
+    """States of a model, of which the one that does best on samples held back is kept."""
+
+    def __init__(self, ours: Trace, theirs: Trace, model: keras.Model, x: Sequence[Array]) -> None:
+        self._model, self._x = ours.model, x
+        self._goals = computed(theirs.model, x)
+        variances = [float(np.var(goal)) for goal in self._goals]
+        self._matches = matches(ours.model, model, variances)
+        self._rules = rules_of(theirs.model, self._goals)
+        self._decides = any(not rule.values for rule in self._rules)
+        self.changed = False
+        self._best, self._score = self._model.get_weights(), self.score()
+
+    def score(self, outputs: Sequence[Array] | None = None) -> float:
+        """How far the outputs are from the original's, whatever the confidence; less is better."""
+        outputs = computed(self._model, self._x) if outputs is None else outputs
+        triples = zip(self._matches, self._goals, outputs, strict=True)
+        score = sum(one.weight * confidence_free(one.kind, *pair) for one, *pair in triples)
+        return score if math.isfinite(score) else math.inf
+
+    def offer(self) -> bool:
+        """Keeps the model as it is if it does better than the best, else goes back to that."""
+        score = self.score()
+        if score < self._score:
+            self._best, self._score, self.changed = self._model.get_weights(), score, True
+            return True
+        self._model.set_weights(self._best)
+        return False
+
+    def adapt(self, change: Callable[[float], None], values: Sequence[float]) -> None:
+        """Keeps what a change makes of the best state, as far as it goes without harm.
+
+        Of the values, ascending, the last one is taken with which decisions are as often the
+        original's as with the best of them, by one standard error of the difference, and the
+        outputs hardly further from them; where outputs decide nothing, one that brings them nearer.
+        """
+        states = [(self._best, *self._judged())]
+        for value in values:
+            self._model.set_weights(self._best)
+            change(value)
+            states.append((self._model.get_weights(), *self._judged()))
+        best = max(states, key=lambda one: (one[1].mean(), -one[2]))
+        weights, score = self._best, self._score
+        for weights, right, score in reversed(states):  # noqa: B007  # What it ends with is taken.
+            difference = best[1].astype(np.float64) - right
+            error = float(np.std(difference)) / math.sqrt(len(difference))
+            if difference.mean() <= error and score <= best[2] * (1 + LEEWAY * self._decides):
+                break
+        self.changed |= weights is not self._best
+        self._best, self._score = weights, score
+        self._model.set_weights(weights)
+
+    def _judged(self) -> tuple[Array, float]:
+        """Of each decision whether it is the original's, and the score."""
+        outputs = computed(self._model, self._x)
+        same = [
+            np.ravel(rule.decisions(ours) == rule.decisions(goal))
+            for rule, ours, goal in zip(self._rules, outputs, self._goals, strict=True)
+            if not rule.values
+        ]
+        return np.concatenate(same) if same else np.ones(1, bool), self.score(outputs)
+
+
+def kept_outputs(
+    traced: Trace, theirs: Trace, cuts: Sequence[Cut]
+) -> Mapping[str, npt.NDArray[np.intp]]:
+    """By layer, which of its outputs stay, for layers that lose any."""
+    kept = {
+        layer: _kept(units, cut) for cut in cuts for layer, units in cut.group.producers.items()
+    }
+    for path, layer in theirs.copies.items():
+        if type(layer) in DEPTHWISE and slot(path) in traced.input_labels:
+            stays = kept_features(traced, traced.input_labels[slot(path)], cuts)
+            kept[path] = np.flatnonzero(np.repeat(stays, layer.depth_multiplier))
+    return kept
+
+
+def _kept(units: npt.NDArray[np.intp], cut: Cut) -> npt.NDArray[np.intp]:
+    return np.flatnonzero(np.isin(units, cut.kept))
+
+
+def _macs(model: keras.Model) -> int:
+    return sum(cost or 0 for cost in layer_macs(trace(model)).values())
+
+
+def _first(samples: Samples, model: keras.Model) -> list[Array]:
+    """The first samples, as many as are fitted on."""
+    each = sum(math.prod(shape) for shape in ([n or 1 for n in t.shape[1:]] for t in model.inputs))
+    most = min(
+        SAMPLES, max(FEWEST, NUMBERS // max(each, 1)), max(FEWEST, int(MACS / max(_macs(model), 1)))
+    )
+    batches: list[list[Array]] = []
+    for batch in samples.batches(BATCH):
+        batches.append(batch)
+        # Each batch is a call, and those of a fixed size may be small.
+        if sum(len(part[0]) for part in batches) >= most or len(batches) == BATCHES:
+            break
+    return [np.concatenate(parts)[:most] for parts in zip(*batches, strict=True)]

@@ -1,0 +1,95 @@
+"""What a layer multiplies with its kernel at single positions, as rows of a matrix."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from keras import layers as kl
+
+from tfprune.utils.arrays import Array
+
+Places = npt.NDArray[np.intp]
+
+
+def places_of(shape: tuple[int, ...], each: int, rng: np.random.Generator) -> tuple[Places, ...]:
+    """Positions of an output, the same number for each sample.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the output: samples, positions, features.
+    each : int
+        How many of each sample at most; all where there are no more, else drawn at random.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    tuple of arrays of shape (rows,)
+        Sample, then the position on each axis.
+
+    Examples
+    --------
+    >>> places_of((2, 3, 5), 9, np.random.default_rng(0))
+    (array([0, 0, 0, 1, 1, 1]), array([0, 1, 2, 0, 1, 2]))
+    """
+    samples, axes = shape[0], shape[1:-1]
+    count = int(np.prod(axes))
+    if count <= each:
+        flat = np.tile(np.arange(count), samples)
+    else:
+        flat = rng.integers(0, count, samples * each)
+    rows = np.repeat(np.arange(samples), min(count, each))
+    return (rows, *(np.asarray(one) for one in np.unravel_index(flat, axes or (1,))[: len(axes)]))
+
+
+def patches(layer: Any, x: Array, places: tuple[Places, ...]) -> Array:
+    """What a layer multiplies with its kernel to make its output at some places.
+
+    Parameters
+    ----------
+    layer : Dense, Conv1D to Conv3D or DepthwiseConv1D or 2D
+        With channels last.
+    x : array of shape (samples, positions, channels)
+        The layer's input.
+    places : tuple of arrays of shape (rows,)
+        See :func:`places_of`.
+
+    Returns
+    -------
+    array of shape (rows, kernel positions, channels)
+        Its last two axes in the order of the layer's kernel; one kernel position for Dense.
+    """
+    if type(layer) is kl.Dense:
+        return x[places][:, None]
+    before = [
+        _padding(*axis, layer.padding)
+        for axis in zip(
+            x.shape[1:-1], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
+        )
+    ]
+    x = np.pad(x, [(0, 0), *before, (0, 0)])
+    offsets = list(itertools.product(*map(range, layer.kernel_size)))
+    found = np.empty((len(places[0]), len(offsets), x.shape[-1]), x.dtype)
+    for number, offset in enumerate(offsets):
+        where = [
+            place * stride + step * spread
+            for place, stride, step, spread in zip(
+                places[1:], layer.strides, offset, layer.dilation_rate, strict=True
+            )
+        ]
+        found[:, number] = x[(places[0], *where)]
+    return found
+
+
+def _padding(size: int, kernel: int, stride: int, spread: int, kind: str) -> tuple[int, int]:
+    """Zeros before and behind an axis."""
+    reach = spread * (kernel - 1)
+    if kind == "valid":
+        return 0, 0
+    if kind == "causal":
+        return reach, 0
+    missing = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
+    return missing // 2, missing - missing // 2

@@ -1,0 +1,166 @@
+"""Solves for one layer after another, from the input on, what the pruned network delivers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from tfprune.reconstruction.least_squares import Problem, solved
+from tfprune.reconstruction.rows import patches, places_of
+from tfprune.reconstruction.segments import Segments
+from tfprune.reconstruction.sites import Site, Wiring, sites_of
+from tfprune.utils.arrays import Array
+from tfprune.utils.console import meter
+
+# Numbers in the rows of one layer, at most (256 MiB), and rows.
+NUMBERS, ROWS = 2**26, 2**17
+# Relative squared error that is rounding.
+NOTHING = 1e-9
+# A normalisation's gain below this share of the median is as good as none.
+LEAST_GAIN = 1e-3
+
+
+def solve_layers(
+    ours: Wiring,
+    theirs: Wiring,
+    kept: Mapping[str, npt.NDArray[np.intp]],
+    x: Sequence[Array],
+    held: npt.NDArray[np.bool_],
+    *,
+    progress: bool = False,
+) -> list[str]:
+    """Fits every layer's kernel and bias to what the original's layer makes; in place.
+
+    Each layer is solved for by least squares on what the pruned model, as far as it is fitted,
+    delivers to it. A layer whose output is added to others' aims at the sum; one in front of a ReLU
+    is free below 0. What does no better on the samples held back stays.
+
+    Parameters
+    ----------
+    ours, theirs : Wiring
+        Of the pruned model and of the original.
+    kept : mapping of str to array
+        By layer, which of the original's outputs it makes, where some went.
+    x : sequence of arrays of shape (samples, ...)
+    held : array of shape (samples,)
+        Which samples are held back to choose the ridge by.
+    progress : bool
+
+    Returns
+    -------
+    list of str
+        The layers that changed.
+    """
+    sites = sites_of(ours, theirs, kept)
+    segments = Segments(ours, theirs, x)
+    rng = np.random.default_rng(0)
+    changed = []
+    with meter("reconstruction: least squares", len(sites), progress, "layer") as bar:
+        for site in sites:
+            segments.go_to(site.path)
+            if _solve(site, segments, held, rng):
+                changed.append(site.path)
+            bar.update()
+    return changed
+
+
+def _solve(
+    site: Site, segments: Segments, held: npt.NDArray[np.bool_], rng: np.random.Generator
+) -> bool:
+    """Solves for one layer; returns whether it changed."""
+    kernel, bias = site.layer.get_weights()[0], _bias(site)
+    inputs = kernel[..., 0].size
+    each = max(1, -(-min(ROWS, NUMBERS // inputs) // segments.samples))
+    rows, goal, added, sample = _drawn(site, segments, each, rng)
+    gain, shift = _normalisation(site)
+    if site.norm is not None and not site.others:
+        goal = goal * gain.astype(np.float32) + shift.astype(np.float32)
+    mask = held[sample]
+
+    def fitted(rows: Array, kernel: Array, own: slice) -> tuple[Array, Array | None] | None:
+        problem = Problem(
+            rows, goal[:, own], kernel, None if bias is None else bias[own], mask, gain[own],
+            shift[own], added[:, own] if isinstance(added, np.ndarray) else added, site.limits,
+        )  # fmt: skip
+        spread = float(np.mean(np.var(problem.goal, axis=0))) or 1.0
+        if problem.error(kernel, problem.bias) <= NOTHING * spread:
+            return None
+        return solved(problem)
+
+    if not site.depthwise:
+        flat = kernel.reshape(-1, kernel.shape[-1])
+        found = fitted(rows.reshape(len(rows), -1), flat, slice(None))
+        if found is not None:
+            _assign(site, found[0].reshape(kernel.shape), found[1])
+        return found is not None
+    channels, width = kernel.shape[-2:]
+    flat = kernel.reshape(-1, channels, width).astype(np.float64)
+    changed = False
+    for channel in range(channels):
+        own = slice(channel * width, (channel + 1) * width)
+        found = fitted(np.ascontiguousarray(rows[:, :, channel]), flat[:, channel], own)
+        if found is not None:
+            flat[:, channel], changed = found[0], True
+            if bias is not None and found[1] is not None:
+                bias[own] = found[1]
+    if changed:
+        _assign(site, flat.reshape(kernel.shape), bias)
+    return changed
+
+
+def _drawn(
+    site: Site, segments: Segments, each: int, rng: np.random.Generator
+) -> tuple[Array, Array, Array | float, npt.NDArray[np.intp]]:
+    """Of some positions what the layer reads, should make, what is added, and the sample."""
+    parts: list[list[Array]] = []
+    start = 0
+    for mine, (goal,) in zip(
+        segments.ours(site.tensors), segments.theirs([site.goal]), strict=True
+    ):
+        places = places_of(goal.shape, each, rng)
+        added = [np.sum([one[places] for one in mine[1:]], axis=0)] if site.others else []
+        rows = patches(site.layer, mine[0], places)
+        parts.append([rows, goal[places][:, site.kept], places[0] + start, *added])
+        start += len(goal)
+    rows, goal, sample, *rest = (np.concatenate(one) for one in zip(*parts, strict=True))
+    return rows.astype(np.float32), goal.astype(np.float32), rest[0] if rest else 0.0, sample
+
+
+def _normalisation(site: Site) -> tuple[Array, Array]:
+    """Gain and shift of the normalisation behind a layer."""
+    width = len(site.kept)
+    if site.norm is None:
+        return np.ones(width), np.zeros(width)
+    norm = site.norm
+    mean, variance = (
+        np.asarray(keras.ops.convert_to_numpy(one), np.float64)
+        for one in (norm.moving_mean, norm.moving_variance)
+    )
+    gain = 1 / np.sqrt(variance + norm.epsilon)
+    if norm.scale:
+        gain *= keras.ops.convert_to_numpy(norm.gamma)
+    shift = -gain * mean
+    if norm.center:
+        shift += keras.ops.convert_to_numpy(norm.beta)
+    least = LEAST_GAIN * float(np.median(np.abs(gain))) + 1e-12
+    return np.where(np.abs(gain) < least, np.copysign(least, gain), gain), shift
+
+
+def _bias(site: Site) -> Array | None:
+    """The constant of a layer: its own, or 0 where the normalisation behind it can hold one."""
+    if site.layer.use_bias:
+        return np.asarray(site.layer.get_weights()[1])
+    return None if site.norm is None else np.zeros(len(site.kept))
+
+
+def _assign(site: Site, kernel: Array, bias: Array | None) -> None:
+    if site.layer.use_bias:
+        site.layer.set_weights([kernel, bias])
+        return
+    site.layer.set_weights([kernel])
+    if bias is not None:
+        mean = site.norm.moving_mean
+        mean.assign(keras.ops.convert_to_numpy(mean) - bias)
