@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.batches import fixed_batch, padded
 from tfprune.graph.inputs import packed
 from tfprune.reconstruction.sites import Wiring
 from tfprune.utils.arrays import Array
@@ -78,14 +79,15 @@ class Segments:
         largest = max(
             math.prod(size or 1 for size in tensor.shape[1:]) for tensor in (*starts, *tensors)
         )
-        step = max(1, min(BATCH, IN_BATCH // max(largest, 1)))
+        size = fixed_batch(self._ours.trace.model)
+        step = size or max(1, min(BATCH, IN_BATCH // max(largest, 1)))
         for at in range(0, self.samples, step):
             batch = [np.asarray(one[at : at + step]) for one in data]
             # Called, not predict: models that live for one pass are not worth compiling.
             made: list[Any] = []
             if model is not None:
-                made = keras.tree.flatten(model(packed(model, batch), training=False))
-            results = iter(keras.ops.convert_to_numpy(one) for one in made)
+                made = keras.tree.flatten(model(packed(model, padded(batch, size)), training=False))
+            results = iter(keras.ops.convert_to_numpy(one)[: len(batch[0])] for one in made)
             yield [
                 batch[known[id(tensor)]] if id(tensor) in known else next(results)
                 for tensor in tensors
