@@ -25,6 +25,7 @@ from tfprune.reconstruction.sequential import solve_layers
 from tfprune.reconstruction.sites import Wiring, normalises
 from tfprune.reconstruction.statistics import measure_statistics
 from tfprune.utils.arrays import Array
+from tfprune.utils.console import during
 
 # Samples that are fitted on, at most, numbers in them, and multiply-accumulates of one pass.
 SAMPLES, NUMBERS, MACS = 4096, 2**26, 5e11
@@ -83,31 +84,38 @@ def reconstruct(
     progress : bool
         Whether to draw progress bars on stderr.
     """
-    ours, theirs = trace(in_float32(smaller)), trace(in_float32(model))
-    shrunk = [cut.group for cut in cuts if len(cut.kept) < len(cut.group.unit_ids)]
-    x = _first(samples, model)
-    held = np.arange(len(x[0])) % HELD_BACK == HELD_BACK - 1
-    candidates = _Candidates(ours, theirs, model, [data[held] for data in x])
-    wires = Wiring(ours), Wiring(theirs)
-    still = not states_of(smaller)
-    if still and solve_layers(
-        *wires, kept_outputs(traced, theirs, cuts), x, held, progress=progress
-    ):
-        candidates.offer()
-    if iterations and (always or _macs(model) <= SMALL):
-        kept_units = {
-            layer: _kept(units, cut) for cut in cuts for layer, units in cut.group.producers.items()
-        }
-        fit_blocks(ours, theirs, shrunk, kept_units, x, iterations=iterations, progress=progress)
-        candidates.offer()
-    if still and any(normalises(wires[0], path) for path in wires[0].order):
-        few = [data[~held][:MEASURED] for data in x]
-        candidates.adapt(lambda share: measure_statistics(wires[0], few, share), SHARES)
-    if candidates.changed:
-        for path, layer in dict(walk(smaller)).items():
-            copy = ours.copies.get(path)
-            if copy is not None and layer.weights:
-                copy_weights(copy, layer, copy.get_weights())
+    with during("reconstruction"):
+        ours, theirs = trace(in_float32(smaller)), trace(in_float32(model))
+        shrunk = [cut.group for cut in cuts if len(cut.kept) < len(cut.group.unit_ids)]
+        x = _first(samples, model)
+        held = np.arange(len(x[0])) % HELD_BACK == HELD_BACK - 1
+        if not held.any():
+            return  # Too few to tell whether it helps.
+        candidates = _Candidates(ours, theirs, model, [data[held] for data in x])
+        wires = Wiring(ours), Wiring(theirs)
+        still = not states_of(smaller)
+        if still and solve_layers(
+            *wires, kept_outputs(traced, theirs, cuts), x, held, progress=progress
+        ):
+            candidates.offer()
+        if iterations and (always or _macs(model) <= SMALL):
+            kept_units = {
+                layer: _kept(units, cut)
+                for cut in cuts
+                for layer, units in cut.group.producers.items()
+            }
+            fit_blocks(
+                ours, theirs, shrunk, kept_units, x, iterations=iterations, progress=progress
+            )
+            candidates.offer()
+        if still and any(normalises(wires[0], path) for path in wires[0].order):
+            few = [data[~held][:MEASURED] for data in x]
+            candidates.adapt(lambda share: measure_statistics(wires[0], few, share), SHARES)
+        if candidates.changed:
+            for path, layer in dict(walk(smaller)).items():
+                copy = ours.copies.get(path)
+                if copy is not None and layer.weights:
+                    copy_weights(copy, layer, copy.get_weights())
 
 
 class _Candidates:
