@@ -62,7 +62,7 @@ def plain(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if set(value) == {"type", "value"} and value["type"] == "ndarray":
-        return value["value"]
+        return plain(value["value"])
     if value.get("class_name") in ("TensorShape", "__tuple__") and "items" in value:
         return plain(value["items"])
     return {key: plain(item) for key, item in value.items() if key != "__passive_serialization__"}

@@ -10,7 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.errors import TfpruneError
+from tfprune.loading import keras1, keras2_layers, keras2_ops
+from tfprune.loading.allow_list import VALUES
 from tfprune.loading.keras2_forms import plain
+from tfprune.loading.keras_classes import (
+    CONSTRAINTS,
+    FUNCTIONS,
+    INITIALIZERS,
+    LAYERS,
+    MODELS,
+    REGULARIZERS,
+)
 from tfprune.utils.console import quiet
 
 # How far outputs may differ, as a share of the largest: float32 in another order of sums.
@@ -18,6 +28,16 @@ CLOSE = 1e-3
 SAMPLES = 4
 # For axes of unknown length.
 LENGTH = 16
+# What tf_keras may find in a configuration. It gets the file's own, with what the adapted one no
+# longer has, and looks up classes in modules of its own: the allow-list saw another text.
+KNOWN = {
+    *LAYERS, *MODELS, *INITIALIZERS, *REGULARIZERS, *CONSTRAINTS, *keras1.CLASSES,
+    *keras2_layers.ALIASES, *keras2_layers.CLASSES, "DTypePolicy", "FloatDTypePolicy", "InputSpec",
+    "Policy", "PolicyV1", "__ellipsis__", "__slice__",
+}  # fmt: skip
+# Classes that name a function of TensorFlow. A TensorFlowOpLayer holds any node of a graph, in a
+# form that is not the one read here.
+NAMES_FUNCTION = {"TFOpLambda", "SlicingOpLambda"}
 
 
 def difference(model: keras.Model, config: Any, path: Path) -> float | None:
@@ -28,7 +48,8 @@ def difference(model: keras.Model, config: Any, path: Path) -> float | None:
     model : keras.Model
         Read from the file.
     config : dict
-        The file's configuration as it stands there; checked before to name nothing that runs code.
+        The file's configuration as it stands there; not compared where it has anything that is on
+        no list.
     path : Path
         Of the ``.h5`` file.
 
@@ -67,7 +88,13 @@ def difference(model: keras.Model, config: Any, path: Path) -> float | None:
 
 
 def by_tf_keras(config: Any) -> Any:
-    """The tf_keras model of a configuration, which was checked to name nothing that runs code."""
+    """The tf_keras model of a file's configuration.
+
+    Raises
+    ------
+    TfpruneError
+        If anything in it is on no list, wherever it stands.
+    """
     import tf_keras
 
     return tf_keras.models.model_from_config(_by_names(plain(config)))
@@ -104,7 +131,26 @@ def _by_names(value: Any) -> Any:
         return [_by_names(item) for item in value]
     if not isinstance(value, dict):
         return value
+    for key in VALUES:
+        if isinstance(value.get(key), (str, dict)):
+            raise TfpruneError(f"expected the values of its {key}, received a file's name")
+    if "class_name" in value:
+        _check_class(value)
     if value.get("class_name") == "__ellipsis__":
         return ...
-    dropped = ("module", "registered_name") if "class_name" in value else ()
+    dropped = {"__passive_serialization__", "build_config", "compile_config"}
+    dropped |= {"module", "registered_name"} if "class_name" in value else set()
     return {key: _by_names(item) for key, item in value.items() if key not in dropped}
+
+
+def _check_class(data: dict[str, Any]) -> None:
+    name, config = data["class_name"], data.get("config")
+    known = isinstance(name, str) and name in KNOWN
+    if isinstance(name, str) and name in NAMES_FUNCTION and isinstance(config, dict):
+        known = keras2_ops.is_translated(config.get("function"))
+    elif name == "function":
+        known = isinstance(config, str) and config in FUNCTIONS
+    if not known:
+        raise TfpruneError(
+            f"it has a {name!r} ({str(config)[:80]}), which is on no list for tf_keras"
+        )

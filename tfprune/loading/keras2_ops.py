@@ -44,13 +44,18 @@ REDUCTIONS = {
 }  # fmt: skip
 
 
+def name_of(function: str) -> str:
+    """The one name here of a function that TensorFlow has under several."""
+    name = function.rpartition(".")[2].lower()
+    return SAME.get(name, name)
+
+
 class _Call:
     """One call of a function: its positional and keyword arguments, by TensorFlow's names."""
 
     def __init__(self, function: str, node: Config) -> None:
         self.function = function
-        self.name = function.rpartition(".")[2].lower()
-        self.name = SAME.get(self.name, self.name)
+        self.name = name_of(function)
         self.positional = list(node["args"])
         self.named = {key: value for key, value in node["kwargs"].items() if key != "name"}
 
@@ -360,6 +365,14 @@ _BUILDERS: dict[str, Callable[[_Call], Built]] = {
     "stack": _stack,
     "transpose": _transpose,
 }
+
+
+def is_translated(function: Any) -> bool:
+    """Whether the name of a TensorFlow function is one of those with a counterpart."""
+    if not isinstance(function, str):
+        return False
+    name = name_of(function)
+    return any(name in names for names in (ARITHMETIC, _BUILDERS, ACTIVATIONS, UNARY, REDUCTIONS))
 
 
 def _layer(name: str, **config: Any) -> Config:
