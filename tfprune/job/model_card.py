@@ -7,6 +7,7 @@ from typing import Any
 
 from tfprune.tflite.schemes import SCHEMES
 from tfprune.utils.escapes import code, markdown, plain
+from tfprune.utils.figures import score_text
 
 # By the names of data sets that the package knows.
 LICENCES = {
@@ -95,7 +96,7 @@ def _figures(manifest: dict[str, Any]) -> str:
         p10 = entry["latency_us"].get("p10")
         rows.append(
             [code(entry["file"]), entry["variant"], entry["scheme"], f"{entry['bytes']:,}"]
-            + [_score(name, entry.get(name)) for name in metrics]
+            + [score_text(name, entry.get(name)) for name in metrics]
             + ["" if p10 is None else f"{p10:.1f}"]
             + ([_count(entry.get("arena_bytes"))] if arena else [])
         )
@@ -214,12 +215,6 @@ def _limits(manifest: dict[str, Any]) -> str:
     if refused:
         lines.append(f"- TensorFlow Lite Micro cannot run these: {', '.join(refused)}.")
     return "\n".join(lines)
-
-
-def _score(name: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if name == "mse" else f"{100 * value:.2f}"
 
 
 def _count(value: int | None) -> str:

@@ -15,6 +15,7 @@ from tfprune.report.page import render
 from tfprune.report.sensitivity import sensitivity_table
 from tfprune.results import LayerResult
 from tfprune.utils.arrays import Array
+from tfprune.utils.figures import score_text
 
 # Bytes of UTF-8; above, pictures and histograms are left out.
 LARGEST = 3_000_000
@@ -143,7 +144,10 @@ def _file_table(files: Sequence[dict[str, Any]]) -> dict[str, Any]:
     columns: dict[str, list[str]] = {
         "#": [str(number) for number, _ in enumerate(files, 1)],
         "file": [f"{one['variant']} {one['scheme']}" for one in files],
-        **{head: [_score(name, one.get(name)) for one in files] for name, head in METRICS.items()},
+        **{
+            head: [score_text(name, one.get(name)) for one in files]
+            for name, head in METRICS.items()
+        },
         "µs": [headline.microseconds(one.get("latency_us", {}).get("p10")) for one in files],
         "times smaller": [f"{base / max(f['bytes'], 1):.2f}" if base else "" for f in files],
         "bytes": [f"{one['bytes']:,}" for one in files],
@@ -291,12 +295,6 @@ def _training(entry: dict[str, Any]) -> str:
         f"{entry['how']} of the {entry['variant']} model, {entry['epochs']} epochs{augmented}"
         + (f", loss on held-out samples {losses}" if losses else "")
     )
-
-
-def _score(name: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if name == "mse" else f"{100 * value:.2f}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -15,6 +15,7 @@ from tfprune.sweep.grid import UNPRUNED
 from tfprune.sweep.results_log import Row
 from tfprune.sweep.tables import Sweep
 from tfprune.tflite.schemes import SCHEMES
+from tfprune.utils.figures import score_text
 
 COLOURS = {name: criterion.colour for name, criterion in CRITERIA.items()}
 COLOURS[UNPRUNED] = "#000000"
@@ -206,8 +207,7 @@ def _legends(figure: Any, rows: Sequence[Row], best: Sequence[Row], beyond: bool
 
 
 def _named(row: Row) -> str:
-    value = row.test or 0.0
-    score = f"{value:.4g}" if row.metric == "mse" else f"{100 * value:.2f} %"
+    score = score_text(row.metric, row.test or 0.0, " %")
     return f"{row.point.name} {row.scheme}: {row.size:,}, {score}"
 
 

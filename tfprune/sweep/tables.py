@@ -15,6 +15,7 @@ from tfprune.sweep.grid import UNPRUNED
 from tfprune.sweep.pareto import pareto
 from tfprune.sweep.results_log import Row
 from tfprune.utils.escapes import fence, markdown, plain
+from tfprune.utils.figures import score_text
 
 MARK = "●"
 # Columns of words; the others are numbers.
@@ -157,9 +158,9 @@ def cells(
             "units": row.units,
             "bytes": f"{row.size:,}",
             "times smaller": f"{base / row.size:.2f}" if base else "",
-            f"validation {metric}{unit}": _figure(metric, row.validation),
-            f"test {metric}{unit}": _figure(metric, row.test),
-            "test agreement %": _figure("agreement", row.agreement),
+            f"validation {metric}{unit}": score_text(metric, row.validation),
+            f"test {metric}{unit}": score_text(metric, row.test),
+            "test agreement %": score_text("agreement", row.agreement),
         }
         for row in rows
     ]
@@ -171,9 +172,3 @@ def _amount(row: Row) -> str:
     if row.amount is None:
         return ""
     return f"{row.amount:g}°" if row.unit == "degrees" else f"{100 * row.amount:g} %"
-
-
-def _figure(metric: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if metric == "mse" else f"{100 * value:.2f}"
