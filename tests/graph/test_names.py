@@ -29,6 +29,13 @@ NAMES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def scopes_closed():
+    """A scope that TensorFlow refuses stays open in Keras, in front of every later name."""
+    yield
+    keras.utils.clear_session()
+
+
 def named(layer="hidden", model="net", flat="flat", data="data"):
     return keras.Sequential(
         [keras.Input((8,), name=data), kl.Dense(6, "relu", name=layer), kl.Flatten(name=flat),
