@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import tensorflow as tf
 
@@ -102,3 +104,28 @@ def test_folders_of_strangers(folder, tmp_path, change):
 def test_other_folders_are_none(tmp_path):
     with pytest.raises(TfpruneError, match="expected a file or a SavedModel"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("hidden", ["Lambda", "no number"])
+def test_what_keras_3_is_not_given_is_held_back_from_tf_keras_too(tmp_path, hidden):
+    """Arguments that the adapted configuration has no more; and tf_keras' own errors are a line."""
+
+    from tf_keras.protobuf import saved_metadata_pb2
+
+    path = tmp_path / "saved"
+    chain((3,), L.Dense(3)).save(path, save_format="tf")
+    message = saved_metadata_pb2.SavedMetadata()
+    message.ParseFromString((path / METADATA).read_bytes())
+    for node in message.nodes:
+        metadata = json.loads(node.metadata)
+        for layer in metadata.get("config", {}).get("layers", []):
+            if layer["class_name"] == "Dense" and hidden == "Lambda":
+                layer["config"]["input_spec"] = {"class_name": "Lambda", "config": {}}
+            elif layer["class_name"] == "Dense":
+                layer["config"]["units"] = "three"
+        node.metadata = json.dumps(metadata)
+    (path / METADATA).write_bytes(message.SerializeToString())
+    why = "'Lambda'.*no list for tf_keras" if hidden == "Lambda" else "tf_keras cannot build it"
+    with pytest.raises(TfpruneError, match=why) as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)

@@ -71,7 +71,7 @@ def as_h5(path: Path, target: Path) -> None:
         raise TfpruneError(f"its configuration is not as Keras writes it ({error})") from None
     weights = _variables(path)
     with quiet():
-        model = by_tf_keras(config)
+        model = _built(config)
         shapes = [tuple(weight.shape) for weight in model.weights]
         if shapes != [value.shape for value in weights]:
             raise TfpruneError(
@@ -83,6 +83,17 @@ def as_h5(path: Path, target: Path) -> None:
     if training is not None:
         with h5py.File(target, "r+") as file:
             file.attrs["training_config"] = json.dumps(training)
+
+
+def _built(config: dict[str, Any]) -> Any:
+    try:
+        return by_tf_keras(config)
+    except TfpruneError:
+        raise
+    except Exception as error:  # tf_keras raises of many kinds.
+        # Before this mark stands the configuration, whole.
+        line = " ".join(str(error).rpartition("Exception encountered:")[2].split())
+        raise TfpruneError(f"tf_keras cannot build it ({line[:500]})") from None
 
 
 def _metadata(path: Path) -> dict[str, Any]:
