@@ -120,7 +120,7 @@ def _fails(traced: Trace, call: RegisteredCall, cuts: Sequence[Cut]) -> bool:
     try:
         data = keras.Input((*tensor.shape[1:-1], size), dtype=tensor.dtype)
         clone_layer(traced.layers[call.layer])(data)
-    except Exception:
+    except Exception:  # Each layer has an error of its own.
         return True
     return False
 

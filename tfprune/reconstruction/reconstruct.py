@@ -39,8 +39,6 @@ BATCH, BATCHES = 512, 512
 HELD_BACK = 7
 # By how much of the way statistics of BatchNormalization are moved, at most: one of these.
 SHARES = (0.1, 0.2, 0.3)
-# By how much further from the original's the outputs may then be, where classes stay the same.
-LEEWAY = 0.25
 # Samples that they are measured on.
 MEASURED = 512
 
@@ -127,7 +125,6 @@ class _Candidates:
         variances = [float(np.var(goal)) for goal in self._goals]
         self._matches = matches(ours.model, model, variances)
         self._rules = rules_of(theirs.model, self._goals)
-        self._decides = any(not rule.values for rule in self._rules)
         self.changed = False
         self._best, self._score = self._model.get_weights(), self.score()
 
@@ -148,37 +145,29 @@ class _Candidates:
         return False
 
     def adapt(self, change: Callable[[float], None], values: Sequence[float]) -> None:
-        """Keeps what a change makes of the best state, as far as it goes without harm.
+        """Keeps what a change makes of the best state with one of some values, if that is better.
 
-        Of the values, ascending, the last one is taken with which decisions are as often the
-        original's as with the best of them, by one standard error of the difference, and the
-        outputs hardly further from them; where outputs decide nothing, one that brings them nearer.
+        Better is with more decisions that are the original's; of as many, with a lower score.
         """
-        states = [(self._best, *self._judged())]
+        states = [(self._judged(), self._best)]
         for value in values:
             self._model.set_weights(self._best)
             change(value)
-            states.append((self._model.get_weights(), *self._judged()))
-        best = max(states, key=lambda one: (one[1].mean(), -one[2]))
-        weights, score = self._best, self._score
-        for weights, right, score in reversed(states):  # noqa: B007  # What it ends with is taken.
-            difference = best[1].astype(np.float64) - right
-            error = float(np.std(difference)) / math.sqrt(len(difference))
-            if difference.mean() <= error and score <= best[2] * (1 + LEEWAY * self._decides):
-                break
+            states.append((self._judged(), self._model.get_weights()))
+        (_, self._score), weights = min(states, key=lambda one: one[0])
         self.changed |= weights is not self._best
-        self._best, self._score = weights, score
+        self._best = weights
         self._model.set_weights(weights)
 
-    def _judged(self) -> tuple[Array, float]:
-        """Of each decision whether it is the original's, and the score."""
+    def _judged(self) -> tuple[float, float]:
+        """The share of decisions that are not the original's, and the score."""
         outputs = computed(self._model, self._x)
-        same = [
-            np.ravel(rule.decisions(ours) == rule.decisions(goal))
+        wrong = [
+            float(np.mean(rule.decisions(ours) != rule.decisions(goal)))
             for rule, ours, goal in zip(self._rules, outputs, self._goals, strict=True)
             if not rule.values
         ]
-        return np.concatenate(same) if same else np.ones(1, bool), self.score(outputs)
+        return sum(wrong), self.score(outputs)
 
 
 def kept_outputs(
