@@ -55,7 +55,10 @@ def test_without_data_it_starts_without_any(home):
     assert done.stdout.startswith(f"my model: {parameters} parameters, {6 * 12 + 12 * 3} ")
     assert re.search(rf"(?m)^total +{parameters} +108 +168$", done.stdout)
     assert "+- hidden (dense, 12 units)\n|  +- consumed by out\n" in done.stdout
-    assert done.stdout.endswith("next: give it data, and it measures what of that could go\n")
+    line = done.stdout.splitlines()[-1]
+    words = shlex.split(line.removeprefix("next: "), comments=True)
+    assert words[:3] == ["python", "-m", "tools.inspect"]
+    assert words[3:] == ["--model", str(home / "my model.keras"), "--data", "PATH"]
 
 
 @pytest.mark.parametrize("ending", ["html", "png"])

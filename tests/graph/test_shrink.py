@@ -12,6 +12,7 @@ from tests.support.graphs import build, fill, outputs, recipes
 from tfprune.core.fold import Fold
 from tfprune.graph.clone import functional, walk
 from tfprune.graph.groups import groups_of
+from tfprune.graph.in_place import InPlace
 from tfprune.graph.layers import SEPARABLE
 from tfprune.graph.shrink import Cut, shrink
 from tfprune.graph.tracer import trace
@@ -128,10 +129,19 @@ def check(model, seed, flat=None):
             assert width == np.isin(units, cut.kept).sum()
     x = rng.normal(0, 1, (4, *model.inputs[0].shape[1:])).astype("float32")
     original = outputs(masked(flat, [fold for cut in cuts for fold in cut.folds]), x)
-    for ours, expected in zip(outputs(smaller, x), original, strict=True):
-        scale = max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(ours / scale, expected / scale, atol=1e-4)
+    same(outputs(smaller, x), original)
+    if seed % 2 == 0:
+        tried = InPlace(model, traced, [cut.group for cut in cuts])
+        with tried.without(cuts) as wide:
+            same(outputs(wide, x), original)
+        same(outputs(tried.model, x), outputs(model, x))
     return cuts
+
+
+def same(arrays, expected):
+    for ours, theirs in zip(arrays, expected, strict=True):
+        scale = max(1.0, float(np.abs(theirs).max()))
+        np.testing.assert_allclose(ours / scale, theirs / scale, atol=1e-4)
 
 
 def check_recipe(recipe, seed):

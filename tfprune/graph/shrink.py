@@ -153,7 +153,7 @@ class _Change:
             if intake is not None:
                 _make(weights, kernel_of(layer, part), intake)
             if type(layer) not in DEPTHWISE:
-                _read(weights, kernel_of(layer, part), folds, stays)
+                read_by(weights, kernel_of(layer, part), folds, stays)
         return [weights[name] for name in weights_of(copy)]
 
 
@@ -174,13 +174,24 @@ def _cut_to_size(layer: Any, copy: Any, keep: Array | None) -> list[Array]:
     return weights
 
 
-def _read(
+def read_by(
     weights: dict[str, Array],
     where: Kernel,
     folds: Sequence[tuple[Consumer, Fold]],
-    keep: Array | None,
+    keep: Array | None = None,
 ) -> None:
-    """Multiplies folds into the kernel of an input, and cuts the rows of removed units."""
+    """Multiplies folds into the kernel of an input, and cuts the rows of removed units.
+
+    Parameters
+    ----------
+    weights : dict of str to array
+        Of the layer; the kernel, and the bias if there is one, are replaced.
+    where : Kernel
+        Of the input.
+    folds : sequence of (Consumer, Fold)
+    keep : array of bool of shape (features,), optional
+        Which features of the input stay; all by default.
+    """
     kernel = np.moveaxis(weights[where.name], where.axis, 0)
     flat = kernel.reshape(len(kernel), -1)
     if folds:

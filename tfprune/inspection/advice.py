@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tfprune.core.selection import Selection
 from tfprune.inspection.records import DEGREES, SHARES, Measurements, Recommendation
-from tfprune.inspection.sensitivity import Bench, Pruned, Trial, whole
+from tfprune.inspection.sensitivity import Bench, Size, Trial, whole
+from tfprune.inspection.trial_healing import Healed, healed_on_trial
 
 # Of the score: what a group alone may cost at a share to be cut by it, and what all may together.
 GROUP_DROP, DROP = 0.005, 0.01
@@ -40,13 +41,20 @@ Typed = Callable[[Request], str]
 
 
 def recommend(
-    bench: Bench, trials: Sequence[Trial], measured: Measurements, typed: Typed, every: bool
+    bench: Bench,
+    trials: Sequence[Trial],
+    measured: Measurements,
+    typed: Typed,
+    *,
+    every: bool,
+    macs: int | None = None,
+    progress: bool = False,
 ) -> Recommendation:
     """What to do next, with what it was measured to cost.
 
     Degrees (30, 20, 10) for all groups, and each share for those groups that bear it, are tried;
     of what costs at most a point of the score the smallest model is taken. Where all costs more,
-    it is a quarter of every group, with healing.
+    it is a quarter of every group, with healing, which is tried where the model is small enough.
 
     Parameters
     ----------
@@ -57,29 +65,38 @@ def recommend(
     typed : callable
     every : bool
         Whether the groups are all that can be pruned, so that they need no names.
+    macs : int or None
+        Multiply-accumulates of the model for a sample.
+    progress : bool
     """
     parameters = bench.calibration.model.count_params()
-    best: tuple[Request, Pruned] | None = None
+    best: tuple[Request, float, Size] | None = None
     for request, selections in _candidates(bench, trials, measured.original):
-        pruned = bench.pruned(selections)
-        keeps = pruned.score >= measured.original - DROP - 1e-9
-        if keeps and pruned.parameters < (best[1].parameters if best else parameters):
-            best = request, pruned
+        score = bench.scored(selections)
+        if score < measured.original - DROP - 1e-9:
+            continue
+        size = bench.size(selections)
+        if size.parameters < (best[2].parameters if best else parameters):
+            best = request, score, size
+    healed = None
     if best is None:
+        selections = [trial.selections[0] for trial in trials]
         request = Request(_names(bench, range(len(trials))), remove=SMALL_SHARE, heal=EPOCHS)
-        best = request, bench.pruned([trial.selections[0] for trial in trials])
-    request, pruned = best
+        best = request, bench.scored(selections), bench.size(selections)
+        healed = healed_on_trial(bench, selections, macs, EPOCHS, progress)
+    request, score, size = best
     shown = request
     if every and set(request.layers) == set(_names(bench, range(len(trials)))):
         shown = Request((), request.threshold, request.remove, request.heal)
     return Recommendation(
         typed(shown),
-        _expected(request, pruned, measured, parameters),
+        _expected(request, score, size, measured, parameters, healed=healed),
         request.layers,
         request.threshold,
         request.remove,
-        pruned.score,
-        pruned.parameters,
+        score,
+        size.parameters,
+        healed.score if healed else None,
     )
 
 
@@ -109,14 +126,28 @@ def _names(bench: Bench, places: Sequence[int]) -> tuple[str, ...]:
     )
 
 
-def _expected(request: Request, pruned: Pruned, measured: Measurements, parameters: int) -> str:
+def _expected(
+    request: Request,
+    score: float,
+    size: Size,
+    measured: Measurements,
+    parameters: int,
+    *,
+    healed: Healed | None,
+) -> str:
     """What to expect, in words."""
-    saved = 100 * (1 - pruned.parameters / parameters)
+    saved = 100 * (1 - size.parameters / parameters)
     words = (
-        f"{pruned.parameters:,} parameters in place of {parameters:,} ({saved:.1f} % fewer), about "
-        f"{pruned.bytes:,} bytes of weights in int8, {measured.score} {100 * pruned.score:.2f} % "
-        f"(now {100 * measured.original:.2f} %)"
+        f"{size.parameters:,} parameters in place of {parameters:,} ({saved:.1f} % fewer), about "
+        f"{size.bytes:,} bytes of weights in int8, {measured.score}"
     )
+    now = f"(now {100 * measured.original:.2f} %)"
+    if healed:
+        return (
+            f"{words} {100 * healed.score:.2f} % {now} as healed on trial, {healed.epochs} epochs "
+            f"on {healed.samples:,} samples; {100 * score:.2f} % before refitting and healing"
+        )
+    words = f"{words} {100 * score:.2f} % {now}"
     if request.heal:
         return f"{words} before refitting and before healing, which start from there"
     return f"{words} before refitting" if request.remove else words

@@ -194,7 +194,9 @@ def measure(
         bench.warning,
     )
     with during("recommendation"):
-        recommended = recommend(bench, trials, measured, typed, every)
+        recommended = recommend(
+            bench, trials, measured, typed, every=every, macs=inspection.macs, progress=progress
+        )
     return Inspection(inspection.name, inspection.layers, inspection.groups, measured, recommended)
 
 

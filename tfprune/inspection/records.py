@@ -169,6 +169,9 @@ class Recommendation:
         Of the model so pruned, folded and not trained, on the samples that were scored.
     parameters : int or None
         Of the model so pruned.
+    healed : float or None
+        The score after refitting and healing on some of the samples that were measured, where the
+        command heals; None where that was not tried, as the model is large.
     """
 
     command: str
@@ -178,3 +181,4 @@ class Recommendation:
     remove: float | None = None
     score: float | None = None
     parameters: int | None = None
+    healed: float | None = None

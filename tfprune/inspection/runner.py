@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -16,6 +17,7 @@ from tfprune.graph.names import check_names
 from tfprune.inspection.advice import Request, Typed
 from tfprune.inspection.config import InspectConfig
 from tfprune.inspection.inspector import MOST_SCORED, SCORED, calibrated, measure
+from tfprune.inspection.records import Recommendation
 from tfprune.inspection.result import Inspection
 from tfprune.inspection.structure import structure_of
 from tfprune.job.config import CommonConfig
@@ -25,6 +27,8 @@ from tfprune.utils.option_table import options
 
 # Options of which a recommended command has others, or none.
 NOT_REPEATED = ("layers", "skip", "heal", "schemes", "output", "calibration", "centre")
+
+WITH_DATA = "what of that could go, and at what cost"
 
 
 def run(config: InspectConfig, command: Sequence[str], say: Callable[[str], None]) -> Inspection:
@@ -45,7 +49,11 @@ def run(config: InspectConfig, command: Sequence[str], say: Callable[[str], None
     """
     if not config.measures:
         path = Path(config.model)
-        return Inspection(path.stem, *structure_of(load_model(path, config.unsafe, say=say)))
+        found = Inspection(path.stem, *structure_of(load_model(path, config.unsafe, say=say)))
+        if not found.prunable:
+            return found
+        again = shlex.join([*repeated(config, command, "inspect"), "--data", "PATH"])
+        return replace(found, recommended=Recommendation(again, WITH_DATA))
     with Stages([MODEL_AND_DATA, "activations", "sensitivity", "recommendation"]):
         return _measured(config, command, say)
 
@@ -106,11 +114,7 @@ def parts(data: Dataset, calibration: int) -> tuple[Split, Split]:
 
 def typed(config: InspectConfig, command: Sequence[str]) -> Typed:
     """Writes a request as a command for a shell, with the model and the data of this one."""
-    program = ["tfprune", "export"] if command[0] == "tfprune" else ["python", "-m", "tools.export"]
-    for one in options(CommonConfig):
-        value = getattr(config, one.name)
-        if one.name not in NOT_REPEATED and value != one.default:
-            program += [one.flag] if one.switch else [one.flag, str(value)]
+    program = repeated(config, command, "export")
 
     def line(request: Request) -> str:
         words = [*program, "--layers", ",".join(request.layers or config.layers or ())]
@@ -123,3 +127,13 @@ def typed(config: InspectConfig, command: Sequence[str]) -> Typed:
         return shlex.join(words)
 
     return line
+
+
+def repeated(config: InspectConfig, command: Sequence[str], name: str) -> list[str]:
+    """The words of a command that says of model and data what this one did."""
+    words = ["tfprune", name] if command[0] == "tfprune" else ["python", "-m", f"tools.{name}"]
+    for one in options(CommonConfig):
+        value = getattr(config, one.name)
+        if one.name not in NOT_REPEATED and value != one.default:
+            words += [one.flag] if one.switch else [one.flag, str(value)]
+    return words

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import keras
 import numpy as np
 
 from tfprune.calibration import Calibration, GroupStats
@@ -15,8 +16,9 @@ from tfprune.criteria import CRITERIA, elimination, keep_one_per_layer, select_u
 from tfprune.data.scoring import Scorer
 from tfprune.folding import cuts_of
 from tfprune.graph.clone import walk
+from tfprune.graph.in_place import InPlace
 from tfprune.graph.predictions import outputs_of
-from tfprune.graph.shrink import shrink
+from tfprune.graph.shrink import Cut, shrink
 from tfprune.inspection.records import DEGREES, SHARES, Redundancy, Sensitivity
 from tfprune.inspection.structure import int8_bytes
 from tfprune.options import PruneOptions
@@ -72,10 +74,9 @@ def redundancy_of(stats: GroupStats) -> Redundancy:
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """What came of pruning: the score, the parameters, and about how many bytes in int8."""
+class Size:
+    """What is left of a model: the parameters, and about how many bytes in int8."""
 
-    score: float
     parameters: int
     bytes: int
 
@@ -127,14 +128,34 @@ class Bench:
         """The score of the model as it is."""
         return self._scored(self.scorer.reference)
 
-    def pruned(self, selections: Sequence[Selection]) -> Pruned:
-        """Scores the model without some units, folded and not trained."""
+    @cached_property
+    def _tried(self) -> InPlace:
         calibration = self.calibration
-        cuts = cuts_of(calibration, selections, FOLD_RULES[FOLD])
-        smaller = shrink(calibration.model, calibration.trace, cuts)
-        score = self._scored(outputs_of(smaller, self.x))
-        size = sum(int8_bytes(layer) for layer in dict(walk(smaller)).values())
-        return Pruned(score, smaller.count_params(), size)
+        groups = [stats.group for stats in calibration.groups]
+        return InPlace(calibration.model, calibration.trace, groups)
+
+    def scored(self, selections: Sequence[Selection]) -> float:
+        """The score without some units, folded and not trained."""
+        with self._tried.without(self._cuts(selections)) as model:
+            return self.score_of(model)
+
+    def size(self, selections: Sequence[Selection]) -> Size:
+        """What is left without some units."""
+        smaller = self.built(selections)[0]
+        weights = sum(int8_bytes(layer) for layer in dict(walk(smaller)).values())
+        return Size(smaller.count_params(), weights)
+
+    def built(self, selections: Sequence[Selection]) -> tuple[keras.Model, list[Cut]]:
+        """The smaller model, folded and not trained, and how it was cut."""
+        cuts = self._cuts(selections)
+        return shrink(self.calibration.model, self.calibration.trace, cuts), cuts
+
+    def score_of(self, model: keras.Model) -> float:
+        """The score of a model made of the one that was measured."""
+        return self._scored(outputs_of(model, self.x))
+
+    def _cuts(self, selections: Sequence[Selection]) -> list[Cut]:
+        return cuts_of(self.calibration, selections, FOLD_RULES[FOLD])
 
     def by_share(self, shares: Sequence[float] = SHARES, progress: bool = False) -> list[Trial]:
         """What the model scores with each group alone cut by each of the shares."""
@@ -147,7 +168,7 @@ class Bench:
                 for selection in selections:
                     one = [whole(other) for other in groups]
                     one[place] = selection
-                    scores.append(self.pruned(one).score)
+                    scores.append(self.scored(one))
                     bar.update()
                 left = tuple(len(selection.kept) for selection in selections)
                 trials.append(
