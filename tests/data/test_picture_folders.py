@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -119,15 +121,19 @@ BROKEN = {
         lambda f: [p.rename(f.parent / p.name) for p in list(f.iterdir())] and None,
         "received an empty folder",
     ),
-    "text beside classes": (
-        lambda f: (f / "labels.txt").write_text(""),
-        "folders of classes alone, received labels.txt",
+    "a picture beside classes": (
+        lambda f: Image.new("L", (4, 4)).save(f / "9.png"),
+        "folders of classes alone, or pictures alone, received 9.png beside ant, bee, cat",
     ),
-    "text in a class": (
-        lambda f: (f / "bee" / "a.txt").write_text(""),
-        r"bee: expected pictures alone \(.png, .* received a.txt",
+    "a picture that is not read": (
+        lambda f: (f / "bee" / "a.webp").write_bytes(b""),
+        "bee: expected PNG, JPEG, BMP, received a.webp; convert or remove",
     ),
-    "a folder in a class": (lambda f: (f / "bee" / "more").mkdir(), "received more"),
+    "one class": (
+        lambda f: [shutil.rmtree(f / name) for name in ("ant", "bee")] and None,
+        "two classes or more, received cat alone; pictures without labels",
+    ),
+    "a folder in a class": (lambda f: (f / "bee" / "more").mkdir(), "received the folder more"),
     "an empty class": (lambda f: (f / "dog").mkdir(), "dog: expected pictures of this class"),
     "unreadable": (
         unreadable,
@@ -155,10 +161,35 @@ def test_what_is_no_folder_of_pictures_is_told(tmp_path, rng, kind):
     assert "\n" not in str(caught.value)
 
 
-def test_pictures_alone_have_no_classes(tmp_path, rng):
-    picture(rng).save(tmp_path / "a.png")
-    with pytest.raises(TfpruneError, match="a folder of pictures for each class, received 1 files"):
-        load(tmp_path)
+@pytest.mark.parametrize("divided", [True, False])
+def test_pictures_alone_have_no_labels(tmp_path, rng, divided):
+    pixels = rng.integers(0, 256, (20, 8, 8, 3), np.uint8)
+    for number, one in enumerate(pixels):
+        part = ("train" if number < 15 else "test") if divided else ""
+        (tmp_path / part).mkdir(exist_ok=True)
+        Image.fromarray(one).save(tmp_path / part / f"{number:02}.png")
+    raw = load(tmp_path, (8, 8, 3))
+    assert (raw.classes, raw.train.y, raw.test.y) == ((), None, None)
+    assert "20 pictures without labels, as there are no folders of classes" in raw.notes
+    read = np.concatenate([raw.train.x, raw.test.x])
+    assert sorted(one.tobytes() for one in read) == sorted(one.tobytes() for one in pixels)
+    if divided:
+        np.testing.assert_array_equal(raw.test.x, pixels[15:])
+        fill(tmp_path / "validation", rng)
+        (tmp_path / "test").rename(tmp_path / "other")
+        with pytest.raises(TfpruneError, match="both to train and to test, or in neither"):
+            load(tmp_path, (8, 8, 3))
+
+
+def test_files_that_are_no_pictures_are_left_out_and_said(tmp_path, rng):
+    fill(tmp_path, rng)
+    (tmp_path / "README.txt").write_text("")
+    for number in range(4):
+        (tmp_path / "bee" / f"{number}.xml").write_text("")
+    raw = load(tmp_path, (8, 6, 3))
+    assert len(raw.train) + len(raw.test) == 21
+    said = "not used, as no pictures: README.txt, bee/0.xml, bee/1.xml and 2 others"
+    assert said in raw.notes
 
 
 def test_a_model_of_no_pictures_and_foreign_classes_are_told(tmp_path, rng):

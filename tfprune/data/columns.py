@@ -210,7 +210,9 @@ def _numbers(path: Path, frame: pd.DataFrame, place: int | None) -> Array:
 
 
 def _advice(what: str) -> str:
-    return "" if what == "nothing" else "; a column of labels is named by --label"
+    if what == "nothing":  # pandas takes n/a, NaN, null and the like for an empty cell.
+        return "; fill it in or leave the row out (words such as n/a count as nothing)"
+    return "; a column of labels is named by --label"
 
 
 def _numeric(column: pd.Series[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Reads pictures from a folder that has a sub-folder for each class."""
+"""Reads pictures from a folder, which has a sub-folder for each class or pictures alone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from tfprune.utils.digests import file_digest, text_digest
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 FORMATS = ("PNG", "JPEG", "BMP")
+# Pictures as well, which are not read: left out by themselves they might be half of the data.
+NOT_READ = (".gif", ".webp", ".tif", ".tiff", ".jfif", ".avif", ".heic", ".ppm", ".pgm", ".tga")
 # Folders of training and of test pictures, where a folder is divided already.
 TRAINING = ("train", "training")
 TESTING = ("test", "testing", "validation", "valid", "val")
@@ -31,6 +33,8 @@ BYSTANDERS = ("thumbs.db", "desktop.ini", "__macosx")
 MOST_BYTES = 4 * 2**30
 # Pictures that are named in a message.
 NAMED = 3
+# Stands for the class of pictures in no folder of a class.
+ALONE = ""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -42,6 +46,7 @@ class Pictures:
     ----------
     parts : dict of str to Split
     classes : tuple of str
+        Empty where there are no folders of classes, and so no labels.
     sha256 : str
         Of the names and contents of the files.
     notes : tuple of str
@@ -60,7 +65,8 @@ def read_folder(root: Path, shape: Shape | None) -> Pictures:
     Parameters
     ----------
     root : Path
-        Holds a folder of each class, or ``train`` and ``test`` which do.
+        Holds a folder of each class, or pictures alone, which have no labels; or ``train`` and
+        ``test`` which do.
     shape : tuple of int or None
         Of a sample: (height, width, channels), or (height, width) for grey. None if the model is
         made for the data.
@@ -68,11 +74,11 @@ def read_folder(root: Path, shape: Shape | None) -> Pictures:
     Raises
     ------
     TfpruneError
-        If there are no classes, other things than pictures, or pictures that cannot be read.
+        If there are no pictures, pictures beside folders, or pictures that cannot be read.
     """
     folders = _entries(root, root)[0]
     divided = [one for one in folders if one.name.lower() in (*TRAINING, *TESTING)]
-    notes = []
+    notes, unused = [], list[Path]()
     if any(one.name.lower() in TRAINING for one in divided) and len(divided) > 1:
         train = next(one for one in folders if one.name.lower() in TRAINING)
         test = min(
@@ -86,9 +92,17 @@ def read_folder(root: Path, shape: Shape | None) -> Pictures:
         notes.append(f"pictures in {train.name} to train, in {test.name} to test")
         if others:
             notes.append(f"folders not used: {_names(others)}")
-        found = {TRAIN: _by_class(train, root), TEST: _by_class(test, root)}
+        found = {TRAIN: _by_class(train, root, unused), TEST: _by_class(test, root, unused)}
     else:
-        found = {WHOLE: _by_class(root, root)}
+        found = {WHOLE: _by_class(root, root, unused)}
+    if unused:
+        shown = ", ".join(path.relative_to(root).as_posix() for path in unused[:NAMED])
+        more = f" and {len(unused) - NAMED} others" if len(unused) > NAMED else ""
+        notes.append(f"not used, as no pictures: {shown}{more}")
+    if len({ALONE in files for files in found.values()}) > 1:
+        raise TfpruneError(
+            f"{root}: expected folders of classes both to train and to test, or in neither"
+        )
     classes = tuple(next(iter(found.values())))
     strange = [name for files in found.values() for name in files if name not in classes]
     if strange:
@@ -114,11 +128,15 @@ def read_folder(root: Path, shape: Shape | None) -> Pictures:
     parts = {
         part: Split(
             _pictures(root, [path for path, _ in files], target),
-            np.array([label for _, label in files], np.int64),
+            None if classes == (ALONE,) else np.array([label for _, label in files], np.int64),
         )
         for part, files in listed.items()
     }
-    notes += [f"{len(paths):,} pictures in {len(classes)} classes: {', '.join(classes)}"]
+    if classes == (ALONE,):
+        classes = ()
+        notes.append(f"{len(paths):,} pictures without labels, as there are no folders of classes")
+    else:
+        notes.append(f"{len(paths):,} pictures in {len(classes)} classes: {', '.join(classes)}")
     if target.resized:
         size = f"{target.height}x{target.width}"
         notes.append(f"{target.resized:,} of them brought to {size} (height x width, bilinear)")
@@ -149,38 +167,63 @@ def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
     return folders, files
 
 
-def _by_class(folder: Path, root: Path) -> dict[str, list[Path]]:
-    """The pictures of each class, by its name."""
-    classes, beside = _entries(folder, root)
+def _by_class(folder: Path, root: Path, unused: list[Path]) -> dict[str, list[Path]]:
+    """The pictures of each class, by its name, or all under :data:`ALONE`.
+
+    Files that are no pictures are added to ``unused``.
+    """
+    classes, files = _entries(folder, root)
+    beside = _pictures_among(files, folder, unused)
     if not classes:
-        raise TfpruneError(
-            f"{folder}: expected a folder of pictures for each class, received "
-            f"{f'{len(beside)} files' if beside else 'an empty folder'}"
-        )
+        if not beside:
+            raise TfpruneError(
+                f"{folder}: expected a folder of pictures ({', '.join(SUFFIXES)}) for each class, "
+                f"or pictures alone, received {_count(files) if files else 'an empty folder'}"
+            )
+        return {ALONE: beside}
     if beside:
         raise TfpruneError(
-            f"{folder}: expected folders of classes alone, received {beside[0].name}"
-            + (f" and {len(beside) - 1} other files" if len(beside) > 1 else "")
-        )
+            f"{folder}: expected folders of classes alone, or pictures alone, received "
+            f"{beside[0].name}" + (f" and {_count(beside[1:])} more" if len(beside) > 1 else "")
+            + f" beside {_names(classes[:NAMED])}"
+        )  # fmt: skip
     found = {}
     for path in classes:
         inner, files = _entries(path, root)
-        wrong = [*inner, *(f for f in files if f.suffix.lower() not in SUFFIXES or not f.is_file())]
-        if wrong:
-            more = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
+        if inner:
             raise TfpruneError(
-                f"{path}: expected pictures alone ({', '.join(SUFFIXES)}), received "
-                f"{wrong[0].name}{more}"
+                f"{path}: expected pictures of this class, received the folder {inner[0].name}"
             )
-        if not files:
-            raise TfpruneError(f"{path}: expected pictures of this class, received none")
-        found[path.name] = files
+        found[path.name] = _pictures_among(files, path, unused)
+        if not found[path.name]:
+            raise TfpruneError(
+                f"{path}: expected pictures of this class ({', '.join(SUFFIXES)}), received none"
+            )
     if len(found) < 2:
         raise TfpruneError(
             f"{folder}: expected a folder for each of two classes or more, received "
-            f"{_names(classes)}"
+            f"{_names(classes)} alone; pictures without labels stand in no folder of their own"
         )
     return found
+
+
+def _pictures_among(files: Sequence[Path], folder: Path, unused: list[Path]) -> list[Path]:
+    """The files that are pictures by the ends of their names; the others join ``unused``."""
+    other = [path for path in files if path.suffix.lower() in NOT_READ]
+    if other:
+        more = f" and {_count(other[1:])} more" if len(other) > 1 else ""
+        raise TfpruneError(
+            f"{folder}: expected {', '.join(FORMATS)}, received {other[0].name}{more}; convert or "
+            "remove them"
+        )
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
+    known = set(pictures)
+    unused += [path for path in files if path not in known]
+    return pictures
+
+
+def _count(files: Sequence[Path]) -> str:
+    return f"{len(files):,} file{'s' if len(files) != 1 else ''}"
 
 
 def _names(paths: Sequence[Path]) -> str:

@@ -107,10 +107,11 @@ class CommonConfig:
     model: str = option("cnn", text, COMMON, "NAME|FILE",
         f"{', '.join(BUILT_IN)}, or the path of a .keras or .h5 file.")
     data: str | None = option(None, text, COMMON, "PATH",
-        "A folder with a folder of pictures for each class, or with train and test which have; "
-        "an .npz of x_train, y_train, x_test, y_test, or x, y; a .npy, .csv or .parquet; or "
-        "several by a pattern in quotes, 'part*.npz'. Data without labels is fine. For a model of "
-        "several inputs an .npz of x_train_NAME, x_test_NAME, or x_NAME, for every input.")
+        "A folder with a folder of pictures for each class, or of pictures alone, or with train "
+        "and test of either; an .npz of x_train, y_train, x_test, y_test, or x, y; a .npy, .csv or "
+        ".parquet; or several by a pattern in quotes, 'part*.npz'. Data without labels is fine. "
+        "For a model of several inputs an .npz of x_train_NAME, x_test_NAME, or x_NAME, for every "
+        "input.")
     heal: int | str | None = option(None, _epochs, COMMON, "EPOCHS|auto",
         "Epochs in which the pruned model learns the original's outputs; needs no labels. auto "
         "stops by itself, after 30 at most.")
