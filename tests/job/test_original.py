@@ -43,11 +43,12 @@ def pictures(rng):
     ], y
 
 
-def told(model, x, y, scale="auto", name="own.keras"):
+def told(model, x, y, scale="auto", name="own.keras", classes=()):
     """What is said of a model and data, the labels of which may be None."""
     config = JobConfig(model=name, scale=scale)
     train, test = split(Split(x, y), 0.75, 0)
-    data = prepare(Raw("own", "", train, test), scale, input_specs(model), 10, 0)
+    raw = Raw("own", "", train, test, classes=classes)
+    data = prepare(raw, scale, input_specs(model), 10, 0)
     inputs = check_inputs(model, data.test.x)
     measure = scorer(config, model, inputs, data.test, data)
     return [one.message for one in doubts(config, model, inputs, measure, data)]
@@ -134,6 +135,16 @@ def test_classes_in_another_order_are_named(rng):
     assert second.startswith("with the classes in another order (label 0 is its class 4, 1 is ")
     assert "the original scores 100.00 %" in second
     assert told(classes(rng, 5)[0], x, y) == []
+    first, second = told(model, x, y, classes=("dog", "ant", "bee", "cat", "ape"))
+    assert "put the model's numbers before the names, 4_dog say" in second
+
+
+def test_an_order_of_classes_goes_before_a_change_of_values_that_gains_less(rng):
+    """Of lower values the model takes one class for all, and so is right by chance."""
+    model, x, y = classes(rng, 4, [1, 0, 3, 2])
+    model.set_weights([model.get_weights()[0], np.array([1.0, 0.0, 0.0, 0.0])])
+    _, second = told(model, x, y)
+    assert second.startswith("with the classes in another order (label 0 is its class 1, ")
 
 
 def test_of_many_classes_no_order_is_made_up(rng):

@@ -215,9 +215,10 @@ def make_scorer(
     shapes = ", ".join(str(output.shape[1:]) for output in reference)
     from_one = y.min() == 1 and any(y.max() == _units(output) for output in reference)
     advice = "; are they numbered from 1? They are expected from 0" if from_one else ""
+    what = f"labels of shape {y.shape[1:]}" if y.ndim > 1 else "labels"
     raise TfpruneError(
-        f"data: labels of shape {y.shape[1:]} and values from {y.min()} to {y.max()} fit no output "
-        f"of the model (shapes {shapes}){advice}"
+        f"data: {what} from {y.min():g} to {y.max():g} fit no output of the model (shapes "
+        f"{shapes}){advice}; data without labels is compared with what the original answers"
     )
 
 

@@ -134,14 +134,16 @@ def _doubts(
         # One that comes later has to be clearly better than one that a flag does.
         if gain.mean() > max(BETTER, noise):
             best, before = (words, said(then, outputs)), skill(then, outputs)
-    if best:
+    reordered = _other_classes(measure, data.classes) if chance else None
+    # Any change of the values may gain something where the classes are mixed up.
+    if reordered and (not best or reordered[1] > float(before.mean()) + BETTER):
+        lines.append(reordered[0])
+    elif best:
         lead = "" if chance else "data and model do not seem to fit: "
         lines.append(
             f"{lead}with {best[0]} the original scores {best[1]}, as it is "
             f"{said(now, now.reference)} (of {len(some)} samples)"
         )
-    elif chance:
-        lines += _other_classes(measure)
     return lines
 
 
@@ -264,29 +266,39 @@ def _factor(pairs: Sequence[tuple[InputScale, InputScale]]) -> float | None:
     return factors.pop() if len(factors) == 1 else None
 
 
-def _other_classes(measure: Scorer) -> list[str]:
-    """Says so if decisions follow the labels, but under other numbers.
+def _other_classes(measure: Scorer, names: Sequence[str]) -> tuple[str, float] | None:
+    """Says so if decisions follow the labels, but under other numbers; and the accuracy then.
 
     The assignment is made on half of the samples and scored on the other half, as with many
     classes some assignment fits any samples.
     """
     output = measure.reference[measure.output]
     if measure.metric != "accuracy" or measure.rules[measure.output].alone:
-        return []
+        return None
     classes = output.shape[-1]
     decided = measure.rules[measure.output].decisions(output)
     target = np.asarray(measure.target).astype(np.intp)
     half = len(target) // 2
     table = np.zeros((classes, classes), np.intp)
     np.add.at(table, (target[:half].ravel(), decided[:half].ravel()), 1)
-    named = linear_sum_assignment(-table)[1]
-    score = float(np.mean(named[target[half:]] == decided[half:]))
+    assigned = linear_sum_assignment(-table)[1]
+    score = float(np.mean(assigned[target[half:]] == decided[half:]))
     before = float(np.mean(target[half:] == decided[half:]))
     if score < max(before + BETTER, 1 / classes + 0.25):
-        return []
-    moved = [f"{label} is its class {name}" for label, name in enumerate(named) if label != name]
-    shown = ", ".join(moved[:4]) + (", ..." if len(moved) > 4 else "")
-    return [
+        return None
+    moved = [(label, place) for label, place in enumerate(assigned) if label != place]
+    said_as = [f"{label} is its class {place}" for label, place in moved[:4]]
+    shown = ", ".join(said_as) + (", ..." if len(moved) > 4 else "")
+    how = "is it the order in which the model learnt them?"
+    if len(names) == classes:
+        label, place = moved[0]
+        number = str(place).zfill(len(str(classes - 1)))
+        how += (
+            f" If it is, put the model's numbers before the names, {number}_{names[label]} say, as "
+            "names count in alphabetical order"
+        )
+    words = (
         f"with the classes in another order (label {shown}) the original scores "
-        f"{100 * score:.2f} %: is it the order in which the model learnt them?"
-    ]
+        f"{100 * score:.2f} %: {how}"
+    )
+    return words, score
