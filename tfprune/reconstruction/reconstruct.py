@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -21,6 +21,7 @@ from tfprune.graph.tracer import trace
 from tfprune.outputs.decisions import rules_of
 from tfprune.outputs.distance import confidence_free, matches
 from tfprune.reconstruction.blocks import computed, fit_blocks
+from tfprune.reconstruction.output_layers import fit_output_layer, output_layers
 from tfprune.reconstruction.sequential import solve_layers
 from tfprune.reconstruction.sites import Wiring, normalises
 from tfprune.reconstruction.statistics import measure_statistics
@@ -59,7 +60,8 @@ def reconstruct(
     First every kernel is solved for in closed form, from the input on
     (:func:`tfprune.reconstruction.sequential.solve_layers`). Then the layers around each group are
     fitted together, step by step (:func:`tfprune.reconstruction.blocks.fit_blocks`). At last the
-    statistics of BatchNormalization are moved towards those of what now reaches it.
+    statistics of BatchNormalization are moved towards those of what now reaches it, and layers that
+    make probabilities are fitted to the original's by the divergence of these.
     A seventh of the samples is held back, and a stage is kept only if the outputs there come nearer
     to the original's (:func:`tfprune.outputs.distance.confidence_free`: least squares makes a model
     less sure of its classes, which does no harm).
@@ -106,9 +108,8 @@ def reconstruct(
                 ours, theirs, shrunk, kept_units, x, iterations=iterations, progress=progress
             )
             candidates.offer()
-        if still and any(normalises(wires[0], path) for path in wires[0].order):
-            few = [data[~held][:MEASURED] for data in x]
-            candidates.adapt(lambda share: measure_statistics(wires[0], few, share), SHARES)
+        if still:
+            candidates.finish(wires[0], x, held)
         if candidates.changed:
             for path, layer in dict(walk(smaller)).items():
                 copy = ours.copies.get(path)
@@ -120,7 +121,7 @@ class _Candidates:
     """States of a model, of which the one that does best on samples held back is kept."""
 
     def __init__(self, ours: Trace, theirs: Trace, model: keras.Model, x: Sequence[Array]) -> None:
-        self._model, self._x = ours.model, x
+        self._model, self._teacher, self._x = ours.model, theirs.model, x
         self._goals = computed(theirs.model, x)
         variances = [float(np.var(goal)) for goal in self._goals]
         self._matches = matches(ours.model, model, variances)
@@ -144,16 +145,25 @@ class _Candidates:
         self._model.set_weights(self._best)
         return False
 
-    def adapt(self, change: Callable[[float], None], values: Sequence[float]) -> None:
-        """Keeps what a change makes of the best state with one of some values, if that is better.
+    def finish(self, wiring: Wiring, x: Sequence[Array], held: npt.NDArray[np.bool_]) -> None:
+        """Moves statistics by several shares, fits output layers to each, and keeps the best.
 
-        Better is with more decisions that are the original's; of as many, with a lower score.
+        Best is that with most decisions that are the original's; of as many, with the lowest score.
         """
+        normalised = any(normalises(wiring, path) for path in wiring.order)
+        layers = output_layers(wiring, [match.kind for match in self._matches])
+        few = [data[~held][:MEASURED] for data in x]
+        goals = computed(self._teacher, x) if layers else []
         states = [(self._judged(), self._best)]
-        for value in values:
+        for share in (0.0, *SHARES) if normalised else (0.0,):
             self._model.set_weights(self._best)
-            change(value)
-            states.append((self._judged(), self._model.get_weights()))
+            if share:
+                measure_statistics(wiring, few, share)
+                states.append((self._judged(), self._model.get_weights()))
+            for layer in layers:
+                fit_output_layer(layer, self._model.inputs, x, goals[layer.place], held)
+            if layers:
+                states.append((self._judged(), self._model.get_weights()))
         (_, self._score), weights = min(states, key=lambda one: one[0])
         self.changed |= weights is not self._best
         self._best = weights

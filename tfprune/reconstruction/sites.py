@@ -99,11 +99,15 @@ class Wiring:
         takers = self._takers.get(id(self.output(path)), [])
         return takers[0] if len(takers) == 1 and self.single(takers[0]) else None
 
+    def maker(self, tensor: Any) -> str | None:
+        """The layer that makes a tensor; None of an input."""
+        return self._maker.get(id(tensor))
+
     def before(self, tensor: Any, path: str) -> bool:
         """Whether all layers that a tensor comes from are called before a layer."""
         waiting, seen = [tensor], set()
         while waiting:
-            maker = self._maker.get(id(waiting.pop()))
+            maker = self.maker(waiting.pop())
             if maker is None or maker in seen:
                 continue
             if self.order[maker] >= self.order[path]:
