@@ -44,7 +44,7 @@ def imports() -> set[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tfprune."):
                 there = str(node.module).split(".")[1]
-                if "__init__" not in here and there != here:
+                if "__" not in here and there != here:
                     pairs.add((here, there))
     return pairs
 

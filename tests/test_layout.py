@@ -41,7 +41,7 @@ def imports() -> dict[str, set[str]]:
     paths = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts): path
         for path in (ROOT / "tfprune").rglob("*.py")
-        if path.name != "__init__.py"
+        if path.name not in ("__init__.py", "__main__.py")
     }
     imported = {}
     for name, path in paths.items():

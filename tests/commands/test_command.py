@@ -1,10 +1,13 @@
-"""What every command does when it is interrupted."""
+"""How commands are started, and what every command does when it is interrupted."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
+import pytest
+
+import tfprune
 from tests.support.paths import ROOT
 
 WORK = """
@@ -30,3 +33,15 @@ def test_destructors_that_an_interrupt_cut_short_say_nothing():
     )
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.splitlines() == ["tools.work: interrupted; nothing was changed"]
+
+
+@pytest.mark.parametrize("module", ["tfprune", "tfprune.cli.main"])
+def test_the_command_is_a_module_too(module):
+    def run(*words):
+        line = [sys.executable, "-m", module, *words]
+        return subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    assert run("--version").stdout == f"tfprune {tfprune.__version__}\n"
+    done = run("exprot")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "tfprune: unknown command 'exprot'; did you mean export?\n"

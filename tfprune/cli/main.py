@@ -74,3 +74,7 @@ def _run() -> int:
     sys.argv[0] = path
     runpy.run_path(path, run_name="__main__")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
