@@ -32,6 +32,7 @@ from tfprune.outputs.change import Change, change_of
 from tfprune.prune_result import PruneResult, layer_results, surprises
 from tfprune.reconstruction.reconstruct import reconstruct
 from tfprune.results import Skipped
+from tfprune.utils.console import during
 
 
 class Pruner:
@@ -165,10 +166,14 @@ round_to, scheme, file_batch, file_compat, seed
 
         reached = None
         if options.target is not None:
-            schedule = self._schedule(options.target.what == "macs")
-            selections, reached = fit_budget(calibration, schedule, options, build, self._progress)
+            with during("budget"):
+                schedule = self._schedule(options.target.what == "macs")
+                selections, reached = fit_budget(
+                    calibration, schedule, options, build, self._progress
+                )
         else:
-            selections = select_all(calibration, options)
+            with during("selection"):
+                selections = select_all(calibration, options)
         cuts = cuts_of(calibration, selections, folds)
         smaller = shrink(calibration.model, calibration.trace, cuts)
         pairs = list(zip(calibration.groups, selections, strict=True))

@@ -51,7 +51,7 @@ def numbered(names):
     ("words", "between"),
     [
         ((), []),
-        (("--remove", "50%", "--heal", "2"), ["reconstruction", "healing"]),
+        (("--remove", "50%", "--heal", "2"), ["selection", "reconstruction", "healing"]),
         (("--target-params", "60%", "--refit", "0"), ["budget"]),
     ],
 )
@@ -77,7 +77,7 @@ def test_sweep_and_inspect(own, tmp_path, capfd):
     ("options", "between"),
     [
         ({"prune": 20, "refit": 5}, ["reconstruction"]),
-        ({"remove": 0.5, "fold": "drop"}, []),
+        ({"remove": 0.5, "fold": "drop"}, ["selection"]),
         ({"target_bytes": 0.5}, ["budget", "reconstruction"]),
         ({"max_drop": 1.0, "heal": 3}, ["search"]),
         ({"heal": 3, "finetune": 2}, ["healing", "fine-tuning"]),

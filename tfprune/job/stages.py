@@ -13,16 +13,18 @@ HEALING_AT_4_BITS = "healing at 4 bits"
 def planned(config: JobConfig) -> list[str]:
     """The names of a run's stages in their order.
 
-    Those that meters open by their own names are ``activations``, ``budget``, ``reconstruction``,
-    ``converting``, ``latency`` and ``testing``. What a search makes on the way is part of it.
+    Those that the steps open by their own names are ``activations``, ``selection``, ``budget``,
+    ``reconstruction``, ``converting``, ``latency`` and ``testing``. By degrees the selection takes
+    a moment, so it is no stage. What a search makes on the way is part of it.
 
     Examples
     --------
     >>> planned(JobConfig(schemes=("int8",), remove=0.5, heal=5).validate())[2:]
-    ['reconstruction', 'healing', 'converting', 'latency', 'testing']
+    ['selection', 'reconstruction', 'healing', 'converting', 'latency', 'testing']
     """
     options = config.options
     making = {
+        "selection": options.share is not None,
         "budget": options.target is not None,
         "reconstruction": refits(options),
         HEALING: config.heal,
