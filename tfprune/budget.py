@@ -109,7 +109,7 @@ def fit_budget(
         raise TfpruneError(
             f"{target.called}: {limit:,} {unit} cannot be reached; the least is "
             f"{min(sizes.values()):,} of {whole:,}, with {left} left in every layer that may "
-            "lose any (layers='all' may reach more)"
+            f"lose any ({target.wider} may reach more)"
         )
     why = "nothing has to go"
     if steps:

@@ -50,8 +50,8 @@ class Target:
         Of that file.
     compat : bool
         Whether tflite-runtime 2.14 is to run that file.
-    called : str
-        What the user calls it, for messages.
+    called, wider : str
+        What the user calls it, and how they ask for filters too, for messages.
     """
 
     what: str
@@ -60,6 +60,7 @@ class Target:
     batch: int | None = 1
     compat: bool = False
     called: str = "target"
+    wider: str = "layers='all'"
 
     def __str__(self) -> str:
         amount = f"{100 * self.amount:g} %" if self.amount < 1 else f"{self.amount:,.0f}"
@@ -150,7 +151,9 @@ def prune_options(
         if amount is not None:
             name = called(f"target_{what}")
             number = check_target(amount, name)
-            target = Target(what, number, scheme, file_batch, file_compat, name)
+            wider = called("layers")
+            wider = f"{wider} all" if wider.startswith("-") else f"{wider}='all'"
+            target = Target(what, number, scheme, file_batch, file_compat, name, wider)
     check_choice(called("fold"), fold, FOLD_NAMES)
     by = _check_criterion(select, asked, called)
     if (target is not None or points is not None) and by not in BUDGET_SELECTIONS:

@@ -150,6 +150,7 @@ def test_halving_ends_near_the_border(whole, least_share, border_share):
         ),
         (["--max-drop", "-1"], "--max-drop: expected percent points from 0 to 100"),
         (["--target-params", "10"], "--target-params: 10 parameters cannot be reached; the least"),
+        (["--target-params", "10"], "(--layers all may reach more)"),
     ],
 )
 def test_mistakes_are_one_line(own, tmp_path, capfd, words, complaint):
