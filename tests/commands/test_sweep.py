@@ -250,6 +250,17 @@ def test_values_are_scored_by_their_error_and_healed_points_stand_beside(tmp_pat
     assert len(lines(tmp_path / "out")) == 5
 
 
+def test_widths_are_rounded(tmp_path, rng):
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8, "relu", name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="output")(hidden))
+    config = asked(tmp_path, regression(rng, model), model, schemes=("float32",), round_to=4)
+    config = replace(config, selections="random", shares="40%", degrees="none", folds="drop")
+    made = run(grid(config), ["sweep"], lambda line: None)
+    assert [(row.units, row.round_to) for row in made.rows] == [(8, None), (4, 4)]
+    assert "random 40 % drop widths by 4: `--remove 40% " in to_markdown(made)
+
+
 def test_a_scheme_that_is_refused_is_a_row_with_the_reason(tmp_path, rng):
     inputs = keras.Input((4, 3))
     state = keras.layers.LSTM(3)(inputs)
@@ -290,6 +301,8 @@ def test_a_model_without_hidden_units_is_told_before_the_work(tmp_path, rng):
         (("--folds", "scaled", "--degrees", "none"), "no point to try"),
         (("--schemes", "int9"), "--schemes: expected some of float32"),
         (("--heal", "0"), "--heal: expected a whole number from 1"),
+        (("--augment",), "--augment: it is a part of healing; add --heal EPOCHS, or auto"),
+        (("--round-to", "1"), "--round-to: expected a whole number from 2"),
         (("--model", "none.keras"), "expected data for a model of your own"),
         (("--model", "none.keras", "--dataset", "digits"), "none.keras"),
         (("--quik",), "unknown flag --quik; did you mean --quick?"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
+from hashlib import sha256
 
 import pytest
 
+from tfprune.errors import TfpruneError
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import Point, grid, key
 
@@ -24,7 +27,17 @@ def test_grids():
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"model": "b"}, {"fold": "drop"}, {"heal": 1}, {"scheme": "int8"}]
+    "change",
+    [
+        {"seed": 1},
+        {"model": "b"},
+        {"fold": "drop"},
+        {"heal": 1},
+        {"heal": "auto"},
+        {"augment": True},
+        {"round_to": 8},
+        {"scheme": "int8"},
+    ],
 )
 def test_whatever_changes_the_key_changes(change):
     common = {"model": "a", "seed": 0}
@@ -34,3 +47,23 @@ def test_whatever_changes_the_key_changes(change):
     common |= {name: value for name, value in change.items() if name in common}
     point |= {name: value for name, value in change.items() if name in point}
     assert key(Point(**point), change.get("scheme", "float32"), common) != before
+
+
+def test_rounding_and_augmentation_are_of_the_points_that_they_are_for():
+    how = {"heal": "auto", "augment": True, "round_to": 8, "shares": "0.5", "degrees": "none"}
+    unpruned, *others = grid(replace(SweepConfig(dataset="digits", quick=True), **how)).points
+    assert unpruned == Point()
+    assert {point.round_to for point in others} == {8}
+    assert [(point.heal, point.augment) for point in others] == [(0, False), ("auto", True)] * 6
+    assert others[1].bare == others[0]
+    assert others[1].flags.endswith(" --round-to 8 --heal auto --augment")
+    with pytest.raises(TfpruneError, match="--augment: it is a part of healing"):
+        grid(SweepConfig(dataset="digits", augment=True))
+
+
+def test_keys_of_before_hold():
+    point = Point("effect", 0.5, "share", "least-squares", 5, 2)
+    said = {"model": "a", "select": "effect", "amount": 0.5, "unit": "share", "refit": 5,
+            "fold": "least-squares", "heal": 2, "scheme": "int8"}  # fmt: skip
+    expected = sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+    assert key(point, "int8", {"model": "a"}) == expected

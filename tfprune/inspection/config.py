@@ -46,6 +46,8 @@ class InspectConfig(CommonConfig):
     json: bool = option(False, switch, RUN, "", "Print JSON in place of the tables.")
 
     heal: int | None = None
+    augment: bool = False
+    round_to: int | None = None
     schemes: tuple[str, ...] = DEFAULT_SCHEMES
     output: str = ""
     centre: str | float = "auto"

@@ -75,7 +75,7 @@ def _batch(value: object, what: str) -> int | None:
     return int(size)
 
 
-def _epochs(value: object, what: str) -> int | str:
+def read_epochs(value: object, what: str) -> int | str:
     """A number of epochs, or that the training finds its end."""
     if value == AUTO:
         return AUTO
@@ -108,11 +108,11 @@ class CommonConfig:
         f"{', '.join(BUILT_IN)}, or the path of a .keras or .h5 file.")
     data: str | None = option(None, text, COMMON, "PATH",
         "A folder with a folder of pictures for each class, or of pictures alone, or with train "
-        "and test of either; an .npz of x_train, y_train, x_test, y_test, or x, y; a .npy, .csv or "
-        ".parquet; or several by a pattern in quotes, 'part*.npz'. Data without labels is fine. "
-        "For a model of several inputs an .npz of x_train_NAME, x_test_NAME, or x_NAME, for every "
-        "input.")
-    heal: int | str | None = option(None, _epochs, COMMON, "EPOCHS|auto",
+        "and test of either; an .npz of x_train, y_train, x_test, y_test, or x, y; a .npy, .csv, "
+        ".parquet or .tfrecord; or several by a pattern in quotes, 'part*.npz'. Data without "
+        "labels is fine. For a model of several inputs an .npz of x_train_NAME, x_test_NAME, or "
+        "x_NAME, for every input.")
+    heal: int | str | None = option(None, read_epochs, COMMON, "EPOCHS|auto",
         "Epochs in which the pruned model learns the original's outputs; needs no labels. auto "
         "stops by itself, after 30 at most.")
     schemes: tuple[str, ...] = option(DEFAULT_SCHEMES, read_schemes, COMMON, "NAME,NAME",
@@ -124,7 +124,11 @@ class CommonConfig:
         f"{', '.join(KERAS_DATA)}.")
     label: str | None = option(None, text, DATA, "COLUMN",
         "Which column of a .csv or .parquet is the label: its name, or its number from 0; without "
-        "it there are no labels.")
+        "it there are no labels. Of a .tfrecord which feature; by default image/class/label or "
+        "label.")
+    feature: str | None = option(None, text, DATA, "NAME",
+        "Which feature of a .tfrecord is the sample; by default image/encoded or image, else the "
+        "only one.")
     scale: str = option("auto", choice(SCALES), DATA, "HOW",
         f"{', '.join(SCALES)}: what bytes from 0 to 255 are brought to. auto is 0..1, but for a "
         "model that scales by itself; with labels the way under which the original scores best.")
@@ -135,6 +139,10 @@ class CommonConfig:
     unsafe: bool = option(False, switch, DATA, "",
         "Load a model file although it can run code.")
 
+    round_to: int | None = option(None, check_multiple, AMOUNT, "NUMBER",
+        "Widths of layers are multiples of this, such as 8. By degrees and budgets fewer units go "
+        "for it; by --remove the nearest.")
+
     layers: tuple[str, ...] | None = option(None, names, CHOICE, "KIND|NAME,NAME",
         "Prune dense, conv or all layers, or only these. By default dense, or all in a model "
         "without a hidden Dense layer that can lose units.")
@@ -144,6 +152,9 @@ class CommonConfig:
         "or a number; auto is mean for least-squares and scaled, else activation.")
     calibration: int = option(10_000, whole(1, 2**40), CHOICE, "NUMBER",
         "How many training samples to measure activations on.")
+
+    augment: bool = option(False, switch, TRAINING, "",
+        "While healing, mirror the pictures trained on at random and shift them by up to a tenth.")
 
     seed: int = option(0, whole(0, 2**32), RUN, "NUMBER", "Seed of splitting and training.")
     # fmt: on
@@ -175,6 +186,8 @@ class CommonConfig:
             raise TfpruneError(
                 f"--data: not used with --dataset {config.dataset}; leave one of them out"
             )
+        if config.augment and config.heal is None:
+            raise TfpruneError("--augment: it is a part of healing; add --heal EPOCHS, or auto")
         both = set(config.layers or ()) & set(config.skip)
         if both:
             raise TfpruneError(f"--layers and --skip both name {', '.join(sorted(both))}")
@@ -226,10 +239,6 @@ class JobConfig(CommonConfig):
     target_macs: float | None = option(None, check_target, AMOUNT, "SHARE|NUMBER",
         "As --target-bytes, for multiply-accumulates of a sample.")
 
-    round_to: int | None = option(None, check_multiple, AMOUNT, "NUMBER",
-        "Widths of layers are multiples of this, such as 8. By degrees and budgets fewer units go "
-        "for it; by --remove the nearest.")
-
     select: str | None = option(None, text, CHOICE, "NAME",
         "By what units are chosen: angle (the default) or span with degrees; effect (the "
         "default), span, angle, magnitude or random with --remove; budgets know effect only.")
@@ -239,8 +248,6 @@ class JobConfig(CommonConfig):
         "Steps, at most, that fit the layers around removed units, after a closed form; 0 for "
         "neither. With --remove and budgets 100, in large models the closed form alone; else 0.")
 
-    augment: bool = option(False, switch, TRAINING, "",
-        "While healing, mirror the pictures trained on at random and shift them by up to a tenth.")
     finetune: int | None = option(None, whole(1, 2**20), TRAINING, "EPOCHS",
         "Epochs of training on labels, after healing; the unpruned model gets the same and stands "
         "beside it as NAME_finetuned_SCHEME.tflite.")
@@ -295,8 +302,6 @@ class JobConfig(CommonConfig):
             raise TfpruneError(
                 f"{' and '.join(amounts)}: expected one of them, received {len(amounts)}"
             )
-        if config.augment and config.heal is None:
-            raise TfpruneError("--augment: it is a part of healing; add --heal EPOCHS, or auto")
         _check_files(config)
         options = prune_options(
             DEGREES if config.prune is None else config.prune,

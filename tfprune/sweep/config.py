@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tfprune.errors import TfpruneError
-from tfprune.job.config import SCHEMES_HELP, CommonConfig, read_schemes
+from tfprune.job.config import SCHEMES_HELP, CommonConfig, read_epochs, read_schemes
 from tfprune.options import FOLD_NAMES, REFIT, SHARE_FOLDS, SHARE_SELECTIONS, check_threshold
 from tfprune.utils.checks import check_choice, check_share, names, switch, text, whole
 from tfprune.utils.option_table import COMMON, GRID, RUN, TRAINING, option
@@ -71,8 +71,8 @@ class SweepConfig(CommonConfig):
         "Steps of least squares for survivors, at shares; 0,100 by default, which is without and "
         "with.")
 
-    heal: int | None = option(None, whole(1, 2**20), TRAINING, "EPOCHS",
+    heal: int | str | None = option(None, read_epochs, TRAINING, "EPOCHS|auto",
         "Epochs in which every pruned model also learns the original's outputs, and is measured "
-        "again.")
+        "again. auto stops by itself, after 30 at most.")
     seed: int = option(0, whole(0, 2**32), RUN, "NUMBER",
         "Seed of splitting, training, healing and random.")

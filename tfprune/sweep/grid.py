@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tfprune.errors import TfpruneError
@@ -45,8 +45,12 @@ class Point:
         What the consumers of a removed unit get in its place.
     refit : int
         Steps of the reconstruction.
-    heal : int
-        Epochs of healing.
+    heal : int or "auto"
+        Epochs of healing; 0 for none.
+    augment : bool
+        Whether pictures are mirrored and shifted while healing.
+    round_to : int or None
+        Of which widths are multiples.
     """
 
     select: str = UNPRUNED
@@ -54,7 +58,14 @@ class Point:
     unit: str = ""
     fold: str = ""
     refit: int = 0
-    heal: int = 0
+    heal: int | str = 0
+    augment: bool = False
+    round_to: int | None = None
+
+    @property
+    def bare(self) -> Point:
+        """The same without healing."""
+        return replace(self, heal=0, augment=False)
 
     @property
     def name(self) -> str:
@@ -62,8 +73,9 @@ class Point:
         if self.amount is None:
             return self.select
         much = f"{self.amount:g}°" if self.unit == "degrees" else f"{100 * self.amount:g} %"
-        steps = [f"refit {self.refit}"] if self.refit else []
-        steps += [f"healed {self.heal}"] if self.heal else []
+        steps = [f"widths by {self.round_to}"] if self.round_to else []
+        steps += [f"refit {self.refit}"] if self.refit else []
+        steps += [f"healed {self.heal}" + ", augmented" * self.augment] if self.heal else []
         return " ".join([self.select, much, self.fold, *steps])
 
     @property
@@ -75,7 +87,9 @@ class Point:
         if self.unit == "share":
             much = f"--remove {100 * self.amount:g}%"
         flags = f"{much} --select {self.select} --fold {self.fold} --refit {self.refit}"
-        return flags + (f" --heal {self.heal}" if self.heal else "")
+        flags += f" --round-to {self.round_to}" if self.round_to else ""
+        flags += f" --heal {self.heal}" if self.heal else ""
+        return flags + " --augment" * self.augment
 
 
 @dataclass(frozen=True)
@@ -127,14 +141,22 @@ def grid(config: SweepConfig) -> Grid:
             f"no point to try: shares take the folds {', '.join(SHARE_FOLDS)}; degrees take the "
             f"selections {', '.join(SELECTIONS)}, and with span the same folds"
         )
-    epochs = (0, config.heal) if config.heal else (0,)
-    points = [Point(**{**asdict(cut), "heal": heal}) for cut in cuts for heal in epochs]
-    return Grid(config, (Point(), *points))
+    points = [Point()]
+    for cut in cuts:
+        points.append(replace(cut, round_to=config.round_to))
+        if config.heal:
+            points.append(replace(points[-1], heal=config.heal, augment=config.augment))
+    return Grid(config, tuple(points))
 
 
 def key(point: Point, scheme: str, common: dict[str, Any]) -> str:
     """What stands for a point in a scheme, with all that its figures depend on."""
-    whole = {**common, **asdict(point), "scheme": scheme}
+    about = asdict(point)
+    # Those that came later are left out where they are not asked for, so that older keys hold.
+    for name in ("augment", "round_to"):
+        if not about[name]:
+            del about[name]
+    whole = {**common, **about, "scheme": scheme}
     return text_digest(json.dumps(whole, sort_keys=True))[:32]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
@@ -27,7 +27,7 @@ class Row:
     ----------
     key : str
         Of all that the figures depend on, see :func:`tfprune.sweep.grid.key`.
-    select, amount, unit, fold, refit, heal
+    select, amount, unit, fold, refit, heal, augment, round_to
         See :class:`tfprune.sweep.grid.Point`.
     scheme : str
     metric : {"accuracy", "mse", "agreement"}
@@ -51,7 +51,7 @@ class Row:
     unit: str
     fold: str
     refit: int
-    heal: int
+    heal: int | str
     scheme: str
     metric: str
     validation: float | None = None
@@ -66,11 +66,13 @@ class Row:
     weights: str = ""
     sha256: str = ""
     reason: str = ""
+    augment: bool = False
+    round_to: int | None = None
 
     @property
     def point(self) -> Point:
         """How the model was pruned."""
-        return Point(self.select, self.amount, self.unit, self.fold, self.refit, self.heal)
+        return Point(**{field.name: getattr(self, field.name) for field in fields(Point)})
 
     @property
     def size(self) -> int:

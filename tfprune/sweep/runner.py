@@ -33,8 +33,10 @@ from tfprune.sweep.tables import Sweep
 from tfprune.tflite.converter import convert_each, signature_names
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tflite.reader import weight_bytes
+from tfprune.training.augmentation import check_pictures
 from tfprune.training.distillation import heal_with_record
 from tfprune.utils.console import Stages, during, meter
+from tfprune.utils.streamed import concatenated
 from tfprune.utils.versions import versions
 
 JOURNAL, PICTURE, PAGE = "sweep.jsonl", "sweep.png", "sweep.html"
@@ -82,6 +84,8 @@ def _run(
     with during(MODEL_AND_DATA):
         model, data, about = model_and_data(config, say)
         check_enough(len(data.calibration))
+        if config.augment:
+            check_pictures(model, "--augment")
     bench = _Bench(config, model, data, say)
     for note in (*data.notes, *bench.notes):
         say(f"data: {note}")
@@ -155,7 +159,7 @@ class _Bench:
         self._representative = check_inputs(model, data.calibration.x)
         held, shown = (check_inputs(model, part.x) for part in (data.validation, data.test))
         # Run as one, so that labels mean the same in both.
-        self._x = [np.concatenate(pair) for pair in zip(held, shown, strict=True)]
+        self._x = [concatenated(pair) for pair in zip(held, shown, strict=True)]
         y = None
         if data.validation.y is not None and data.test.y is not None:
             y = np.concatenate([data.validation.y, data.test.y])
@@ -208,7 +212,7 @@ class _Bench:
         """The model of a point; a healed one starts from the unhealed one before it."""
         if point.select == UNPRUNED:
             return _Made(self._model, self._pruner.units, self._pruner.units)
-        bare = replace(point, heal=0)
+        bare = point.bare
         if self._last is None or self._last[0] != bare:
             self._last = bare, self._pruned(bare)
         last = self._last[1]
@@ -224,6 +228,7 @@ class _Bench:
             select=point.select,
             fold=point.fold,
             refit=point.refit,
+            round_to=point.round_to,
             seed=self._request.seed,
         )
         result = self._pruner.prune_as(asked)
@@ -242,6 +247,7 @@ class _Bench:
             self._model,
             x if len(x) > 1 else x[0],
             point.heal,
+            augment=point.augment,
             logits=self._test.classifies,
             bits=bits,
             validation=validation if len(x) > 1 else validation[0],

@@ -154,6 +154,8 @@ def cells(
             "fold": row.fold,
             "refit": row.refit or "",
             "heal": row.heal or "",
+            "augment": "yes" if row.augment else "",
+            "round to": row.round_to or "",
             "scheme": row.scheme,
             "units": row.units,
             "bytes": f"{row.size:,}",
