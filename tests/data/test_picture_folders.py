@@ -225,22 +225,3 @@ def test_pictures_that_unpack_to_far_too_much_are_not_unpacked(tmp_path, rng, mo
     monkeypatch.setattr(picture_folders, "RATIO", 0.1)
     with pytest.raises(TfpruneError, match="bytes that unpack to 3,024, refused"):
         load(tmp_path)
-
-
-def test_of_a_folder_that_is_too_large_a_part_is_read(tmp_path, rng, monkeypatch):
-    fill(tmp_path / "pictures", rng)
-    whole = load(tmp_path / "pictures", (8, 6, 3))
-    # Ten pictures and a bit, of 21.
-    monkeypatch.setattr(picture_folders, "MOST_BYTES", 4 * 8 * 6 * 3 * 10 + 100)
-    raw = load(tmp_path / "pictures", (8, 6, 3))
-    assert len(raw.train) + len(raw.test) == 10
-    assert any(note.startswith("10 of 21 pictures read, drawn at random") for note in raw.notes)
-    labels = {
-        x.tobytes(): y
-        for part in (whole.train, whole.test)
-        for x, y in zip(part.x, part.y, strict=True)
-    }
-    for part in (raw.train, raw.test):
-        assert [labels[x.tobytes()] for x in part.x] == list(part.y)
-    again = load(tmp_path / "pictures", (8, 6, 3))
-    np.testing.assert_array_equal(again.train.x, raw.train.x)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
+from tfprune.utils.memory import resource_limits
+
 # Set for the process that does the work, by the one that waits for it.
 WORKER = "TFPRUNE_WORKER"
 FAILED = 2
@@ -15,13 +17,8 @@ FAILED = 2
 
 def memory_limit() -> str:
     """How much memory the process may have (``ulimit -v``), for people; empty without a limit."""
-    try:
-        import resource
-    except ImportError:  # Windows.
-        return ""
-    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    finite = [limit for limit in limits if limit != resource.RLIM_INFINITY]
-    return f"{min(finite) / 1e9:.2g} GB" if finite else ""
+    limits = resource_limits()
+    return f"{min(limits) / 1e9:.2g} GB" if limits else ""
 
 
 def supervise(name: str) -> int | None:

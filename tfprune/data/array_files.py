@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import struct
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
 from tfprune.data.parts import Parts, to_raw
 from tfprune.data.splits import Raw, Split
 from tfprune.errors import TfpruneError
-from tfprune.utils.archives import check_archive
-from tfprune.utils.arrays import Array
+from tfprune.utils.archives import check_archive, header
 from tfprune.utils.digests import file_digest
+from tfprune.utils.streamed import Scratch, StreamedArray, stored_rows
 
 # What arrays of samples are called, alone or before _NAME; x alone is split by seed.
 STEMS = ("x_train", "x_test", "x")
+# Bytes of a member that are unpacked at a time.
+BLOCK = 2**20
+# Where, in what stands in front of a member, the lengths of its name and of what follows that are.
+NAME_LENGTHS = 26
 
 
 def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[str] = ()) -> Raw:
@@ -40,34 +48,71 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
     return to_raw(path, parts, seed, name or path.stem, file_digest(path), notes=notes)
 
 
-def npz_parts(path: Path, inputs: Sequence[str] = ()) -> tuple[Parts, list[str]]:
-    """The parts that an ``.npz`` holds, and what is to be said of it; see :func:`read_npz`."""
+def npz_parts(
+    path: Path, inputs: Sequence[str] = (), stream: bool = False
+) -> tuple[Parts, list[str]]:
+    """The parts that an ``.npz`` holds, and what is to be said of it; see :func:`read_npz`.
+
+    With ``stream`` samples stay in the file, or in a scratch file where they are compressed; labels
+    are read.
+    """
     known = {"y_train", "y_test", "y", *STEMS}
     known |= {f"{stem}_{name}" for stem in STEMS for name in inputs}
-    arrays, keys = _loaded(path, known)
+    arrays, keys = _loaded(path, known, stream=stream)
     parts, used = _parts(path, arrays, keys, inputs)
     unused = [key for key in keys if key not in used]
     return parts, [f"arrays not used: {', '.join(unused)}"] if unused else []
 
 
-def npy_parts(path: Path) -> tuple[Parts, list[str]]:
-    """The samples of a ``.npy``, which has no labels.
+def npy_parts(path: Path, stream: bool = False) -> tuple[Parts, list[str]]:
+    """The samples of a ``.npy``, which has no labels; with ``stream`` they stay in the file.
 
     Raises
     ------
     TfpruneError
         If the file cannot be read or holds anything but numbers.
     """
-    arrays, _ = _loaded(path, {"x"}, ".npy")
+    arrays, _ = _loaded(path, {"x"}, ".npy", stream)
     return {"x": Split(arrays["x"])}, []
 
 
+def held_bytes(path: Path) -> int:
+    """Bytes that the samples of a file take in memory, as float32 at least; 0 if it cannot be read.
+
+    What is wrong with it is told by what reads it.
+    """
+    try:
+        check_archive(path)
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                return _bytes_of(file)
+        total = 0
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                if member.startswith("x"):
+                    with archive.open(member) as content:
+                        total += _bytes_of(content)
+        return total
+    except Exception:  # Truncated or foreign files fail in many ways.
+        return 0
+
+
+def _bytes_of(file: IO[bytes]) -> int:
+    declared = header(file)
+    if declared is None:
+        return 0
+    shape, _, kind = declared
+    return math.prod(shape) * max(kind.itemsize, 4)
+
+
 def _loaded(
-    path: Path, known: set[str], suffix: str = ".npz"
-) -> tuple[dict[str, Array], list[str]]:
+    path: Path, known: set[str], suffix: str = ".npz", stream: bool = False
+) -> tuple[dict[str, Any], list[str]]:
     """The arrays of these names, and all names."""
     try:
         check_archive(path)
+        if stream and zipfile.is_zipfile(path) == (suffix == ".npz"):
+            return _streamed(path, known) if suffix == ".npz" else ({"x": _mapped(path)}, ["x"])
         # Opened here: np.load leaves the file open when it fails.
         with path.open("rb") as file, contextlib.ExitStack() as stack:
             archive = np.load(file, allow_pickle=False)
@@ -93,8 +138,54 @@ def _loaded(
         ) from None
 
 
+def _mapped(path: Path) -> StreamedArray:
+    """The samples of a ``.npy``, left in it."""
+    with path.open("rb") as file:
+        shape, fortran, kind = _plain(file)
+        start = file.tell()
+    return stored_rows(path.open("rb", buffering=0), start, shape, kind, fortran)
+
+
+def _plain(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    declared = header(file)
+    if declared is None or declared[2].hasobject or not declared[0]:
+        raise ValueError("no array of numbers, one row a sample")
+    return declared
+
+
+def _streamed(path: Path, known: set[str]) -> tuple[dict[str, Any], list[str]]:
+    """The arrays of these names of an ``.npz``, samples left in it, and all names."""
+    with np.load(path, allow_pickle=False) as archive, zipfile.ZipFile(path) as members:
+        keys = list(archive.files)
+        stored = {info.filename.removesuffix(".npy"): info for info in members.infolist()}
+        return {
+            key: _member(path, members, stored[key]) if key.startswith("x") else archive[key]
+            for key in keys
+            if key in known
+        }, keys
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> StreamedArray:
+    """An array of an ``.npz``: in its place, or in a scratch file where it is compressed."""
+    scratch = None if info.compress_type == zipfile.ZIP_STORED else Scratch(path)
+    with archive.open(info) as content:
+        shape, fortran, kind = _plain(content)
+        start = content.tell()
+        # Read to its end, as the check sum stands for all of it.
+        while block := content.read(BLOCK):
+            if scratch is not None:
+                scratch.write(block)
+    if scratch is not None:
+        return scratch.rows_of(shape, kind, fortran)
+    with path.open("rb") as file:
+        file.seek(info.header_offset + NAME_LENGTHS)
+        name, extra = struct.unpack("<HH", file.read(4))
+    start += info.header_offset + NAME_LENGTHS + 4 + name + extra
+    return stored_rows(path.open("rb", buffering=0), start, shape, kind, fortran)
+
+
 def _parts(
-    path: Path, arrays: dict[str, Array], all_keys: Sequence[str], inputs: Sequence[str]
+    path: Path, arrays: dict[str, Any], all_keys: Sequence[str], inputs: Sequence[str]
 ) -> tuple[dict[str, Split], set[str]]:
     """The parts that a file holds by what they are called: x_train and x_test, or one of all.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 from tfprune.errors import TfpruneError
 from tfprune.utils.archives import ALWAYS, RATIO
 from tfprune.utils.arrays import Array
+from tfprune.utils.streamed import Held, Scratch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,8 @@ SUFFIXES = (".csv", ".parquet")
 SEPARATORS = (";", "\t")
 # Columns and classes that are named in a message or note.
 NAMED = 10
+# Bytes of a number in a table, and those of the rows that are read at once.
+NUMBER, PART = 8, 2**25
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Table:
     notes: tuple[str, ...]
 
 
-def read_tables(paths: Sequence[Path], label: str | None) -> Table:
+def read_tables(paths: Sequence[Path], label: str | None, stream: bool = False) -> Table:
     """Reads the rows of one file, or of several with the same columns.
 
     Parameters
@@ -52,48 +55,84 @@ def read_tables(paths: Sequence[Path], label: str | None) -> Table:
     paths : sequence of Path
     label : str or None
         The column that holds labels, by its name or, counted from 0, by its number.
+    stream : bool
+        Whether rows are read a part at a time, and their numbers left in a scratch file; labels are
+        held.
 
     Raises
     ------
     TfpruneError
         If a file cannot be read, or a value is no number.
     """
-    frames: list[pd.DataFrame] = []
     notes, names, place = list[str](), list[str](), None
+    kept: Held | Scratch = Scratch(paths[0]) if stream else Held()
+    labels = list[Array | None]()
+    texts: list[pd.Series[Any]] = []
     for path in paths:
-        frame, named, said = _frame(path)
-        if frames and [str(c) for c in frame.columns] != names:
-            raise TfpruneError(
-                f"{path}: expected the columns of {paths[0]} ({_listed(names)}), received "
-                f"{_listed(list(map(str, frame.columns)))}"
-            )
-        names = [str(column) for column in frame.columns]
-        place = None if label is None else _place(path, names, named, label)
-        frames.append(frame)
-        notes += [note for note in said if note not in notes]
-    x = np.concatenate([_numbers(p, f, place) for p, f in zip(paths, frames, strict=True)])
+        start = 0
+        for frame, named, said in _frames(path, stream):
+            columns = [str(column) for column in frame.columns]
+            if names and columns != names:
+                raise TfpruneError(
+                    f"{path}: expected the columns of {paths[0]} ({_listed(names)}), received "
+                    f"{_listed(columns)}"
+                )
+            names = columns
+            place = None if label is None else _place(path, names, named, label)
+            kept.add(_numbers(path, frame, place, start))
+            if place is not None:
+                column = _checked_label(path, frame.iloc[:, place], start)
+                labels.append(column.to_numpy() if _numeric(column) else None)
+                texts += [] if stream else [column]
+            start += len(frame)
+            notes += [note for note in said if note not in notes]
     y, classes = None, tuple[str, ...]()
     if place is not None:
-        y, classes = _labels(paths, [frame.iloc[:, place] for frame in frames])
+        numbers = [one for one in labels if one is not None]
+        if len(numbers) == len(labels):
+            y = np.concatenate(numbers)
+        else:
+            y, classes = _classes(_label_texts(paths, place) if stream else texts)
         notes.append(f"labels: column {names[place]!r}")
         if classes:
             shown = ", ".join(f"{n} {name!r}" for n, name in enumerate(classes[:NAMED]))
             more = f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
             notes.append(f"labels are text, sorted into {len(classes)} classes: {shown}{more}")
-    return Table(x, y, classes, tuple(notes))
+    return Table(kept.rows(), y, classes, tuple(notes))
 
 
-def _frame(path: Path) -> tuple[pd.DataFrame, bool, list[str]]:
-    """The table of a file, whether its columns have names, and what is to be said."""
+def held_bytes(path: Path) -> int:
+    """Bytes that the rows of a file take in memory, about; 0 if it is no such file."""
+    try:
+        if path.suffix.lower() != ".parquet":
+            return path.stat().st_size
+        from pyarrow import parquet
+
+        about = parquet.read_metadata(path)
+        return int(NUMBER * about.num_rows * about.num_columns)
+    except Exception:  # What is wrong with it is told by what reads it.
+        return 0
+
+
+def _frames(
+    path: Path, stream: bool, only: int | None = None
+) -> Iterator[tuple[pd.DataFrame, bool, list[str]]]:
+    """The table of a file, whether its columns have names, and what is to be said.
+
+    With ``stream`` it comes in parts of some rows each. With ``only`` it is that column as text.
+    """
     if not path.exists():
         raise TfpruneError(f"{path}: no such file")
     if not path.is_file():
         raise TfpruneError(f"{path}: expected a readable file, received a folder or a pipe")
+    empty = True
     try:
-        frame, named, notes = (
-            (_parquet(path), True, []) if path.suffix.lower() == ".parquet" else _csv(path)
-        )
-    except TfpruneError:
+        reader = _parquet if path.suffix.lower() == ".parquet" else _csv
+        for frame, named, notes in reader(path, stream, only):
+            if len(frame) and len(frame.columns):
+                empty = False
+                yield frame, named, notes
+    except (TfpruneError, GeneratorExit):
         raise
     except ImportError as error:
         raise TfpruneError(f"{path}: needs {error.name}: pip install pandas pyarrow") from None
@@ -101,12 +140,13 @@ def _frame(path: Path) -> tuple[pd.DataFrame, bool, list[str]]:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         kind = path.suffix.lower()
         raise TfpruneError(f"{path}: expected a readable {kind} file ({said})") from None
-    if not len(frame) or not len(frame.columns):
+    if empty:
         raise TfpruneError(f"{path}: expected at least one sample, received none")
-    return frame, named, notes
 
 
-def _csv(path: Path) -> tuple[pd.DataFrame, bool, list[str]]:
+def _csv(
+    path: Path, stream: bool, only: int | None
+) -> Iterator[tuple[pd.DataFrame, bool, list[str]]]:
     import pandas as pd
 
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -117,16 +157,27 @@ def _csv(path: Path) -> tuple[pd.DataFrame, bool, list[str]]:
     with path.open("rb") as file:
         top = pd.read_csv(file, header=None, nrows=2, dtype=str, keep_default_na=False, **how)
     named = _has_header(top.values.tolist())
-    with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        frame = pd.read_csv(
-            file, header=0 if named else None, low_memory=False, index_col=False, **how
-        )
     notes = ["no header: columns go by their numbers, from 0"] if not named else []
-    if named and top.iloc[0, 0].strip() == "" and len(frame.columns) > 1:
-        frame = frame.iloc[:, 1:]
+    unnamed = named and top.iloc[0, 0].strip() == "" and len(top.columns) > 1
+    if unnamed:
         notes.append("first column not used: it has no name, as the numbers of rows have none")
-    return frame, named, notes
+    how |= {"header": 0 if named else None, "low_memory": False, "index_col": False}
+    if only is not None:
+        how |= {"usecols": [only + unnamed], "dtype": str}
+    if stream:
+        how["chunksize"] = max(PART // (NUMBER * max(len(top.columns), 1)), 1)
+    with path.open("rb") as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            read = pd.read_csv(file, **how)
+            parts = iter(read if stream else [read])
+        while True:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                frame = next(parts, None)
+            if frame is None:
+                return
+            yield frame.iloc[:, 1:] if unnamed and only is None else frame, named, notes
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
@@ -149,7 +200,9 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def _parquet(
+    path: Path, stream: bool, only: int | None
+) -> Iterator[tuple[pd.DataFrame, bool, list[str]]]:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -163,7 +216,14 @@ def _parquet(path: Path) -> pd.DataFrame:
         unpacked = max(sum(groups), 8 * about.num_rows * max(about.num_columns, 1))
         if min(groups, default=0) < 0 or unpacked > max(ALWAYS, RATIO * size):
             raise TfpruneError(f"{path}: {size:,} bytes that unpack to {unpacked:,}, refused")
-        return file.read().to_pandas(ignore_metadata=True)
+        columns = None if only is None else [schema.names[only]]
+        if not stream:
+            yield file.read(columns).to_pandas(ignore_metadata=True), True, []
+            return
+        rows = max(PART // (NUMBER * max(about.num_columns, 1)), 1)
+        for batch in file.iter_batches(rows, columns=columns):
+            frame = batch.to_pandas(ignore_metadata=True)
+            yield frame if only is None else frame.astype(str), True, []
 
 
 def _place(path: Path, names: Sequence[str], named: bool, label: str) -> int:
@@ -181,8 +241,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def _numbers(path: Path, frame: pd.DataFrame, place: int | None) -> Array:
-    """All columns but that of the labels: whole numbers, or float32."""
+def _numbers(path: Path, frame: pd.DataFrame, place: int | None, start: int) -> Array:
+    """All columns but that of the labels: whole numbers, or float32; rows count from ``start``."""
     import pandas as pd
 
     columns = [n for n in range(len(frame.columns)) if n != place]
@@ -198,8 +258,8 @@ def _numbers(path: Path, frame: pd.DataFrame, place: int | None) -> Array:
             cell = column.iloc[row]
             what = "nothing" if pd.isna(cell) else f"{str(cell)[:40]!r}"
             raise TfpruneError(
-                f"{path}: row {row + 1}, column {str(frame.columns[number])!r}: expected a number, "
-                f"received {what}" + _advice(what)
+                f"{path}: row {start + row + 1}, column {str(frame.columns[number])!r}: "
+                f"expected a number, received {what}" + _advice(what)
             )
         made.append(values.to_numpy())
     whole = all(values.dtype.kind in "iub" for values in made)
@@ -219,22 +279,30 @@ def _numeric(column: pd.Series[Any]) -> bool:
     return getattr(column.dtype, "kind", "O") in "iufb"
 
 
-def _labels(
-    paths: Sequence[Path], columns: Sequence[pd.Series[Any]]
-) -> tuple[Array, tuple[str, ...]]:
-    """The labels as numbers, and what text they were."""
-    import pandas as pd
+def _checked_label(path: Path, column: pd.Series[Any], start: int) -> pd.Series[Any]:
+    missing = np.flatnonzero(column.isna().to_numpy())
+    if len(missing):
+        raise TfpruneError(
+            f"{path}: row {start + missing[0] + 1}, column {str(column.name)!r}: expected a label, "
+            "received nothing"
+        )
+    return column
 
-    for path, column in zip(paths, columns, strict=True):
-        missing = np.flatnonzero(column.isna().to_numpy())
-        if len(missing):
-            raise TfpruneError(
-                f"{path}: row {missing[0] + 1}, column {str(column.name)!r}: expected a label, "
-                "received nothing"
-            )
-    whole = pd.concat(list(columns), ignore_index=True)
-    if _numeric(whole):
-        return whole.to_numpy(), ()
-    text = whole.astype(str).to_numpy(dtype=str)
-    classes, y = np.unique(text, return_inverse=True)
-    return y.astype(np.int64), tuple(map(str, classes))
+
+def _label_texts(paths: Sequence[Path], place: int) -> Iterator[pd.Series[Any]]:
+    """The labels once more, as the text that they are: some part may have looked like numbers."""
+    return (frame.iloc[:, 0] for path in paths for frame, *_ in _frames(path, True, place))
+
+
+def _classes(columns: Iterable[pd.Series[Any]]) -> tuple[Array, tuple[str, ...]]:
+    """Labels that are text as numbers, and what text they were."""
+    known, parts = dict[str, int](), list[Array]()
+    for column in columns:
+        found, inverse = np.unique(column.astype(str).to_numpy(dtype=str), return_inverse=True)
+        numbers = [known.setdefault(str(one), len(known)) for one in found]
+        parts.append(np.array(numbers, np.int32)[inverse])
+    classes = sorted(known)
+    order = np.zeros(len(known), np.int64)
+    for number, name in enumerate(classes):
+        order[known[name]] = number
+    return order[np.concatenate(parts)], tuple(classes)

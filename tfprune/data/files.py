@@ -5,18 +5,19 @@ from __future__ import annotations
 import glob
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from tfprune.data import array_files, columns, picture_folders
+from tfprune.data import array_files, columns, picture_folders, tfrecords
 from tfprune.data.parts import Parts, joined, to_raw
 from tfprune.data.scales import Shape
 from tfprune.data.splits import Raw, Split
 from tfprune.errors import TfpruneError
-from tfprune.utils.arrays import Array
 from tfprune.utils.digests import file_digest, text_digest
+from tfprune.utils.memory import most_held
+from tfprune.utils.streamed import mapped
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,18 @@ class Reading:
         The names of the model's inputs; none if the model takes any data.
     shape : tuple of int or None, optional
         Of a sample as the model's only input takes it.
-    label : str, optional
-        The column that holds labels.
+    label, feature : str, optional
+        The column or feature that holds labels; the feature that holds samples.
+    stream : bool
+        Whether samples are too many to be held in memory; found out by :func:`read`.
     """
 
     seed: int
     inputs: tuple[str, ...] = ()
     shape: Shape | None = None
     label: str | None = None
+    feature: str | None = None
+    stream: bool = False
 
 
 def read(data: str, reading: Reading) -> Raw:
@@ -58,6 +63,8 @@ def read(data: str, reading: Reading) -> Raw:
     if Path(data).is_dir():
         if reading.label is not None:
             raise TfpruneError("--label: not for a folder of pictures, whose folders are labels")
+        if reading.feature is not None:
+            raise TfpruneError(f"--feature: for {tfrecords.SUFFIX} alone, received a folder")
         found = picture_folders.read_folder(Path(data), reading.shape)
         return to_raw(
             data,
@@ -69,7 +76,7 @@ def read(data: str, reading: Reading) -> Raw:
             classes=found.classes,
         )
     paths = _matching(data)
-    kinds = sorted({path.suffix.lower() for path in paths})
+    kinds = sorted({_kind(path) for path in paths})
     if len(kinds) > 1:
         raise TfpruneError(f"--data {data}: expected files of one kind, received {kinds}")
     if reading.label is not None and kinds[0] not in LABELLED:
@@ -80,15 +87,29 @@ def read(data: str, reading: Reading) -> Raw:
     digests = [file_digest(path) for path in paths if path.is_file()]
     sha256 = digests[0] if len(digests) == 1 else text_digest("".join(digests))
     classes: tuple[str, ...] = ()
+    if reading.feature is not None and kinds[0] != tfrecords.SUFFIX:
+        raise TfpruneError(f"--feature: for {tfrecords.SUFFIX} alone, received {paths[0]}")
+    bytes_needed = sum(_held_bytes(path, kinds[0], reading) for path in paths)
+    reading = replace(reading, stream=bytes_needed > most_held())
     if kinds[0] in columns.SUFFIXES:
-        table = columns.read_tables(paths, reading.label)
+        table = columns.read_tables(paths, reading.label, reading.stream)
         parts: Parts = {"x": Split(table.x, table.y)}
+        notes, classes = list(table.notes), table.classes
+    elif kinds[0] == tfrecords.SUFFIX:
+        table = tfrecords.read_records(
+            paths, reading.feature, reading.label, reading.shape, reading.stream
+        )
+        parts = {"x": Split(table.x, table.y)}
         notes, classes = list(table.notes), table.classes
     else:
         reader = READERS.get(kinds[0], _npz)
         made = [reader(path, reading) for path in paths]
         parts = joined(data, [one for one, _ in made]) if len(made) > 1 else made[0][0]
         notes = list(dict.fromkeys(note for _, said in made for note in said))
+    if reading.stream:
+        notes.append(
+            f"streamed: {bytes_needed / 1e9:.2g} GB are read part by part, as they are needed"
+        )
     if len(paths) > 1:
         notes.insert(0, f"{len(paths)} files, from {paths[0]} to {paths[-1]}")
     if kinds[0] in LABELLED:
@@ -97,17 +118,29 @@ def read(data: str, reading: Reading) -> Raw:
 
 
 def _npz(path: Path, reading: Reading) -> tuple[Parts, list[str]]:
-    return array_files.npz_parts(path, reading.inputs)
+    return array_files.npz_parts(path, reading.inputs, reading.stream)
 
 
 def _npy(path: Path, reading: Reading) -> tuple[Parts, list[str]]:
-    return array_files.npy_parts(path)
+    return array_files.npy_parts(path, reading.stream)
 
 
 # Readers by what a file's name ends with; anything else is taken for an .npz.
 READERS: dict[str, Callable[[Path, Reading], tuple[Parts, list[str]]]] = {".npy": _npy}
 # Kinds of files whose labels are named by --label.
-LABELLED = set(columns.SUFFIXES)
+LABELLED = {*columns.SUFFIXES, tfrecords.SUFFIX}
+
+
+def _kind(path: Path) -> str:
+    """What a file's name ends with; shards of records are numbered behind it."""
+    return tfrecords.SUFFIX if tfrecords.is_tfrecord(path) else path.suffix.lower()
+
+
+def _held_bytes(path: Path, kind: str, reading: Reading) -> int:
+    """How many bytes the samples of a file take in memory."""
+    if kind == tfrecords.SUFFIX:
+        return tfrecords.held_bytes(path, reading.feature, reading.shape)
+    return (columns if kind in columns.SUFFIXES else array_files).held_bytes(path)
 
 
 def _matching(data: str) -> list[Path]:
@@ -141,7 +174,7 @@ def _shaped(part: Split, reading: Reading, path: Path, notes: list[str]) -> Spli
             f"received {size}{hint}"
         )
     shape = (len(x), *(-1 if length is None else length for length in want))
-    made: Array = np.reshape(x, shape)
+    made = mapped(lambda rows: np.reshape(rows, (len(rows), *shape[1:])), x)
     if made.shape != x.shape:
         notes.append(f"{size} numbers a sample shaped to {made.shape[1:]}")
     return Split(made, part.y)

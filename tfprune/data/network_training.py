@@ -76,6 +76,9 @@ def trained(
     classes = 1 if reconstructs else _classes(name, train, validation)
     epochs = epochs or epochs_for(len(train))
     keras.utils.set_random_seed(seed)
+    if train.streamed:
+        train, validation = train.held(), validation.held()
+        say(f"{name}: {len(train):,} of the training samples are held in memory to train on")
     (x,), (held,) = train.arrays, validation.arrays
     model = BUILT_IN[name](x.shape[1:], classes, units)
     recipe = {

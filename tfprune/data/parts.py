@@ -8,6 +8,7 @@ import numpy as np
 
 from tfprune.data.splits import Raw, Split, split
 from tfprune.errors import TfpruneError
+from tfprune.utils.streamed import concatenated, pieces
 
 # Share of data that comes unsplit that is held back for the test.
 TEST_SHARE = 1 / 5
@@ -71,11 +72,9 @@ def joined(path: object, files: Sequence[Mapping[str, Split]]) -> Parts:
     made = {}
     for name in files[0]:
         try:
-            pieces = [parts[name] for parts in files]
-            arrays = [
-                np.concatenate(each) for each in zip(*(p.arrays for p in pieces), strict=True)
-            ]
-            labels = [p.y for p in pieces if p.y is not None]
+            same = [parts[name] for parts in files]
+            arrays = [concatenated(each) for each in zip(*(p.arrays for p in same), strict=True)]
+            labels = [p.y for p in same if p.y is not None]
             if len(labels) not in (0, len(files)) or any(set(p) != set(files[0]) for p in files):
                 raise ValueError
             y = np.concatenate(labels) if labels else None
@@ -84,7 +83,7 @@ def joined(path: object, files: Sequence[Mapping[str, Split]]) -> Parts:
                 f"{path}: expected files that hold the same arrays, of the same shape, received "
                 "different ones"
             ) from None
-        made[name] = Split(pieces[0].given(arrays).x, y)
+        made[name] = Split(same[0].given(arrays).x, y)
     return made
 
 
@@ -103,7 +102,7 @@ def check_part(path: object, part: Split) -> None:
             raise TfpruneError(f"{path}: expected numbers, received {array.dtype}")
         if array.ndim < 1:
             raise TfpruneError(f"{path}: expected arrays of samples, received a scalar")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not all(np.isfinite(one).all() for one in pieces(array)):
             raise TfpruneError(f"{path}: expected finite numbers, received NaN or infinity")
     if not all(data.size for data in part.arrays):
         raise TfpruneError(f"{path}: expected at least one sample, received none")

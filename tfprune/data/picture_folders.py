@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,8 @@ from tfprune.errors import TfpruneError
 from tfprune.utils.archives import ALWAYS, RATIO
 from tfprune.utils.arrays import Array
 from tfprune.utils.digests import file_digest, text_digest
+from tfprune.utils.memory import most_held
+from tfprune.utils.streamed import Index, StreamedArray
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 FORMATS = ("PNG", "JPEG", "BMP")
@@ -28,9 +30,8 @@ TRAINING = ("train", "training")
 TESTING = ("test", "testing", "validation", "valid", "val")
 # What systems leave in folders by themselves.
 BYSTANDERS = ("thumbs.db", "desktop.ini", "__macosx")
-# Bytes that the pictures of a folder may take as float32, as models are given them; of a larger
-# folder a part is read.
-MOST_BYTES = 4 * 2**30
+# Pictures that are decoded and left again, where they are looked at alone.
+AT_ONCE = 64
 # Pictures that are named in a message.
 NAMED = 3
 # Stands for the class of pictures in no folder of a class.
@@ -116,18 +117,17 @@ def read_folder(root: Path, shape: Shape | None) -> Pictures:
     }
     paths = [path for files in listed.values() for path, _ in files]
     target = _target(root, paths, shape)
-    most = max(MOST_BYTES // (4 * target.height * target.width * target.channels), 1)
-    if len(paths) > most:
-        listed = {part: _drawn(files, most / len(paths)) for part, files in listed.items()}
-        kept = [path for files in listed.values() for path, _ in files]
+    # As float32, as models are given them.
+    bytes_needed = 4 * len(paths) * target.height * target.width * target.channels
+    decode: Callable[..., Any] = _streamed if bytes_needed > most_held() else _pictures
+    if decode is _streamed:
         notes.append(
-            f"{len(kept):,} of {len(paths):,} pictures read, drawn at random: no more than "
-            f"{MOST_BYTES / 2**30:g} GiB of them (float32) are held in memory"
+            f"streamed: {bytes_needed / 1e9:.2g} GB (as float32) are decoded part by part, as they "
+            "are needed"
         )
-        paths = kept
     parts = {
         part: Split(
-            _pictures(root, [path for path, _ in files], target),
+            decode(root, [path for path, _ in files], target),
             None if classes == (ALONE,) else np.array([label for _, label in files], np.int64),
         )
         for part, files in listed.items()
@@ -142,12 +142,6 @@ def read_folder(root: Path, shape: Shape | None) -> Pictures:
         notes.append(f"{target.resized:,} of them brought to {size} (height x width, bilinear)")
     digests = [f"{path.relative_to(root).as_posix()} {file_digest(path)}" for path in paths]
     return Pictures(parts, classes, text_digest("\n".join(digests)), tuple(notes))
-
-
-def _drawn(files: Sequence[tuple[Path, int]], share: float) -> list[tuple[Path, int]]:
-    """A share of the files, in their order; the same ones each time."""
-    order = np.random.default_rng(0).permutation(len(files))
-    return [files[n] for n in np.sort(order[: max(int(share * len(files)), 1)])]
 
 
 def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
@@ -287,7 +281,31 @@ def _looked_at(root: Path, paths: Sequence[Path]) -> list[tuple[tuple[int, int],
     return seen
 
 
+def _streamed(root: Path, paths: Sequence[Path], target: _Target) -> StreamedArray:
+    """Pictures that are decoded when they are asked for; all are once, to see that they can be."""
+    bad: list[tuple[Path, Exception]] = []
+    for start in range(0, len(paths), AT_ONCE):
+        made, wrong = _decoded(paths[start : start + AT_ONCE], target)
+        bad += wrong
+    _refuse(root, bad, len(paths))
+
+    def read(index: Index) -> Array:
+        some = [paths[at] for at in index]
+        pixels, wrong = _decoded(some, replace(target))
+        _refuse(root, wrong, len(some))
+        return pixels
+
+    return StreamedArray(read, (len(paths), *made.shape[1:]), made.dtype)
+
+
 def _pictures(root: Path, paths: Sequence[Path], target: _Target) -> Array:
+    made, bad = _decoded(paths, target)
+    _refuse(root, bad, len(paths))
+    return made
+
+
+def _decoded(paths: Sequence[Path], target: _Target) -> tuple[Array, list[tuple[Path, Exception]]]:
+    """Pictures as the target has them, and those that cannot be read."""
     channels = (target.channels,) if target.axis else ()
     made = np.zeros((len(paths), target.height, target.width, *channels), np.uint8)
     bad = []
@@ -302,8 +320,7 @@ def _pictures(root: Path, paths: Sequence[Path], target: _Target) -> Array:
             target.resized += 1
             pixels = resized(pixels, (target.height, target.width))
         made[number] = pixels if target.axis else pixels[..., 0]
-    _refuse(root, bad, len(paths))
-    return made
+    return made, bad
 
 
 def _refuse(root: Path, bad: Sequence[tuple[Path, Exception]], count: int) -> None:

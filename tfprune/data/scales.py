@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,8 +31,8 @@ MEAN_STD = "mean-std"
 SCALES = ("auto", "none", *BRIGHTNESS, MEAN_STD)
 # Samples whose spread tells their range.
 MOST_FOR_SPREAD = 1000
-# Samples whose mean is summed at once.
-AT_ONCE = 1000
+# Samples whose mean is summed at once, and of large samples so many values.
+AT_ONCE, VALUES_AT_ONCE = 1000, 2**24
 
 
 @dataclass(frozen=True)
@@ -225,14 +226,19 @@ def _top(name: str, train: Array, test: Array) -> int:
 def _mean_and_deviation(data: Array, add_axis: bool) -> tuple[Number, Number]:
     """Of every channel, or column; of all values where there is no axis of channels."""
     channels = 1 if add_axis or data.ndim < 2 else data.shape[-1]
+    step = max(min(AT_ONCE, VALUES_AT_ONCE * len(data) // data.size), 1)
+
+    def parts() -> Iterator[Array]:
+        for start in range(0, len(data), step):
+            yield np.asarray(data[start : start + step]).reshape(-1, channels)
+
     mean = np.zeros(channels)
-    for start in range(0, len(data), AT_ONCE):
-        mean += data[start : start + AT_ONCE].reshape(-1, channels).sum(axis=0, dtype=np.float64)
+    for rows in parts():
+        mean += rows.sum(axis=0, dtype=np.float64)
     count = data.size / channels
     mean /= count
     squares = np.zeros(channels)
-    for start in range(0, len(data), AT_ONCE):
-        rows = data[start : start + AT_ONCE].reshape(-1, channels)
+    for rows in parts():
         squares += ((rows - mean) ** 2).sum(axis=0)
     deviation = np.sqrt(squares / count)
     # What never changes is left in its scale.
@@ -257,7 +263,7 @@ def _auto_factor(train: Array, test: Array, spec: InputSpec | None) -> tuple[flo
     if max(train.max(), test.max()) <= 1:
         return 1.0, "not scaled, as no value of the uint8 data is greater than 1"
     own = None if spec is None else spec.scaling
-    if own is not None and own.takes_raw(float(train[:MOST_FOR_SPREAD].std())):
+    if own is not None and own.takes_raw(float(np.asarray(train[:MOST_FOR_SPREAD]).std())):
         return 1.0, f"not scaled, as layer {own.layer} scales it"
     after = f" (layer {own.layer} goes on from there)" if own is not None else ""
     return 1 / 255, f"uint8 scaled from 0..255 to 0..1{after}"

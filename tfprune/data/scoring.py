@@ -108,7 +108,7 @@ class Scorer:
         """
         target = None
         if self.labels == "input":
-            target = part.arrays[0].reshape(reference[self.output].shape)
+            target = np.asarray(part.arrays[0]).reshape(reference[self.output].shape)
         elif self.labels is not None and part.y is not None:
             target = _target(self.labels, reference[self.output], part.y)
         return replace(self, reference=reference, target=target)

@@ -35,6 +35,7 @@ def load(
     inputs: Sequence[str] = (),
     shape: Shape | None = None,
     label: str | None = None,
+    feature: str | None = None,
 ) -> Raw:
     """Finds a data set.
 
@@ -51,7 +52,7 @@ def load(
         The names of the model's inputs, for a user's ``.npz``; none if the model takes any data.
     shape : tuple of int or None, optional
         Of a sample as the model's only input takes it.
-    label : str, optional
+    label, feature : str, optional
         See :class:`tfprune.data.files.Reading`.
 
     Raises
@@ -64,7 +65,7 @@ def load(
         return load_keras(dataset, seed, _keras_home(), PATIENCE) if known else digits(seed)
     if data is not None:
         if dataset != "mnist":
-            return read(data, Reading(seed, tuple(inputs), shape, label))
+            return read(data, Reading(seed, tuple(inputs), shape, label, feature))
         raw = read_npz(Path(data), seed, "mnist")
         shape = raw.train.arrays[0].shape[1:]
         if shape not in ((28, 28), (28, 28, 1)):

@@ -16,6 +16,8 @@ import numpy as np
 from tfprune.data.scales import InputScale, InputSpec, scale_of
 from tfprune.errors import TfpruneError
 from tfprune.utils.arrays import Array
+from tfprune.utils.memory import most_held
+from tfprune.utils.streamed import StreamedArray, mapped
 
 # Share of the training data that is held back for choices.
 VALIDATION_SHARE = 1 / 12
@@ -28,7 +30,8 @@ class Split:
     Attributes
     ----------
     x : array of shape (samples, ...), or dict of them
-        By the names of the inputs where a model takes several.
+        By the names of the inputs where a model takes several. Samples that do not fit in memory
+        are a :class:`tfprune.utils.streamed.StreamedArray`; labels are always in memory.
     y : array of shape (samples, ...) or None
     """
 
@@ -47,6 +50,18 @@ class Split:
         """The samples at an index, labels with them."""
         part = self.given([data[index] for data in self.arrays])
         return replace(part, y=None if self.y is None else self.y[index])
+
+    def held(self) -> Split:
+        """In memory; where samples are streamed, as many of the first ones as fit."""
+        each = sum(max(data.nbytes, 4 * data.size) // max(len(data), 1) for data in self.arrays)
+        fit = max(most_held() // max(each, 1), 1)
+        part = self.take(slice(fit)) if self.streamed else self
+        return part.given([np.asarray(data) for data in part.arrays])
+
+    @property
+    def streamed(self) -> bool:
+        """Whether samples are read as they are asked for."""
+        return any(isinstance(data, StreamedArray) for data in self.arrays)
 
     def given(self, arrays: Sequence[Array]) -> Split:
         """The same labels with other samples, in the order of the inputs."""
@@ -202,6 +217,8 @@ def _fitted(
         notes.append(f"channel axis added: {shape} to {channel}")
 
     def change(data: Array) -> Array:
-        return used.scaled(data[..., None] if add_axis else data)
+        if used.unchanged and not add_axis:
+            return data
+        return mapped(lambda some: used.scaled(some[..., None] if add_axis else some), data)
 
     return change, used, notes

@@ -78,7 +78,7 @@ class TestSet:
         """
         measure = self.measure
         scoring: dict[str, Any] = {"metric": measure.metric}
-        chosen = [data[self.index] for data in x]
+        chosen = [np.asarray(data[self.index]) for data in x]
         # Their files take float32.
         chosen = [c.astype(np.float32) if c.dtype.name in OTHERS else c for c in chosen]
         arrays = {f"x_test_{name}": data for name, data in zip(names, chosen, strict=True)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tensorflow as tf
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, padded, rebatched
 from tfprune.utils.arrays import Array
+from tfprune.utils.streamed import StreamedArray, as_rows, mapped
 
 # What may be held back of calibration data: one sample in so many, and at most so many. Of a stream
 # whose length is not known, after the first so many, one in so many.
@@ -72,7 +74,7 @@ def check_inputs(model: keras.Model, x: Any) -> list[Array]:
     Returns
     -------
     list of arrays
-        In the order of ``model.inputs``.
+        In the order of ``model.inputs``; what is streamed stays so, and is checked when it is read.
 
     Raises
     ------
@@ -215,6 +217,11 @@ class Samples:
                 self._held.append([data[held] for data in batch])
             yield batch, held
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the samples are not in memory."""
+        return self._arrays is None or any(isinstance(a, StreamedArray) for a in self._arrays)
+
     def held_back(self) -> list[Array] | None:
         """The samples that the first complete pass of :meth:`divided` held back, or None."""
         if not self._held:
@@ -230,7 +237,8 @@ class Samples:
     def _batches(self, size: int) -> Iterator[list[Array]]:
         if self._arrays is not None:
             for start in range(0, len(self._arrays[0]), size):
-                yield _checked(self._model, [a[start : start + size] for a in self._arrays])
+                some = [np.asarray(a[start : start + size]) for a in self._arrays]
+                yield _checked(self._model, some)
             return
         for batch in self._batches_of_its_own():
             inputs = batch[0] if isinstance(batch, tuple) else batch
@@ -239,7 +247,7 @@ class Samples:
     def at(self, index: Any) -> list[Array]:
         """The checked samples at an index; only for data whose ``total`` is known."""
         assert self._arrays is not None, "a data set has no samples by number"
-        return _checked(self._model, [data[index] for data in self._arrays])
+        return _checked(self._model, [np.asarray(data[index]) for data in self._arrays])
 
     def _batches_of_its_own(self) -> Iterator[Any]:
         if isinstance(self._source, tf.data.Dataset):
@@ -297,7 +305,7 @@ def _apart(model: keras.Model, x: Any) -> list[Array]:
             f"({names}), received {received}"
         )
     try:
-        return [np.asanyarray(part) for part in parts]
+        return [as_rows(part) for part in parts]
     except ValueError as error:
         raise TfpruneError(
             f"data: expected an array, received {type(x).__name__}: {error}"
@@ -326,14 +334,17 @@ def _check_shapes(model: keras.Model, arrays: Sequence[Array]) -> None:
 
 def _checked(model: keras.Model, arrays: Sequence[Array]) -> list[Array]:
     _check_shapes(model, arrays)
-    checked = []
-    for tensor, data in zip(model.inputs, arrays, strict=True):
-        with np.errstate(over="ignore"):
-            array = np.asarray(data).astype(tensor.dtype, copy=False)
-        # Looked at as the model takes it: a large float64 may be no float32.
-        if array.dtype.kind not in "iub" and not np.isfinite(array).all():
-            raise TfpruneError(
-                f"data: expected finite numbers, received NaN or infinity (as {tensor.dtype})"
-            )
-        checked.append(array)
-    return checked
+    return [
+        mapped(partial(_as_taken, tensor.dtype), data)
+        for tensor, data in zip(model.inputs, arrays, strict=True)
+    ]
+
+
+def _as_taken(dtype: str, data: Array) -> Array:
+    """Samples in the type that an input takes."""
+    with np.errstate(over="ignore"):
+        array = np.asarray(data).astype(dtype, copy=False)
+    # Looked at as the model takes it: a large float64 may be no float32.
+    if array.dtype.kind not in "iub" and not np.isfinite(array).all():
+        raise TfpruneError(f"data: expected finite numbers, received NaN or infinity (as {dtype})")
+    return array

@@ -12,6 +12,10 @@ from tfprune.graph.batches import fixed_batch, from_zero_state, padded
 from tfprune.graph.inputs import packed
 from tfprune.graph.precision import HALF
 from tfprune.utils.arrays import Array
+from tfprune.utils.streamed import concatenated, parallel_pieces
+
+# Samples of a batch, by Keras' default.
+PREDICTED = 32
 
 
 def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -> list[Array]:
@@ -21,7 +25,7 @@ def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -
     ----------
     model : keras.Model
     x : sequence of arrays of shape (samples, ...)
-        One for each of ``model.inputs``.
+        One for each of ``model.inputs``. What is streamed is read part by part; outputs are held.
     finite : bool
         Whether outputs have to be.
 
@@ -32,15 +36,20 @@ def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -
     """
     size = fixed_batch(model)
     try:
+        parts = []
         with from_zero_state(model):
-            outputs = keras.tree.flatten(
-                model.predict(packed(model, padded(x, size)), batch_size=size, verbose=0)
-            )
+            # In the batches that one call of predict would take.
+            for part in parallel_pieces(x, size or PREDICTED):
+                made = model.predict(packed(model, padded(part, size)), batch_size=size, verbose=0)
+                parts.append(keras.tree.flatten(made))
+    except TfpruneError:
+        raise
     except Exception as error:  # An index outside an Embedding, say: TensorFlow's own kinds.
         lines = [text.strip() for text in str(error).splitlines() if text.strip()]
         line = " ".join(lines[:2])
         raise TfpruneError(f"model {model.name}: it cannot compute the data: {line}") from None
-    arrays = [np.asarray(out)[: len(x[0])] for out in outputs]
+    arrays = [concatenated(list(map(np.asarray, one))) for one in zip(*parts, strict=True)]
+    arrays = [out[: len(x[0])] for out in arrays]
     arrays = [out.astype(np.float32) if out.dtype.name in HALF else out for out in arrays]
     if finite and not all(np.isfinite(out).all() for out in arrays):
         raise TfpruneError(f"model {model.name}: expected finite outputs, received NaN or infinity")

@@ -24,6 +24,7 @@ from tfprune.job.config import CommonConfig
 from tfprune.job.stages import MODEL_AND_DATA
 from tfprune.utils.console import Stages, during
 from tfprune.utils.option_table import options
+from tfprune.utils.streamed import concatenated
 
 # Options of which a recommended command has others, or none.
 NOT_REPEATED = ("layers", "skip", "heal", "schemes", "output", "calibration", "centre")
@@ -105,7 +106,7 @@ def parts(data: Dataset, calibration: int) -> tuple[Split, Split]:
     if not more:
         return measured, held.take(slice(scored))
     rest = train.take(slice(len(train) - more, None))
-    arrays = [np.concatenate(pair) for pair in zip(held.arrays, rest.arrays, strict=True)]
+    arrays = [concatenated(pair) for pair in zip(held.arrays, rest.arrays, strict=True)]
     joined = held.given(arrays)
     if held.y is None or rest.y is None:
         return measured, Split(joined.x)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfprune.errors import TfpruneError
 from tfprune.job.records import Artifact
@@ -75,7 +76,7 @@ def examined(
             measured_files.append((artifact, lite))
             continue
         data = (folder / artifact.file).read_bytes()
-        trial = tried(data, lite.fed([each[:SAMPLES] for each in x]), artifact.file)
+        trial = tried(data, lite.fed([np.asarray(each[:SAMPLES]) for each in x]), artifact.file)
         if trial.different:
             say(
                 f"{artifact.file}: TensorFlow Lite Micro gives other values than LiteRT's "
@@ -130,7 +131,7 @@ def check_early(
         if set(schemes) == {SCHEME}:
             raise data
         return
-    fed = LiteModel(data, signature_names(model)).fed([each[:1] for each in x])
+    fed = LiteModel(data, signature_names(model)).fed([np.asarray(each[:1]) for each in x])
     check_runs(data, fed, f"the {SCHEME} file of {model.name}")
 
 

@@ -126,7 +126,9 @@ def _doubts(
     now = measure.some(some)
     before = skill(now, now.reference)
     best: tuple[str, str] | None = None
-    for words, arrays in _others(config, [one[some] for one in x], data.scales, bool(chance)):
+    for words, arrays in _others(
+        config, [np.asarray(one[some]) for one in x], data.scales, bool(chance)
+    ):
         outputs = outputs_of(model, arrays)
         then = now.like(outputs, Split(arrays[0])) if now.labels == "input" else now
         gain = skill(then, outputs) - before

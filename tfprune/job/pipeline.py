@@ -217,7 +217,14 @@ def model_and_data(
     Refuses to write more ``test_samples`` than there are before the model is trained or loaded.
     """
     if config.model in BUILT_IN:
-        raw = sources.load(config.dataset, config.data, config.seed, say, label=config.label)
+        raw = sources.load(
+            config.dataset,
+            config.data,
+            config.seed,
+            say,
+            label=config.label,
+            feature=config.feature,
+        )
         data = prepare(raw, config.scale, None, config.calibration, config.seed)
         check_test_count(test_samples, len(data.test))
         shape = data.train.arrays[0].shape[1:]
@@ -248,6 +255,7 @@ def model_and_data(
             inputs=[spec.name for spec in specs],
             shape=specs[0].shape if len(specs) == 1 else None,
             label=config.label,
+            feature=config.feature,
         )
         scale, why = scale_for(config, model, raw, specs)
         data = prepare(raw, scale, specs, config.calibration, config.seed)

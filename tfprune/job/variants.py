@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -81,6 +82,18 @@ class VariantBuilder:
     pruner: Pruner
     say: Callable[[str], None]
 
+    @cached_property
+    def _held(self) -> Dataset:
+        """The data with the samples that tensorflow-model-optimization trains on in memory."""
+        data = self.data
+        held = replace(data, train=data.train.held(), validation=data.validation.held())
+        if data.train.streamed:
+            self.say(
+                f"of {len(data.train):,} training samples {len(held.train):,} are held in memory "
+                "for --sparsity, --cluster and --qat"
+            )
+        return held
+
     @property
     def names(self) -> list[str]:
         """The inputs' names in files."""
@@ -112,7 +125,7 @@ class VariantBuilder:
             target = replace(target, amount=limit - (size - limit))
             variant = self._once(replace(options, target=target))
         raise TfpruneError(
-            f"target_bytes: {limit:,} bytes cannot be reached with what else was asked for; "
+            f"{target.called}: {limit:,} bytes cannot be reached with what else was asked for; "
             f"{ATTEMPTS} attempts were over, the last by {size - limit:,}"
         )
 
@@ -151,8 +164,9 @@ class VariantBuilder:
         files: dict[str, bytes | TfpruneError] = {}
         quantised = False
         if asked(config):
+            held = self._held
             x, validation = (
-                check_inputs(self.model, part.x) for part in (self.data.train, self.data.validation)
+                check_inputs(self.model, part.x) for part in (held.train, held.validation)
             )
             targets, held_out_targets = (outputs_of(self.model, part) for part in (x, validation))
             tuner = {"targets": targets, "x": x, "held_out": (validation, held_out_targets)}
@@ -203,7 +217,7 @@ class VariantBuilder:
                     step.epochs,
                     step.history,
                     seconds=step.seconds,
-                    data=self.data,
+                    data=self._held,
                 ),
                 before=step.before,
                 note=step.note,
@@ -235,7 +249,7 @@ class VariantBuilder:
         seconds = time.perf_counter() - start
         calibration = check_inputs(self.model, self.data.calibration.x)
         converted = dict(self.files(pruned, ["int8"], calibration))["int8"]
-        entry = record("qat", "pruned", config.qat, history, seconds=seconds, data=self.data)
+        entry = record("qat", "pruned", config.qat, history, seconds=seconds, data=self._held)
         if isinstance(converted, TfpruneError):
             return trained, True, entry
         x, targets = tuner["held_out"]

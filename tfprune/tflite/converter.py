@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfprune.core.metrics import disagreement
 from tfprune.errors import TfpruneError
@@ -115,7 +116,7 @@ def _each(
     start()
     model = in_float32(model)
     samples = [
-        data[:REPRESENTATIVE].astype(tensor.dtype)
+        np.asarray(data[:REPRESENTATIVE]).astype(tensor.dtype)
         for data, tensor in zip(representative, model.inputs, strict=True)
     ]
     names = signature_names(model)

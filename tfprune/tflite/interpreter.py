@@ -13,6 +13,7 @@ import numpy as np
 from tfprune.errors import TfpruneError
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter, quiet
+from tfprune.utils.streamed import parallel_pieces
 
 WARM_UP = 50
 ROUNDS = 5
@@ -89,16 +90,17 @@ class LiteModel:
         list of arrays of shape (samples, ...)
             One for each output, in real units.
         """
-        quantised = self._quantised(x)
         total = len(x[0])
         rows: list[list[Array]] = [[] for _ in self._outputs]
-        for start in range(0, total, self._batch):
-            self._set([data[start : start + self._batch] for data in quantised])
-            self._interpreter.invoke()
-            for row, detail in zip(rows, self._outputs, strict=True):
-                row.append(self._interpreter.get_tensor(detail["index"]))
-            if count is not None:
-                count(min(self._batch, total - start))
+        for part in parallel_pieces(x, self._batch):
+            quantised = self._quantised(part)
+            for start in range(0, len(part[0]), self._batch):
+                self._set([data[start : start + self._batch] for data in quantised])
+                self._interpreter.invoke()
+                for row, detail in zip(rows, self._outputs, strict=True):
+                    row.append(self._interpreter.get_tensor(detail["index"]))
+                if count is not None:
+                    count(min(self._batch, len(part[0]) - start))
         return [
             _dequantise(np.concatenate(row)[:total], detail)
             for row, detail in zip(rows, self._outputs, strict=True)

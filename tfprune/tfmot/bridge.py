@@ -61,7 +61,8 @@ def to_tf_keras(model: keras.Model, x: Sequence[Array]) -> Any:
     for _, layer in walk(model):
         _give(layer, tfk_model, names[id(layer)])
     samples = [
-        data[:COMPARED].astype(tensor.dtype) for data, tensor in zip(x, model.inputs, strict=True)
+        np.asarray(data[:COMPARED]).astype(tensor.dtype)
+        for data, tensor in zip(x, model.inputs, strict=True)
     ]
     _compare(model, tfk_model, samples)
     return tfk_model

@@ -145,7 +145,10 @@ class FineTuner:
 
         def feed(rng: np.random.Generator) -> Iterator[Batch]:
             for index in epoch_of([network], samples, size, rng):
-                yield [data[index] for data in self._x], [goal[index] for goal in self._targets]
+                yield (
+                    [np.asarray(data[index]) for data in self._x],
+                    [goal[index] for goal in self._targets],
+                )
 
         with Trainer(
             network,

@@ -143,7 +143,8 @@ class _Models:
 
 
 class _Numbered:
-    """Of arrays. The teacher answers once; what the head computes is kept if it is no larger."""
+    """Of arrays. The teacher answers once; what the head computes is kept if it is no larger,
+    and the samples are in memory."""
 
     def __init__(
         self, models: _Models, source: Samples, batch_size: int | None, *, seed: int,
@@ -158,7 +159,7 @@ class _Numbered:
             )
         self.trained_on, self.held_out = len(self._trained_on), len(self._held_out)
         self.batch_size = batch_size or models.fixed or batch_size_for(self.trained_on)
-        keep = models.head is not None and _no_larger(models.head)
+        keep = models.head is not None and _no_larger(models.head) and not source.streamed
         targets: list[list[Array]] = []
         features: list[list[Array]] = []
         spreads = [Spread() for _ in models.teacher.outputs]

@@ -52,9 +52,23 @@ def check_archive(path: Path) -> None:
 
 def _check_header(file: IO[bytes], size: int) -> None:
     """Numpy makes room for the shape that a header declares before it reads."""
-    reader: Any = HEADERS.get(np.lib.format.read_magic(file))
-    if reader is None:
+    declared = header(file)
+    if declared is None:
         return  # Numpy itself says what is wrong with a later version.
-    shape, _, kind = reader(file)
+    shape, _, kind = declared
     if any(length < 0 for length in shape) or math.prod(shape) * max(kind.itemsize, 1) > size:
         raise ValueError(f"an array that says it has shape {shape}, in {size:,} bytes")
+
+
+def header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]] | None:
+    """The shape, whether in the order of Fortran, and the dtype that a ``.npy`` begins with.
+
+    The file is then read up to its values. None for versions that hold no plain numbers.
+
+    Raises
+    ------
+    ValueError
+        If it is no ``.npy``.
+    """
+    reader: Any = HEADERS.get(np.lib.format.read_magic(file))
+    return None if reader is None else reader(file)
