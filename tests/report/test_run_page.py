@@ -202,6 +202,22 @@ def test_changed_samples_are_shown_as_what_they_are(rng, kind):
         assert "… (20 in all)" in page.text
 
 
+@pytest.mark.parametrize("kind", ["pictures", "numbers"])
+def test_classes_go_by_their_names(rng, kind):
+    manifest = runs.whole()
+    samples = runs.pictures(rng) if kind == "pictures" else list(rng.normal(0, 1, (24, 20)))
+    names = [f"<b>{number}</b>" for number in range(9)] + ["x" * 100]
+    manifest["dataset"]["classes"] = names
+    page = Read(run_page(manifest, (), samples))
+    one = manifest["changed"]["samples"][0]
+    said = [f"{n} {name}" for n, name in enumerate(names[:9])] + ["x" * 39 + "…"]
+    if kind == "pictures":
+        said.append(f"{names[one['before']]} → {names[one['after']]}")
+    assert [text for text in said if text not in page.text] == []
+    manifest["classes"]["each"] = "unit"
+    assert "<b>" not in Read(run_page(manifest, (), samples)).text
+
+
 def test_the_input_of_pictures_is_chosen():
     numbers, images = np.zeros((5, 3)), np.arange(5 * 64).reshape(5, 8, 8, 1)
     assert [one.shape for one in shown([numbers, images], [4, 1])] == [(8, 8, 1)] * 2

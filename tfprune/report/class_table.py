@@ -13,6 +13,7 @@ def class_table(
     classes: dict[str, Any] | None,
     pair: tuple[dict[str, Any], dict[str, Any]] | None,
     files: Sequence[dict[str, Any]],
+    names: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Head and rows of the table, and a line that says who pays.
 
@@ -25,6 +26,8 @@ def class_table(
     files : sequence of dict
         The manifest's ``artifacts``: the pruned float32 file has a column as well, as it shows
         what pruning alone cost.
+    names : sequence of str
+        Of the classes, where they have names.
     """
     if not classes or not pair or pair[1]["file"] not in classes["right"]:
         return None
@@ -41,7 +44,7 @@ def class_table(
     order = sorted(there, key=lambda n: (change[n], n))
     each = classes["each"]
     rows = [
-        [str(n), f"{samples[n]:,}"]
+        [f"{n} {names[n]}" if n < len(names) else str(n), f"{samples[n]:,}"]
         + [f"{100 * column[n] / samples[n]:.2f}" for column in columns.values()]
         # Adding 0 takes the sign off a negative nothing.
         + [f"{round(change[n], 2) + 0.0:+.2f}" if after[n] != before[n] else "0"]
@@ -49,10 +52,11 @@ def class_table(
     ]
     return {
         "each": each,
+        "words": (each,) if names else (),
         "head": [each, "samples", *(f"{name} %" for name in columns), "points"],
         "rows": rows[:FIRST],
         "more": rows[FIRST:],
-        "note": _note(classes, order, change, {n: before[n] - after[n] for n in there}),
+        "note": _note(classes, order, change, {n: before[n] - after[n] for n in there}, names),
     }
 
 
@@ -61,7 +65,11 @@ def _name(entry: dict[str, Any]) -> str:
 
 
 def _note(
-    classes: dict[str, Any], order: Sequence[int], change: dict[int, float], fewer: dict[int, int]
+    classes: dict[str, Any],
+    order: Sequence[int],
+    change: dict[int, float],
+    fewer: dict[int, int],
+    names: Sequence[str],
 ) -> str:
     each, samples = classes["each"], classes["samples"]
     lost = [n for n in order if change[n] < 0]
@@ -70,8 +78,9 @@ def _note(
     if not lost:
         return f"None of {len(order)} {plural} lost accuracy; {gained} gained."
     worst = lost[0]
+    name = f" ({names[worst]})" if worst < len(names) else ""
     return (
-        f"{each.capitalize()} {worst} pays most: {-change[worst]:.2f} points, {fewer[worst]:,} of "
-        f"its {samples[worst]:,} test samples. Of {len(order)} {plural} {len(lost)} lost and "
-        f"{gained} gained."
+        f"{each.capitalize()} {worst}{name} pays most: {-change[worst]:.2f} points, "
+        f"{fewer[worst]:,} of its {samples[worst]:,} test samples. Of {len(order)} {plural} "
+        f"{len(lost)} lost and {gained} gained."
     )

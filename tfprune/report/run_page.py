@@ -15,12 +15,15 @@ from tfprune.report.page import render
 from tfprune.report.sensitivity import sensitivity_table
 from tfprune.results import LayerResult
 from tfprune.utils.arrays import Array
+from tfprune.utils.escapes import plain
 from tfprune.utils.figures import score_text
 
 # Bytes of UTF-8; above, pictures and histograms are left out.
 LARGEST = 3_000_000
 # Histograms, layers and numbers of a sample that are shown, at most.
 HISTOGRAMS, LAYERS, NUMBERS = 24, 400, 10
+# Characters of a class's name that are shown.
+NAME = 40
 METRICS = {"accuracy": "accuracy %", "mse": "mse", "agreement": "agreement %"}
 SECTIONS = {
     "findings": "Warnings", "files": "Files", "chart": "Scores", "widths": "Widths",
@@ -72,6 +75,7 @@ def _rendered(
     tests = manifest["dataset"]["test"]
     metric = next((m for m in METRICS if any(one.get(m) is not None for one in files)), None)
     prune = manifest["prune"]
+    names = class_names(manifest)
     values: dict[str, Any] = {
         "cards": headline.cards(*pair, tests) if pair else [],
         "compared": [one["file"] for one in pair or ()],
@@ -87,8 +91,8 @@ def _rendered(
         "chart": scatter(files, metric) if metric else None,
         "metric": metric,
         "sensitivity": sensitivity_table(sensitivity),
-        "classes": class_table(manifest.get("classes"), pair, files),
-        "changed": _changed(manifest.get("changed"), samples, tests),
+        "classes": class_table(manifest.get("classes"), pair, files, names),
+        "changed": _changed(manifest.get("changed"), samples, tests, names),
         **_widths(prune),
         **_histograms(prune, layers),
         **_running(manifest),
@@ -106,6 +110,18 @@ def _rendered(
         command=shlex.join(manifest["command"]),
         **values,
     )
+
+
+def class_names(manifest: dict[str, Any]) -> list[str]:
+    """The names of the classes, as one line each; none where labels are numbers, or units."""
+    if manifest.get("classes", {}).get("each") != "class":
+        return []
+    return [cut_to(plain(name), NAME) for name in manifest["dataset"].get("classes", ())]
+
+
+def cut_to(text: str, most: int) -> str:
+    """The text, or as much of it as there is room for."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _subtitle(prune: dict[str, Any]) -> str:
@@ -196,7 +212,7 @@ def _histograms(prune: dict[str, Any], layers: Sequence[LayerResult]) -> dict[st
 
 
 def _changed(
-    changed: dict[str, Any] | None, samples: Sequence[Array], tests: int
+    changed: dict[str, Any] | None, samples: Sequence[Array], tests: int, names: Sequence[str]
 ) -> dict[str, Any] | None:
     if changed is None:
         return None
@@ -211,6 +227,9 @@ def _changed(
         first = ", those that are wrong now first" if "worse" in changed else ""
         note += f" {len(entries)} of them{first}:"
     rows = [{"label": None, **one} for one in entries]
+    for row in rows:
+        known = {part: row[part] for part in ("label", "before", "after")}
+        row |= {part: names[n] for part, n in known.items() if n is not None and n < len(names)}
     drawn = len(samples) == len(entries) > 0
     made = {"note": note, "samples": rows, "pictures": False}
     if drawn and is_picture(samples[0].shape):
