@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from dataclasses import replace
@@ -211,6 +212,10 @@ def test_names_are_escaped_in_html(seen):
     # The title twice, the table of layers, the tree, the two tables of groups.
     assert shown.count(escaped) == 6
     assert found._repr_html_() in shown
+    assert '<meta name="viewport"' in shown
+    # Cells have colours there, and what is typed stands by itself.
+    assert not set("░▒▓█") & set(shown)
+    assert f"<code>{html.escape(found.recommended.command)}</code>" in shown
     # A cell's title says how many units are left.
     assert f'title="{found.measured.sensitivity[0].units[0]} units left"' in shown
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -25,7 +26,10 @@ def functional(model: keras.Model) -> keras.Model:
         If the model is neither, or has no shapes yet.
     """
     if not isinstance(model, keras.Model):
-        raise TfpruneError(f"model: expected a Keras 3 model, received {type(model).__name__}")
+        load = "; keras.saving.load_model loads a file" if isinstance(model, (str, Path)) else ""
+        raise TfpruneError(
+            f"model: expected a Keras 3 model, received {type(model).__name__}{load}"
+        )
     if not has_shapes(model):
         raise TfpruneError(
             f"model {model.name}: expected a Sequential or Functional model with known shapes, "

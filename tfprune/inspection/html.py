@@ -11,7 +11,8 @@ from tfprune.utils.escapes import plain
 
 STYLE = (
     "body{font-family:sans-serif;margin:2em} table{border-collapse:collapse} "
-    "td,th{padding:.2em .8em;text-align:right} td:first-child,th:first-child{text-align:left}"
+    "td,th{padding:.2em .8em;text-align:right} td:first-child,th:first-child{text-align:left} "
+    "@media(max-width:32rem){body{margin:1em} td,th{padding:.2em .4em}}"
 )
 
 
@@ -22,7 +23,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], last_bold: bool = 
         kind = "th" if last_bold and number == len(rows) - 1 else "td"
         body.append(_row([f"<{kind}>{escape(cell)}</{kind}>" for cell in row]))
     heads = _row([f"<th>{escape(cell)}</th>" for cell in head])
-    return f"<table><thead>{heads}</thead><tbody>{''.join(body)}</tbody></table>"
+    return _table(heads, body)
 
 
 def tree(groups: Sequence[GroupInfo]) -> str:
@@ -49,15 +50,31 @@ def heat_map(groups: Sequence[Sensitivity], measured: Measurements) -> str:
             )
         rows.append(_row(cells))
     heads = _row([f"<th>{escape(cell)}</th>" for cell in SENSITIVITY_HEAD])
-    return f"<table><thead>{heads}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return _table(heads, rows)
+
+
+def step(command: str, expected: str) -> str:
+    """What to type next, and what to expect of it."""
+    code = f"<code>{escape(command)}</code>"
+    return (
+        f'<p>next:</p><pre style="white-space:pre-wrap;overflow-wrap:anywhere">{code}</pre>'
+        f"<p>expect {escape(expected)}</p>"
+    )
 
 
 def page(title: str, body: str) -> str:
     """A page by itself, which loads nothing."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{body}</body></html>\n"
     )
+
+
+def _table(heads: str, rows: Sequence[str]) -> str:
+    """A table, which scrolls by itself where the window is narrower."""
+    body = f"<thead>{heads}</thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div style="overflow-x:auto"><table>{body}</table></div>'
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -102,10 +102,16 @@ class Inspection:
             parts += [
                 f"<p>{escape(text.REDUNDANCY_TITLE)}</p>",
                 html.table(text.REDUNDANCY_HEAD, text.redundancy_rows(measured.redundancy)),
-                f"<p>{escape(text.sensitivity_title(measured))}</p>",
+                f"<p>{escape(text.sensitivity_title(measured, blocks=False))}</p>",
                 html.heat_map(measured.sensitivity, measured),
             ]
-        return "".join([*parts, f"<p>{escape(self._end())}</p>"])
+        advice = self.recommended
+        end = (
+            f"<p>{escape(self._end())}</p>"
+            if advice is None
+            else html.step(plain(advice.command), advice.expected)
+        )
+        return "".join([*parts, end])
 
     def plot(self) -> Figure:
         """The heat map of sensitivity, as a matplotlib figure.

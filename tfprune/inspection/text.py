@@ -58,14 +58,15 @@ def redundancy_rows(groups: Sequence[Redundancy]) -> list[list[str]]:
     ]
 
 
-def sensitivity_title(measured: Measurements) -> str:
-    """What the figures of the map of sensitivity are."""
-    blocks = ", ".join(f"{mark} {points:g}" for points, mark in reversed(MARKS))
+def sensitivity_title(measured: Measurements, blocks: bool = True) -> str:
+    """What the figures of the map of sensitivity are; with ``blocks`` what these stand for."""
+    marks = ", ".join(f"{mark} {points:g}" for points, mark in reversed(MARKS))
+    legend = f"{marks} points lost or more" if blocks else "the redder, the more is lost"
     warning = f"WARNING: {measured.warning}\n" if measured.warning else ""
     return (
         f"{warning}Sensitivity: {measured.score} in % on {measured.scored:,} samples with one "
         f"group alone cut and folded, untrained; {100 * measured.original:.2f} as it is "
-        f"({blocks} points lost or more)"
+        f"({legend})"
     )
 
 
