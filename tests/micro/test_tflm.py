@@ -12,14 +12,16 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as kl
+from scipy import special
 
 from tests.commands.test_export import ROOT
 from tests.support.commands import command
 from tfprune import TfpruneError
 from tfprune.micro.c_source import c_array
-from tfprune.micro.tflm import check_runs, tried
+from tfprune.micro.tflm import STEPS, _accepted, _check_near, check_runs, tried
 from tfprune.tflite.converter import convert
 from tfprune.tflite.interpreter import LiteModel
+from tfprune.tflite.reader import last_operators
 
 pytest.importorskip("tflite_micro", reason="needs requirements-tflm.txt")
 
@@ -233,3 +235,38 @@ def test_arenas_that_set_up_needs_are_found(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     (used,) = re.findall(r"Arena allocation total (\d+) bytes", done.stdout + done.stderr)
     assert int(used) < trial.arena
+
+
+def sharp(gain):
+    """A classifier whose logits are coarse in int8, and samples of it."""
+    model = keras.Sequential([keras.Input((20,)), kl.Dense(24, "relu"), kl.Dense(4), kl.Softmax()])
+    rng = np.random.default_rng(2)
+    weights = [rng.normal(size=weight.shape) * 0.2 for weight in model.get_weights()]
+    model.set_weights([*weights[:2], *(gain * weight for weight in weights[2:])])
+    return files(model, "int8", np.random.default_rng(3).normal(size=(300, 20)).astype(np.float32))
+
+
+@pytest.mark.parametrize("gain", [10, 60])
+def test_a_step_in_front_of_a_softmax_is_accepted_for_what_it_makes(gain):
+    data, _ = sharp(gain)
+    ((operator, scale),) = last_operators(data)
+    assert operator == "SOFTMAX"
+    rng = np.random.default_rng(4)
+    logits = scale * rng.integers(-4, 5, (4000, 4))
+    before, after = (special.softmax(one, axis=1) for one in
+                     (logits, logits + scale * rng.choice([-1, 0, 1], logits.shape)))  # fmt: skip
+    made = 256 * np.abs(after - before)
+    accepted, why = _accepted(data, [{"quantization": (1 / 256, -128)}], 0)
+    assert 0.8 * (accepted - STEPS) < made.max() <= accepted - STEPS
+    assert "in front of SOFTMAX" in why
+    apart = np.zeros((16, 4))
+    apart[3, :2] = accepted
+    _check_near(apart, accepted, why, "it: ", "reference")
+    for wrong in (apart + 4, 1.1 * apart):
+        with pytest.raises(TfpruneError, match="it: TensorFlow Lite Micro computes something else"):
+            _check_near(wrong, accepted, why, "it: ", "reference")
+
+
+def test_other_outputs_are_accepted_within_three_steps():
+    data, _ = files(keras.Sequential([keras.Input((4,)), kl.Dense(3)]), "int8", np.eye(4))
+    assert _accepted(data, [{"quantization": (0.1, 0)}], 0) == (STEPS, "")

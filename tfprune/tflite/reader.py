@@ -244,6 +244,37 @@ def operator_types(data: bytes) -> set[tuple[str, int]]:
     return types
 
 
+def last_operators(data: bytes) -> list[tuple[str, float]]:
+    """For each output the operator that computes it, and the scale of what that reads first.
+
+    The scale is 0 where it reads floats, and the name empty where an output is an input.
+
+    Raises
+    ------
+    TfpruneError
+        As :func:`operator_versions`.
+    """
+    found = []
+    try:
+        model = _File(data).root()
+        codes = [_operator(code) for code in model.tables(1)]
+        for graph in model.tables(2)[:1]:
+            tensors, operators = graph.tables(0), graph.tables(3)
+            for output in graph.ints(2):
+                last = next((one for one in operators if output in one.ints(2)), None)
+                inputs = () if last is None else last.ints(1)
+                scale = 0.0
+                if inputs and inputs[0] >= 0:
+                    quantised = tensors[_checked(inputs[0], tensors)].table(4)
+                    scales = quantised.bytes_of(2, 4) if quantised is not None else b""
+                    scale = struct.unpack("<f", scales[:4])[0] if scales else 0.0
+                name = "" if last is None else codes[_checked(last.scalar(0, "<I"), codes)]
+                found.append((name, scale))
+    except _BrokenError:
+        raise TfpruneError("expected a whole TFLite file, received a broken one") from None
+    return found
+
+
 def read(path: Path) -> bytes:
     """A file's bytes, if it starts as a TFLite file does.
 
