@@ -147,7 +147,8 @@ def _check_near(apart: Array, accepted: float, why: str, lead: str, kernels: str
         f"{lead}TensorFlow Lite Micro computes something else than LiteRT's {kernels} kernels, "
         f"{np.count_nonzero(apart)} of {apart.size} values differ, by up to {most:.3g} steps, "
         f"{far} by more than {STEPS}; at most {accepted:.3g} are accepted{why}, of "
-        f"{100 * FEW:g} % of the values; leave --c-array and --device out, and score the file on the device (--test-data)"
+        f"{100 * FEW:g} % of the values; leave --c-array and --device out, and "
+        "score the file on the device (--test-data)"
     )
 
 
