@@ -145,7 +145,7 @@ def _expected(
     if healed:
         return (
             f"{words} {100 * healed.score:.2f} % {now} as healed on trial, {healed.epochs} epochs "
-            f"on {healed.samples:,} samples; {100 * score:.2f} % before refitting and healing"
+            f"on {healed.samples:,} samples; {100 * score:.2f} % before; the command refits first"
         )
     words = f"{words} {100 * score:.2f} % {now}"
     if request.heal:

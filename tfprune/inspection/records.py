@@ -170,7 +170,7 @@ class Recommendation:
     parameters : int or None
         Of the model so pruned.
     healed : float or None
-        The score after refitting and healing on some of the samples that were measured, where the
+        The score after healing on some of the samples that were measured, where the
         command heals; None where that was not tried, as the model is large.
     """
 

@@ -141,14 +141,13 @@ class Bench:
 
     def size(self, selections: Sequence[Selection]) -> Size:
         """What is left without some units."""
-        smaller = self.built(selections)[0]
+        smaller = self.built(selections)
         weights = sum(int8_bytes(layer) for layer in dict(walk(smaller)).values())
         return Size(smaller.count_params(), weights)
 
-    def built(self, selections: Sequence[Selection]) -> tuple[keras.Model, list[Cut]]:
-        """The smaller model, folded and not trained, and how it was cut."""
-        cuts = self._cuts(selections)
-        return shrink(self.calibration.model, self.calibration.trace, cuts), cuts
+    def built(self, selections: Sequence[Selection]) -> keras.Model:
+        """The smaller model, folded and not trained."""
+        return shrink(self.calibration.model, self.calibration.trace, self._cuts(selections))
 
     def score_of(self, model: keras.Model) -> float:
         """The score of a model made of the one that was measured."""
