@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -12,7 +15,7 @@ from tfprune.core.selection import Selection, without
 from tfprune.criteria import elimination, settled
 from tfprune.errors import TfpruneError
 from tfprune.graph.costs import macs, multiply_accumulates, parameters
-from tfprune.graph.width_search import TRIES, first_that_fits, predicted, ranking
+from tfprune.graph.width_search import TRIES, even, first_that_fits, merged, predicted, ranking
 from tfprune.options import COUNTED, PruneOptions, Target
 from tfprune.results import Reached
 from tfprune.tflite.converter import convert
@@ -20,6 +23,8 @@ from tfprune.utils.console import meter
 
 # Samples that a file is made with to count its bytes, which do not depend on them.
 SAMPLES = 64
+# Widths that are compared: from one share for all groups (0) to those by effect alone (1).
+BLENDS = (1.0, 0.5, 0.0)
 
 
 class RemovalSchedule:
@@ -40,6 +45,19 @@ class RemovalSchedule:
         self._orders = [one.order for one in eliminations]
         errors = [one.errors / (one.variance or 1.0) for one in eliminations]
         self._ranking = ranking(errors, self._costs)
+
+    def blended(self, blend: float) -> RemovalSchedule:
+        """The same units in the same order within each group, with other widths.
+
+        Parameters
+        ----------
+        blend : float
+            From 0, one share for all groups, to 1, by effect per cost alone.
+        """
+        other = copy.copy(self)
+        sizes = [len(stats.constant) for stats in self._groups]
+        other._ranking = merged(even(sizes), self._ranking, blend)
+        return other
 
     @property
     def costs(self) -> list[float]:
@@ -118,6 +136,60 @@ def fit_budget(
         why = f"{step} {more:,}" if more else f"within {limit - sizes[steps]:,} of it"
     reached = Reached(target.what, limit, sizes[steps], whole, why, len(sizes))
     return schedule.at(steps, multiple), reached
+
+
+def fit_best_budget(
+    calibration: Calibration,
+    schedule: RemovalSchedule,
+    options: PruneOptions,
+    built: Callable[[Sequence[Selection]], keras.Model],
+    *,
+    distance: Callable[[Sequence[Selection]], float],
+    progress: bool = False,
+) -> tuple[list[Selection], Reached]:
+    """Removes as few units as a budget allows, with the widths that do best on samples held back.
+
+    Effect per cost compares groups by the error in what their consumers receive. What becomes of it
+    in the outputs is another matter: often one share for all groups does better. So three
+    schedules are fitted to the budget, and the models compared.
+
+    Parameters
+    ----------
+    calibration, schedule, options, built, progress
+        As of :func:`fit_budget`. With ``options.target.blend`` nothing is compared.
+    distance : callable
+        How far the outputs of the smaller model are from the original's; less is better.
+
+    Raises
+    ------
+    TfpruneError
+        If the least that can be left in every layer is still over the budget.
+    """
+    target = options.target
+    assert target is not None, "a target was asked for"
+    if target.blend is not None:
+        return fit_budget(calibration, schedule.blended(target.blend), options, built, progress)
+    selections, reached = fit_budget(calibration, schedule, options, built, progress)
+    gone = sum(selection.units - len(selection.kept) for selection in selections)
+    if not gone or len(calibration.groups) == 1:
+        return selections, reached
+    rivals = options
+    if target.what == "bytes":
+        # A file for each try takes long: parameters stand for its bytes until one has won.
+        params = int(built(selections).count_params())
+        rivals = replace(options, target=replace(target, what="params", amount=params))
+    best, found = (math.inf, 1.0), {1.0: (selections, reached)}
+    with meter("budget: widths", len(BLENDS), progress, "model") as bar:
+        for blend in BLENDS:
+            if blend not in found:
+                found[blend] = fit_budget(calibration, schedule.blended(blend), rivals, built)
+            best = min(best, (distance(found[blend][0]), blend), key=lambda one: one[0])
+            bar.update()
+    blend = best[1]
+    if blend != 1 and rivals is not options:
+        found[blend] = fit_budget(calibration, schedule.blended(blend), options, built, progress)
+    selections, reached = found[blend]
+    return selections, replace(reached, blend=blend)
 
 
 def _size(model: keras.Model, calibration: Calibration, target: Target) -> int:

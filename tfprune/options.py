@@ -52,6 +52,8 @@ class Target:
         Whether tflite-runtime 2.14 is to run that file.
     called, wider : str
         What the user calls it, and how they ask for filters too, for messages.
+    blend : float or None
+        From 0, one share for all groups, to 1, widths by effect per cost; None for what does best.
     """
 
     what: str
@@ -61,6 +63,7 @@ class Target:
     compat: bool = False
     called: str = "target"
     wider: str = "layers='all'"
+    blend: float | None = None
 
     def __str__(self) -> str:
         amount = f"{100 * self.amount:g} %" if self.amount < 1 else f"{self.amount:,.0f}"

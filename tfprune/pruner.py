@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tfprune.budget import RemovalSchedule, fit_budget
+from tfprune.budget import RemovalSchedule, fit_best_budget
 from tfprune.calibration import Calibration, calibrate
 from tfprune.core.fold import FOLD_RULES
 from tfprune.core.selection import Selection
@@ -30,7 +30,7 @@ from tfprune.options import (
 )
 from tfprune.outputs.change import Change, change_of
 from tfprune.prune_result import PruneResult, layer_results, surprises
-from tfprune.reconstruction.reconstruct import reconstruct
+from tfprune.reconstruction.reconstruct import held_back_distance, reconstruct
 from tfprune.results import Skipped
 from tfprune.utils.console import during
 
@@ -167,10 +167,11 @@ round_to, scheme, file_batch, file_compat, seed
         reached = None
         if options.target is not None:
             with during("budget"):
-                schedule = self._schedule(options.target.what == "macs")
-                selections, reached = fit_budget(
-                    calibration, schedule, options, build, self._progress
-                )
+                selections, reached = fit_best_budget(
+                    calibration, self._schedule(options.target.what == "macs"), options, build,
+                    distance=lambda selections: self._distance(calibration, selections, options),
+                    progress=self._progress,
+                )  # fmt: skip
         else:
             with during("selection"):
                 selections = select_all(calibration, options)
@@ -180,8 +181,7 @@ round_to, scheme, file_batch, file_compat, seed
         words = words_for(options.select)
         results = [result for pair in pairs for result in layer_results(*pair, words)]
         shrunk = [one.group for one, selection in pairs if len(selection.kept) < selection.units]
-        by_default = options.by_count and options.fold == "least-squares"
-        steps = check_refit(options.refit, by_default, len(shrunk))
+        steps = _steps(options, len(shrunk))
         if steps and shrunk:
             reconstruct(
                 smaller, calibration.model, calibration.trace, cuts,
@@ -214,6 +214,18 @@ round_to, scheme, file_batch, file_compat, seed
             change=change,
             original=calibration.model,
         )
+
+    def _distance(
+        self, calibration: Calibration, selections: Sequence[Selection], options: PruneOptions
+    ) -> float:
+        """How far a model of these widths is from the original, folded, and refitted if it is."""
+        cuts = cuts_of(calibration, selections, FOLD_RULES[options.fold])
+        model, samples = calibration.model, calibration.samples
+        smaller = shrink(model, calibration.trace, cuts)
+        if _steps(options, len(cuts)):
+            # The closed form alone: steps come once the widths are chosen.
+            reconstruct(smaller, model, calibration.trace, cuts, samples=samples, iterations=0)
+        return held_back_distance(smaller, model, samples)
 
     def _held_back(self) -> bool:
         """Whether a part of the calibration data is held back."""
@@ -258,6 +270,11 @@ round_to, scheme, file_batch, file_compat, seed
         if macs not in self._schedules:
             self._schedules[macs] = RemovalSchedule(self._calibration, macs)
         return self._schedules[macs]
+
+
+def _steps(options: PruneOptions, groups: int) -> int:
+    """Steps of the reconstruction where so many groups lose units; 0 for none."""
+    return check_refit(options.refit, options.by_count and options.fold == "least-squares", groups)
 
 
 def warned(result: PruneResult) -> PruneResult:

@@ -99,6 +99,8 @@ class Reached:
         Why no less, or no more, was taken out.
     tries : int
         How many models were measured.
+    blend : float
+        The widths that did best: by effect per cost (1), one share for all groups (0), or between.
     """
 
     what: str
@@ -107,6 +109,14 @@ class Reached:
     whole: int
     why: str
     tries: int
+    blend: float = 1.0
+
+    @property
+    def widths(self) -> str:
+        """In words, how widths were chosen."""
+        if self.blend in (0, 1):
+            return "widths by effect" if self.blend else "one share of every layer"
+        return "widths between one share of every layer and those by effect"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -14,10 +15,20 @@ from keras import layers as kl
 import tfprune
 from tests.support.graphs import build, fill, outputs, recipes
 from tfprune import TfpruneError
+from tfprune.budget import BLENDS
 from tfprune.graph.costs import Costs, macs, parameters
 from tfprune.graph.groups import groups_of
 from tfprune.graph.tracer import trace
-from tfprune.graph.width_search import TRIES, first_that_fits, predicted, ranking
+from tfprune.graph.width_search import (
+    TRIES,
+    even,
+    first_that_fits,
+    merged,
+    predicted,
+    ranking,
+)
+from tfprune.options import prune_options
+from tfprune.reconstruction.reconstruct import held_back_distance
 
 
 @pytest.fixture
@@ -258,3 +269,48 @@ def test_the_first_model_that_fits_is_found(falls, guesses, limit):
         assert found == fitting[0]
     else:
         assert found in fitting
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_even_widths_keep_nearly_one_share_of_each_group(sizes):
+    order = even(sizes)
+    assert np.bincount(order, minlength=len(sizes)).tolist() == [size - 1 for size in sizes]
+    for steps in range(len(order)):
+        gone = np.bincount(order[:steps], minlength=len(sizes)) / sizes
+        next_ones = gone + 1 / np.array(sizes)
+        # No group is a whole unit behind another one, unless it has nothing left to lose.
+        can = np.array([size - 1 for size in sizes]) > np.bincount(
+            order[:steps], minlength=len(sizes)
+        )
+        assert not can.any() or gone.max() <= next_ones[can].min() + 1e-9
+
+
+@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_merged_orders_hold_the_same_removals(sizes, seed):
+    one = even(sizes)
+    other = np.random.default_rng(seed).permutation(one)
+    assert merged(one, other, 0).tolist() == one.tolist()
+    assert merged(one, other, 1).tolist() == other.tolist()
+    assert sorted(merged(one, other, 0.5)) == sorted(one)
+
+
+@pytest.mark.parametrize("what", ["target_params", "target_macs"])
+def test_the_widths_that_do_best_on_samples_held_back_are_taken(model, rng, what):
+    pictures = rng.normal(0, 1, (200, 10, 10, 3)).astype("float32")
+    pruner = tfprune.Pruner(model, pictures, layers="all")
+    options = prune_options(refit=0, **{what: "50%"})
+    rivals = {
+        blend: pruner.prune_as(replace(options, target=replace(options.target, blend=blend)))
+        for blend in BLENDS
+    }
+    samples = pruner.calibration.samples
+    distances = {
+        blend: held_back_distance(rival.model, model, samples) for blend, rival in rivals.items()
+    }
+    assert len({str([one.units_after for one in rival.layers]) for rival in rivals.values()}) > 1
+    best = pruner.prune_as(options)
+    assert distances[best.reached.blend] == pytest.approx(min(distances.values()))
+    widths = [one.units_after for one in best.layers]
+    assert widths == [one.units_after for one in rivals[best.reached.blend].layers]
+    shares = [one.units_after / one.units_before for one in rivals[0.0].layers]
+    assert max(shares) - min(shares) <= 1 / 8

@@ -48,6 +48,50 @@ def ranking(errors: Sequence[npt.NDArray[np.float64]], costs: Costs) -> npt.NDAr
     return order
 
 
+def even(sizes: Sequence[int]) -> npt.NDArray[np.intp]:
+    """The order in which groups lose units so that all keep about one share of theirs.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Units of each group, at least 1; one stays.
+
+    Examples
+    --------
+    >>> even([3, 5])
+    array([1, 0, 1, 1, 0, 1])
+    """
+    # Each group's removals lie at equal distances; of those at one place the first group's goes.
+    groups = np.repeat(np.arange(len(sizes)), [size - 1 for size in sizes])
+    places = [np.arange(1, size) / size for size in sizes]
+    return np.asarray(groups[np.argsort(np.concatenate(places), kind="stable")], np.intp)
+
+
+def merged(
+    one: npt.NDArray[np.intp], other: npt.NDArray[np.intp], share: float
+) -> npt.NDArray[np.intp]:
+    """An order between two orders of the same removals.
+
+    Each removal comes by the mean of its places in both, weighted.
+
+    Parameters
+    ----------
+    one, other : array of shape (removals,)
+        Group numbers, each as often in both.
+    share : float
+        From 0, the first order, to 1, the second.
+
+    Examples
+    --------
+    >>> merged(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]), 0.75)
+    array([1, 0, 1, 0])
+    """
+    # A stable sort by group lists each group's removals in order, the same ones in both.
+    first, second = (np.argsort(order, kind="stable") for order in (one, other))
+    places = (1 - share) * first + share * second
+    return np.sort(one)[np.argsort(places, kind="stable")]
+
+
 def predicted(order: npt.NDArray[np.intp], sizes: Sequence[int], costs: Costs) -> list[float]:
     """The predicted cost after each step of a ranking, the original model's first."""
     gone = np.zeros(len(sizes))

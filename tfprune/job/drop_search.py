@@ -51,10 +51,14 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
     measure = builder.measure.like(outputs_of(model, x), part)
     before = measure.scores(measure.reference)["accuracy"]
     best: Variant | None = None
+    blend: float | None = None
 
     def attempt(limit: int) -> Tried:
-        nonlocal best
-        variant = builder.make(replace(options, max_drop=None, target=Target("params", limit)))
+        nonlocal best, blend
+        target = Target("params", limit, blend=blend)
+        variant = builder.make(replace(options, max_drop=None, target=target))
+        # What widths do best is found once, at the first try.
+        blend = None if variant.result.reached is None else variant.result.reached.blend
         variant, content = builder.with_file(variant, scheme, "--max-drop")
         received = LiteModel(content, builder.names).predict(x)
         drop = 100 * (before - measure.scores(received)["accuracy"])

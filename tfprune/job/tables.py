@@ -87,7 +87,7 @@ def job_report(
         lines.append(
             f"budget: at most {reached.limit:,} {COUNTED[reached.what]}; reached "
             f"{reached.reached:,} of {reached.whole:,} ({reached.reached / reached.whole:.1%}), "
-            f"{reached.why}"
+            f"{reached.why}; {reached.widths}"
         )
     tables = [layer_table(layers, skipped, others, asked, layers_note), file_table(artifacts)]
     missing = "\n".join(

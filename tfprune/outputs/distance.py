@@ -46,26 +46,27 @@ class Match:
     def loss(self, target: Any, output: Any) -> Any:
         """The loss of each sample; 0 where outputs are equal.
 
-        Of probabilities the Kullback-Leibler divergence, which is the cross entropy less the
-        teacher's own entropy; of logits the same at a temperature of 2; of values the squared
-        difference.
+        Of logits and of the probabilities of a softmax the Kullback-Leibler divergence at a
+        temperature of 2, so that classes which are not the answer count as well; of a sigmoid's the
+        divergence as it is; of values the squared difference.
 
         References
         ----------
         Hinton, Vinyals, Dean (2015), "Distilling the knowledge in a neural network".
         """
-        if self.kind == "logits":
-            soft, ours = target / TEMPERATURE, output / TEMPERATURE
-            soft = keras.ops.softmax(soft)
+        if self.kind in ("softmax", "logits"):
+            if self.kind == "softmax":
+                # Logits up to a constant, which a softmax does not see.
+                target, output = (
+                    keras.ops.log(keras.ops.maximum(one, LEAST_PROBABILITY))
+                    for one in (target, output)
+                )
+            soft, ours = keras.ops.softmax(target / TEMPERATURE), output / TEMPERATURE
             entropy = keras.losses.categorical_crossentropy
             return TEMPERATURE**2 * (entropy(soft, ours, from_logits=True) - entropy(soft, soft))
         if self.kind == "values":
             return keras.losses.mean_squared_error(target, output)
-        entropy = (
-            keras.losses.categorical_crossentropy
-            if self.kind == "softmax"
-            else keras.losses.binary_crossentropy
-        )
+        entropy = keras.losses.binary_crossentropy
         return entropy(target, output) - entropy(target, target)
 
 

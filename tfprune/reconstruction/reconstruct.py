@@ -88,7 +88,7 @@ def reconstruct(
         ours, theirs = trace(in_float32(smaller)), trace(in_float32(model))
         shrunk = [cut.group for cut in cuts if len(cut.kept) < len(cut.group.unit_ids)]
         x = _first(samples, model)
-        held = np.arange(len(x[0])) % HELD_BACK == HELD_BACK - 1
+        held = _held(x)
         if not held.any():
             return  # Too few to tell whether it helps.
         candidates = _Candidates(ours, theirs, model, [data[held] for data in x])
@@ -115,6 +115,30 @@ def reconstruct(
                 copy = ours.copies.get(path)
                 if copy is not None and layer.weights:
                     copy_weights(copy, layer, copy.get_weights())
+
+
+def held_back_distance(smaller: keras.Model, model: keras.Model, samples: Samples) -> float:
+    """How far a smaller model's outputs are from the original's, on what reconstruction holds back.
+
+    Parameters
+    ----------
+    smaller, model : keras.Model
+    samples : Samples
+        As of :func:`reconstruct`.
+
+    Returns
+    -------
+    float
+        See :func:`tfprune.outputs.distance.confidence_free`; infinite where too few samples tell.
+    """
+    x = _first(samples, model)
+    held = _held(x)
+    if not held.any():
+        return math.inf
+    candidates = _Candidates(
+        trace(in_float32(smaller)), trace(in_float32(model)), model, [data[held] for data in x]
+    )
+    return candidates.score()
 
 
 class _Candidates:
@@ -196,6 +220,10 @@ def kept_outputs(
 
 def _kept(units: npt.NDArray[np.intp], cut: Cut) -> npt.NDArray[np.intp]:
     return np.flatnonzero(np.isin(units, cut.kept))
+
+
+def _held(x: Sequence[Array]) -> npt.NDArray[np.bool_]:
+    return np.arange(len(x[0])) % HELD_BACK == HELD_BACK - 1
 
 
 def _macs(model: keras.Model) -> int:
