@@ -52,10 +52,11 @@ def heal(
     sigmoid by cross entropy as they are, others by squared error in parts of the teacher's
     variance; several outputs count alike; regularizers of layers have no part in it. The layers in
     front of the first one that pruning changed stay as they are, and what they compute is computed
-    once where that is not more than the samples themselves. Adam, its rate rising in the first tenth of the steps and then along a cosine to 0. Dropout is off.
-    BatchNormalization that has at least 1,000 values of each channel in a batch, as behind
-    convolutions, takes the statistics of its batches, and its moving statistics follow; others,
-    and those that are not trainable or are called with ``training=False``, keep theirs.
+    once where that is not more than the samples themselves. Adam, its rate rising in the first
+    tenth of the steps and then along a cosine to 0. Dropout is off. BatchNormalization that has at
+    least 1,000 values of each channel in a batch, as behind convolutions, takes the statistics of
+    its batches, and its moving statistics follow; others, and those that are not trainable or are
+    called with ``training=False``, keep theirs.
 
     A part of the samples is held out: a tenth, at most 5,000; of 100 samples or fewer a quarter,
     of 2 to 7 one, of a single one none. The loss on them is measured before the training and after
