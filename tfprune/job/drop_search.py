@@ -57,14 +57,14 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
         nonlocal best, blend
         target = Target("params", limit, blend=blend)
         variant = builder.make(replace(options, max_drop=None, target=target))
-        # What widths do best is found once, at the first try.
-        blend = None if variant.result.reached is None else variant.result.reached.blend
         variant, content = builder.with_file(variant, scheme, "--max-drop")
         received = LiteModel(content, builder.names).predict(x)
         drop = 100 * (before - measure.scores(received)["accuracy"])
         fits = drop <= points + 1e-9
         if fits:
             best = variant
+            # Which widths do best is asked until some fit, and then taken as known.
+            blend = variant.result.reached and variant.result.reached.blend
         tried = Tried(variant.models["pruned"].count_params(), len(content), round(drop, 4), fits)
         builder.say(
             f"max-drop: {tried.parameters:,} parameters, {scheme} {tried.bytes:,} bytes, "
