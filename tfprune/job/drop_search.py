@@ -64,7 +64,7 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
         if fits:
             best = variant
             # Which widths do best is asked until some fit, and then taken as known.
-            blend = variant.result.reached and variant.result.reached.blend
+            blend = None if variant.result.reached is None else variant.result.reached.blend
         tried = Tried(variant.models["pruned"].count_params(), len(content), round(drop, 4), fits)
         builder.say(
             f"max-drop: {tried.parameters:,} parameters, {scheme} {tried.bytes:,} bytes, "
