@@ -136,7 +136,10 @@ class Moments:
             # The squares overflow float32, though the values do not.
             products = centred.T.astype(np.float64) @ centred
         self._products += products
-        self._sum += np.ones(len(centred), centred.dtype) @ centred
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = np.ones(len(centred), centred.dtype) @ centred
+        # Some processors add up so that a part of a sum overflows, though the whole does not.
+        self._sum += sums if np.isfinite(sums).all() else centred.sum(axis=0, dtype=np.float64)
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both shards together.
