@@ -141,7 +141,8 @@ def test_a_user_never_reaches_the_faulty_kernel():
     environment = {name: value for name, value in os.environ.items() if "ONEDNN" not in name}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", USER], cwd=ROOT,
-        env=environment | {"ONEDNN_VERBOSE": "1", "TF_ENABLE_ONEDNN_OPTS": "1"}, capture_output=True, text=True, check=False,
+        env=environment | {"ONEDNN_VERBOSE": "1", "TF_ENABLE_ONEDNN_OPTS": "1"},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[-1]) == (0, "done 8"), done.stderr
