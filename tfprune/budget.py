@@ -129,12 +129,12 @@ def fit_budget(
             f"{min(sizes.values()):,} of {whole:,}, with {left} left in every layer that may "
             f"lose any ({target.wider} may reach more)"
         )
-    why = "nothing has to go"
+    why, more = "nothing has to go", None
     if steps:
         more = sizes.get(steps - 1)
         step = "one unit more makes" if multiple is None else f"up to {multiple} units more make"
         why = f"{step} {more:,}" if more else f"within {limit - sizes[steps]:,} of it"
-    reached = Reached(target.what, limit, sizes[steps], whole, why, len(sizes))
+    reached = Reached(target.what, limit, sizes[steps], whole, why, len(sizes), larger=more)
     return schedule.at(steps, multiple), reached
 
 

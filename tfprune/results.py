@@ -101,6 +101,8 @@ class Reached:
         How many models were measured.
     blend : float
         The widths that did best: by effect per cost (1), one share for all groups (0), or between.
+    larger : int or None
+        What the next larger model has; None where it was not measured.
     """
 
     what: str
@@ -110,6 +112,7 @@ class Reached:
     why: str
     tries: int
     blend: float = 1.0
+    larger: int | None = None
 
     @property
     def widths(self) -> str:

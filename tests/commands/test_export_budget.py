@@ -135,6 +135,22 @@ def test_halving_ends_near_the_border(whole, least_share, border_share):
     assert math.log(high / low) <= math.log(whole / least) / 2 ** (len(tried) - 1) + 2 / low
 
 
+@given(st.sets(st.integers(10, 10_000), min_size=2, max_size=20), st.integers(0, 19))
+def test_no_model_is_tried_twice(sizes, border):
+    sizes = sorted(sizes)
+    least_that_fits = sizes[min(border, len(sizes) - 1)]
+
+    def attempt(limit):
+        place = max(n for n, size in enumerate(sizes) if size <= limit)
+        larger = sizes[place + 1] if place + 1 < len(sizes) else None
+        return Tried(sizes[place], 0, 0.0, sizes[place] >= least_that_fits, larger)
+
+    tried = [one.parameters for one in halving(attempt, sizes[-1], sizes[0])]
+    assert len(set(tried)) == len(tried)
+    if len(tried) < TRIES:
+        assert least_that_fits in (*tried, sizes[0], sizes[-1])
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

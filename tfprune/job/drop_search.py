@@ -61,11 +61,14 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
         received = LiteModel(content, builder.names).predict(x)
         drop = 100 * (before - measure.scores(received)["accuracy"])
         fits = drop <= points + 1e-9
+        reached = variant.result.reached
+        assert reached is not None, "a target was asked for"
         if fits:
             best = variant
             # Which widths do best is asked until some fit, and then taken as known.
-            blend = None if variant.result.reached is None else variant.result.reached.blend
-        tried = Tried(variant.models["pruned"].count_params(), len(content), round(drop, 4), fits)
+            blend = reached.blend
+        parameters = variant.models["pruned"].count_params()
+        tried = Tried(parameters, len(content), round(drop, 4), fits, reached.larger)
         builder.say(
             f"max-drop: {tried.parameters:,} parameters, {scheme} {tried.bytes:,} bytes, "
             f"{tried.drop:+.2f} points down on {len(part):,} validation samples: "
@@ -107,17 +110,19 @@ def halving(attempt: Callable[[int], Tried], whole: int, least: int) -> list[Tri
     Parameters
     ----------
     attempt : callable
-        Limit -> what was measured; expected to fit where a smaller one does.
+        Limit -> what was measured; expected to fit where a smaller one does. Limits between it and
+        the next larger model lead to the same one, so they are not tried.
     whole, least : int
         Parameters of the original model, and of the smallest that there can be.
     """
     tried: list[Tried] = []
     large, small = float(whole), float(least)
     while len(tried) < TRIES and large - small >= 1:
-        one = attempt(int(math.sqrt(large * small)))
+        middle = math.sqrt(large * small)
+        one = attempt(int(middle))
         tried.append(one)
         if one.fits:
-            large = min(one.parameters, math.sqrt(large * small))
+            large = min(one.parameters, middle)
         else:
-            small = math.sqrt(large * small)
+            small = max(middle, one.larger or 0)
     return tried

@@ -40,12 +40,15 @@ class Tried:
         Points of accuracy that this file is below the original model, on validation data.
     fits : bool
         Whether that is within what was asked for.
+    larger : int or None
+        Parameters of the next larger model; None where they are not known.
     """
 
     parameters: int
     bytes: int
     drop: float
     fits: bool
+    larger: int | None = None
 
 
 @dataclass(frozen=True)

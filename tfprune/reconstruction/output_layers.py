@@ -24,6 +24,8 @@ ROWS, NUMBERS = 2**15, 2**24
 PENALTIES = (1e-1, 1e-2, 1e-3)
 # Steps of L-BFGS at most; most fits need far fewer.
 STEPS = 100
+# Nats that are rounding.
+NOTHING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +126,7 @@ def fit_output_layer(
     least, best = check.value(kernel, bias), None
     for penalty in PENALTIES:
         found = fit.least(penalty)
-        if (error := check.value(*found)) < least:
+        if (error := check.value(*found)) < least - NOTHING:
             least, best = error, found
     if best is None:
         return False
