@@ -14,8 +14,8 @@ from tfprune.training.distillation import heal_with_record
 from tfprune.utils.arrays import Array
 
 # Samples that are trained on, at most, and multiply-accumulates of the model for all that are seen
-# in all epochs: a training takes about three times as many, 20 seconds or so on two cores.
-MOST_SAMPLES, MOST_MACS = 2000, 1.3e11
+# in all epochs: a training takes about three times as many, 10 seconds or so on two cores.
+MOST_SAMPLES, MOST_MACS = 1500, 4e10
 FEWEST_EPOCHS = 2
 
 
