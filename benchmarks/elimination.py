@@ -3,11 +3,13 @@
 The step is all there is between activations and folded weights: their moments, the elimination of
 half of the units by effect, and the least-squares fold. It stands beside the same elimination
 without blocks, which updates the whole matrices at every step, and beside what nobody does without:
-one product of the activations and one inverse of it.
+one product of the activations and one inverse of it. ``--wide`` compares instead, on wide layers,
+units taken out many at a time with units taken out one by one.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +34,8 @@ LAYERS: dict[str, list[tuple[int, int]]] = {
 }
 # Wider ones would keep the plain elimination busy for minutes.
 PLAIN = 512
+# Units of wide layers, and outputs of what reads them.
+WIDE = [(1024, 512), (2048, 1024), (3072, 1024), (4096, 1024)]
 Array = np.ndarray[Any, Any]
 
 
@@ -108,9 +112,31 @@ def over(task: Callable[[Array, Array], Any], layers: Sequence[tuple[Array, Arra
     return lambda: [task(a, kernel) for a, kernel in layers]
 
 
+def wide_row(units: int, outputs: int, rng: np.random.Generator) -> list[str]:
+    """Half of a wide layer gone one by one, and many at a time."""
+    moments = Moments(units)
+    moments.add(activations(units, rng))
+    consumer = ConsumerStats(np.arange(units), moments, rng.standard_normal((units, outputs)))
+    row, errors = [f"{units:,}-{outputs:,}"], []
+    for wide in (units, 0):
+        wall, cpu = time.perf_counter(), time.process_time()
+        made = backward_elimination(units, [consumer], moments.constant(), units // 2, wide)
+        row += [f"{time.perf_counter() - wall:.1f}", f"{time.process_time() - cpu:.1f}"]
+        errors.append(made.errors[-1])
+    return [*row, f"{errors[1] / errors[0]:.4f}"]
+
+
 def main() -> None:
     """Prints a row for each network."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.elimination")
+    parser.add_argument("--wide", action="store_true", help="wide layers alone")
     rng = np.random.default_rng(0)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    if parser.parse_args().wide:
+        print(f"half of the units gone, {SAMPLES:,} samples; load {load:.1f}")
+        heads = ["units-outputs", "one by one s", "CPU s", "many at a time s", "CPU s", "effect"]
+        print(tabulate([wide_row(*sizes, rng) for sizes in WIDE], heads, disable_numparse=True))
+        return
     rows = []
     for name, sizes in LAYERS.items():
         layers = [
@@ -127,7 +153,6 @@ def main() -> None:
             row += [f"{spent['plain'].wall:.3f}", f"{spent['plain'].wall / step.wall:.1f}"]
         rows.append(row)
     head = ["units-outputs", "step s", "CPU s", "/ product + inverse", "plain s", "plain / step"]
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{SAMPLES:,} samples, 50 % of the units, best of {REPEATS} turns, load {load:.1f}")
     print(tabulate(rows, head, disable_numparse=True, colalign=("left",) + ("right",) * 5))
 

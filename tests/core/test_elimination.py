@@ -81,8 +81,8 @@ def test_all_but_one_of_many_copies_go(rng, units):
     assert sorted(kept // (units // 5)) == [0, 1, 2, 3, 4]
 
 
-def by_solving(size, consumers, dead, count):
-    """The order and the errors where every candidate's fold is solved for from the start."""
+def error_by_solving(consumers, dead):
+    """The error that a set of units makes where its fold is solved for from the start."""
     problems = []
     for consumer in consumers:
         moments = consumer.moments
@@ -102,6 +102,12 @@ def by_solving(size, consumers, dead, count):
             total += np.trace(consumer.kernel[out].T @ rest @ consumer.kernel[out])
         return total
 
+    return error
+
+
+def by_solving(size, consumers, dead, count):
+    """The order and the errors where every candidate's fold is solved for from the start."""
+    error = error_by_solving(consumers, dead)
     order, errors = [dead], [0.0]
     while len(order) < count:
         costs = {unit: error([*order, unit]) for unit in set(range(size)) - set(order)}
@@ -110,18 +116,23 @@ def by_solving(size, consumers, dead, count):
     return order, errors
 
 
-def test_blocks_change_nothing(rng):
-    size = BLOCK + 18
+def two_consumers(rng, size):
+    """Of units of which the eighth is dead; the second does not receive the first ten."""
     a = np.maximum(rng.normal(0, 1, (500, 20)) @ rng.normal(0, 1, (20, size)) / 4, 0)
     a += rng.normal(0, 0.2, a.shape)
     a[:, 7] = 0
     b = a[:, 10:] ** 2
-    consumers = [
+    return [
         ConsumerStats(np.arange(size), moments_of(a), rng.normal(0, 1, (size, 3))),
         ConsumerStats(
             np.arange(10, size), moments_of(b), rng.normal(0, 0.3, (size - 10, 99)), True
         ),
     ]
+
+
+def test_blocks_change_nothing(rng):
+    size = BLOCK + 18
+    consumers = two_consumers(rng, size)
     made = backward_elimination(size, consumers, np.arange(size) == 7, size - 3)
     order, errors = by_solving(size, consumers, 7, size - 3)
     assert made.order.tolist() == order
@@ -143,3 +154,38 @@ def test_errors_are_those_of_a_refit_on_the_samples(rng, no_offset):
         refit = error_without(a, kernel, kept, no_offset) / len(a)
         assert made.errors[removed - 1] == pytest.approx(refit, rel=1e-4)
     assert made.variance == pytest.approx((a @ kernel).var(axis=0).sum())
+
+
+@pytest.mark.parametrize("size", [40, 70])
+def test_many_at_once_cost_what_one_by_one_cost(rng, size):
+    consumers = two_consumers(rng, size)
+    made = backward_elimination(size, consumers, np.arange(size) == 7, size // 2, wide=0)
+    _, errors = by_solving(size, consumers, 7, size // 2)
+    assert made.errors[-1] <= 1.02 * errors[-1]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(20, 80), st.floats(0.1, 0.95), st.booleans())
+def test_errors_of_many_at_once_are_those_of_the_units_that_went(seed, size, share, alike):
+    rng = np.random.default_rng(seed)
+    consumers = two_consumers(rng, size)
+    if alike:  # Units whose moments are nearly singular.
+        a = np.repeat(rng.normal(0, 1, (300, size // 4 + 1)), 4, axis=1)[:, :size]
+        a[:, 7] = 0
+        kernel = rng.normal(0, 1, (size, 3))
+        consumers = [ConsumerStats(np.arange(size), moments_of(a), kernel), *consumers[1:]]
+    count = max(2, int(share * size))
+    made = backward_elimination(size, consumers, np.arange(size) == 7, count, wide=0)
+    assert len(set(made.order.tolist())) == count
+    assert (np.diff(made.errors) >= 0).all()
+    error = error_by_solving(consumers, 7)
+    for end in (count, count // 2):
+        exact = error(made.order[:end].tolist())
+        assert made.errors[end - 1] == pytest.approx(exact, rel=1e-5, abs=1e-9 * made.variance)
+
+
+def test_only_wide_layers_go_many_at_once(rng):
+    consumers = two_consumers(rng, 40)
+    made = backward_elimination(40, consumers, np.arange(40) == 7, 30)
+    same = backward_elimination(40, consumers, np.arange(40) == 7, 30, wide=40)
+    assert made.order.tobytes() == same.order.tobytes()
+    assert made.errors.tobytes() == same.errors.tobytes()
