@@ -33,7 +33,7 @@ pytestmark = [
 ]
 SUFFIXES = pytest.mark.parametrize("suffix", [".keras", ".h5"])
 CODE = "it would run code on loading.*--unsafe"
-FOREIGN = "classes that are not Keras' own"
+FOREIGN = "which is not (Keras' own; add --import|among those of Keras' classes)"
 FUNCTION = "names the function.*--unsafe"
 
 

@@ -42,13 +42,13 @@ def read(table: type[Table], words: Sequence[str], name: str) -> Table:
 
 def _spelled(table: type[Table], words: Sequence[str]) -> list[str]:
     """Every flag with its value as one word, ``--name=value``."""
-    known = {one.name: one for one in options(table)}
+    known = {one.flag: one for one in options(table)}
     bare = next((one for one in known.values() if one.bare), None)
     left, values = list(words), dict[str, str]()
     while left:
         word = left.pop(0)
         typed, equals, value = word.partition("=")
-        option = known.get(typed.removeprefix("--").replace("-", "_"))
+        option = known.get(f"--{typed.removeprefix('--').replace('_', '-')}")
         if bare is not None and bare.name not in values and not word.startswith("-"):
             values[bare.name] = word
             continue

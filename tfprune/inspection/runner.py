@@ -50,7 +50,8 @@ def run(config: InspectConfig, command: Sequence[str], say: Callable[[str], None
     """
     if not config.measures:
         path = Path(config.model)
-        found = Inspection(path.stem, *structure_of(load_model(path, config.unsafe, say=say)))
+        model = load_model(path, config.unsafe, say=say, imports=config.import_)
+        found = Inspection(path.stem, *structure_of(model))
         if not found.prunable:
             return found
         again = shlex.join([*repeated(config, command, "inspect"), "--data", "PATH"])
@@ -136,5 +137,6 @@ def repeated(config: InspectConfig, command: Sequence[str], name: str) -> list[s
     for one in options(CommonConfig):
         value = getattr(config, one.name)
         if one.name not in NOT_REPEATED and value != one.default:
-            words += [one.flag] if one.switch else [one.flag, str(value)]
+            typed = ",".join(value) if isinstance(value, tuple) else str(value)
+            words += [one.flag] if one.switch else [one.flag, typed]
     return words

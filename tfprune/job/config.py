@@ -136,6 +136,9 @@ class CommonConfig:
         "Width of a built-in model's hidden layer.")
     epochs: int | None = option(None, whole(1, 2**20), DATA, "NUMBER",
         "Epochs of training a built-in model.")
+    import_: tuple[str, ...] = option((), names, DATA, "FILE.py,FILE.py",
+        "Run these Python files of your own first: a model file may then name the layers, losses "
+        "and metrics that they define.")
     unsafe: bool = option(False, switch, DATA, "",
         "Load a model file although it can run code.")
 
@@ -182,6 +185,8 @@ class CommonConfig:
         config = checked(self)
         if not config.built_in:
             _check_own_model(config)
+        if config.built_in and config.import_:
+            raise TfpruneError("--import: for model files only, not for built-in models")
         if config.dataset in ("digits", *KERAS_DATA) and config.data is not None:
             raise TfpruneError(
                 f"--data: not used with --dataset {config.dataset}; leave one of them out"

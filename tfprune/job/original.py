@@ -70,7 +70,9 @@ def measure_of(
         if model.compiled or config.built_in:
             return losses_of(model)
         try:
-            return losses_of(load_model(Path(config.model), config.unsafe, compiled=True))
+            return losses_of(
+                load_model(Path(config.model), config.unsafe, compiled=True, imports=config.import_)
+            )
         except TfpruneError:  # The model itself was read before: it is a loss of the user's own.
             return []
 

@@ -242,7 +242,7 @@ def model_and_data(
         name = config.model
     else:
         path = Path(config.model)
-        model = load_model(path, config.unsafe, say=say)
+        model = load_model(path, config.unsafe, say=say, imports=config.import_)
         name = path.stem
         functional(model)  # A model without known shapes is told here.
         _check_names(config, model)

@@ -151,10 +151,11 @@ def _settings(config: JobConfig, say: Callable[[str], None]) -> keras.Model | No
     if config.built_in:
         return None
     try:
-        model = load_model(Path(config.model), config.unsafe, compiled=True)
-    except TfpruneError:  # The model itself was read before: it is a loss of the user's own.
-        model = None
-    if model is None or not model.compiled:
-        say("fine-tuning: no compile settings that can be read; Adam, and a loss by the labels")
+        model = load_model(Path(config.model), config.unsafe, compiled=True, imports=config.import_)
+    except TfpruneError as error:  # The model itself was read before: a loss of the user's own.
+        say(f"fine-tuning: Adam, and a loss by the labels; its settings cannot be read: {error}")
+        return None
+    if not model.compiled:
+        say("fine-tuning: no compile settings; Adam, and a loss by the labels")
         return None
     return model

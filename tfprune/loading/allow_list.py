@@ -13,6 +13,7 @@ from typing import Any
 
 from tfprune.errors import TfpruneError
 from tfprune.loading.keras_classes import FUNCTIONS, MODELS, OPERATIONS, PUBLIC, RUNS_CODE, UNLISTED
+from tfprune.loading.own_code import NOTHING, OwnCode, named, registered
 
 Config = dict[str, Any]
 
@@ -29,8 +30,8 @@ MOST_SAMPLES = 65_536
 POLICIES = {"DTypePolicy", "FloatDTypePolicy"}
 
 
-def trusted(config: Any, compiled: bool = False) -> Config:
-    """A configuration that names nothing but Keras' own classes and functions.
+def trusted(config: Any, compiled: bool = False, own: OwnCode = NOTHING) -> Config:
+    """A configuration that names nothing but Keras' own classes and functions, and the user's.
 
     Parameters
     ----------
@@ -38,6 +39,8 @@ def trusted(config: Any, compiled: bool = False) -> Config:
         Of a model, in the form of Keras 3.
     compiled : bool
         Whether its compile settings are wanted; they are left out where not, and in nested models.
+    own : OwnCode
+        What else it may name: classes and functions of files that the user had run.
 
     Returns
     -------
@@ -49,12 +52,12 @@ def trusted(config: Any, compiled: bool = False) -> Config:
     TfpruneError
         With the first class or function that is on no list.
     """
-    result = _Walk().value(config, "")
-    if not isinstance(result, dict) or result.get("class_name") not in MODELS:
+    result = _Walk(own).value(config, "")
+    if not isinstance(result, dict) or not _is_model(result, own):
         raise TfpruneError("expected the configuration of a Sequential or Functional model")
     if compiled and isinstance(config.get("compile_config"), dict):
-        result["compile_config"] = settings(config["compile_config"])
-    calls = _calls(result)
+        result["compile_config"] = settings(config["compile_config"], own)
+    calls = _calls(result, own)
     if calls > MOST_CALLS:
         raise TfpruneError(
             f"its layers are called {calls:,} times, expected at most {MOST_CALLS:,}"
@@ -62,19 +65,22 @@ def trusted(config: Any, compiled: bool = False) -> Config:
     return result
 
 
-def settings(config: Config) -> Config:
-    """Compile settings that name nothing but Keras' own classes and functions.
+def settings(config: Config, own: OwnCode = NOTHING) -> Config:
+    """Compile settings that name nothing but Keras' own classes and functions, and the user's.
 
     Raises
     ------
     TfpruneError
         With the first that is on no list.
     """
-    return {key: _Walk().value(value, f"the {key}") for key, value in config.items()}
+    return {key: _Walk(own).value(value, f"the {key}") for key, value in config.items()}
 
 
 class _Walk:
     """One way through a configuration; ``where`` names the layer for messages."""
+
+    def __init__(self, own: OwnCode) -> None:
+        self._own = own
 
     def value(self, value: Any, where: str, plain: bool = False) -> Any:
         """Any value; ``plain`` where Keras expects no objects."""
@@ -107,10 +113,12 @@ class _Walk:
             return self._data(data, where)
         if name in RUNS_CODE or name == "__lambda__":
             raise _code(name, where)
+        mine = self._own.name_of(data)
         if name == "function":
-            return _function(data, where)
+            return _function(data, where) if mine is None else named(mine, name)
         module = _module(data.get("module"), name)
-        if module is None or data.get("registered_name") not in (None, "", name):
+        keras_own = module is not None and data.get("registered_name") in (None, "", name)
+        if not keras_own and mine is None:
             raise _foreign(data, where)
         if not isinstance(config, dict):
             raise TfpruneError(f"{where or name}: expected a configuration, received {config!r}")
@@ -120,6 +128,8 @@ class _Walk:
             "config": {key: self._item(key, item, where, False) for key, item in config.items()},
             "registered_name": name if module in OPERATIONS else None,
         }
+        if not keras_own and mine is not None:
+            result |= named(mine, name)
         if "name" in data:
             result["name"] = data["name"]
         if "inbound_nodes" in data:
@@ -196,7 +206,8 @@ def _function(data: Config, where: str) -> Config:
     ):
         raise TfpruneError(
             f"{where or 'it'} names the function {module}.{name}, which is on no list of functions "
-            "that only compute; add --unsafe if you trust the file"
+            "that only compute; add --import FILE.py if it is yours and that file registers it, or "
+            "--unsafe if you trust the file"
         )
     return {"module": "builtins", "class_name": "function", "config": name,
             "registered_name": name}  # fmt: skip
@@ -211,25 +222,42 @@ def _code(name: str, where: str) -> TfpruneError:
 
 
 def _foreign(data: Config, where: str) -> TfpruneError:
-    name = data.get("registered_name") or f"{data.get('module')}.{data.get('class_name')}"
-    at = f", {where}" if where else ""
+    name = data.get("registered_name") or data.get("class_name")
+    module = str(data.get("module"))
+    at = f" ({where})" if where else ""
+    if module.partition(".")[0] == "keras":
+        return TfpruneError(
+            f"it needs {module}.{name}{at}, which is not among those of Keras' classes that load "
+            "without --unsafe"
+        )
+    return missing("class", str(name), at)
+
+
+def missing(kind: str, name: str, where: str = "") -> TfpruneError:
+    """Says that a file needs a class or a function of its author's, and where it may come from."""
     return TfpruneError(
-        f"it needs classes that are not Keras' own, or not among those that load without --unsafe "
-        f"({name}{at}); load it in Python, where they are registered, and call tfprune.prune"
+        f"it needs the {kind} {name}{where}, which is not Keras' own; add --import FILE.py, the "
+        f"Python file that defines it (in Python: import it, load the model, call tfprune.prune)"
     )
 
 
-def _calls(data: Any) -> int:
+def _is_model(data: Config, own: OwnCode) -> bool:
+    """Whether a configuration that was gone through is that of a model."""
+    kind, name = data.get("class_name"), data.get("registered_name")
+    return kind in MODELS or name in {registered(one) for one in own.models}
+
+
+def _calls(data: Any, own: OwnCode) -> int:
     """How often layers are called when a model is built, those of nested models each time."""
     config = data.get("config") if isinstance(data, dict) else None
     if not isinstance(config, dict):
         return 1
-    if data.get("class_name") in MODELS and isinstance(config.get("layers"), list):
+    if _is_model(data, own) and isinstance(config.get("layers"), list):
         total = 0
         for entry in config["layers"]:
             nodes = entry.get("inbound_nodes") if isinstance(entry, dict) else None
-            total += _calls(entry) * max(len(nodes) if isinstance(nodes, list) else 1, 1)
+            total += _calls(entry, own) * max(len(nodes) if isinstance(nodes, list) else 1, 1)
         return total
     inner = [config.get(key) for key in ("layer", "backward_layer", "cell")]
     many = [config[key] for key in ("layers", "cells") if isinstance(config.get(key), list)]
-    return 1 + sum(_calls(item) for item in [*inner, *(x for xs in many for x in xs)] if item)
+    return 1 + sum(_calls(item, own) for item in [*inner, *(x for xs in many for x in xs)] if item)

@@ -42,7 +42,7 @@ def adapted(config: Any, version: str | None = None) -> Adapted:
         kind = config.get("class_name") if isinstance(config, dict) else type(config).__name__
         raise TfpruneError(
             f"expected a Sequential or Functional model, received {kind}; "
-            "load it in Python and call tfprune.prune"
+            "load it in Python, and call tfprune.prune or save it as .keras for --import FILE.py"
         )
     result.config = _entry(plain(config), (), result)
     return result

@@ -29,6 +29,7 @@ from tfprune.loading import (
     model_config,
 )
 from tfprune.loading.keras2_forms import Adapted
+from tfprune.loading.own_code import NOTHING, OwnCode
 
 Say = Callable[[str], None] | None
 # Numbers that a model may hold beside those in its file: tables that layers make themselves.
@@ -43,7 +44,7 @@ MOST_CHARACTERS = 2_000
 _compared: dict[file_trial.Key, float | None] = {}
 
 
-def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
+def load(path: Path, unsafe: bool, compiled: bool, say: Say, own: OwnCode = NOTHING) -> keras.Model:
     """The model in a file; see :func:`tfprune.data.networks.load_model`.
 
     Raises
@@ -61,7 +62,8 @@ def load(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
         )
     if not unsafe:
         file_trial.check(path)
-    model = (_from_h5 if is_h5 else _from_keras)(path, unsafe, compiled, say)
+    with own.known_to_keras():
+        model = (_from_h5 if is_h5 else _from_keras)(path, unsafe, compiled, say, own)
     if not isinstance(model, keras.Model):
         raise TfpruneError(f"expected a model, received {type(model).__name__}")
     return model
@@ -71,13 +73,13 @@ def _from_folder(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Mo
     with tempfile.TemporaryDirectory(prefix="tfprune-") as folder:
         file = Path(folder) / f"{path.name}.h5"
         keras2_folder.as_h5(path, file)
-        model = _from_h5(file, unsafe, compiled, None)
+        model = _from_h5(file, unsafe, compiled, None, NOTHING)
     if say:
         say(f"{path.name}: layers and weights of a SavedModel of Keras 2; its graph is not read")
     return model
 
 
-def _from_h5(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
+def _from_h5(path: Path, unsafe: bool, compiled: bool, say: Say, own: OwnCode) -> keras.Model:
     with h5_arrays.reading():
         file = h5py.File(path)
     with file:
@@ -94,7 +96,9 @@ def _from_h5(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
             training = h5_arrays.text_attribute(file.attrs, "training_config")
         config = model_config.parsed(text, "model_config")
         adapted = _adapted(config, version)
-        safe = adapted.config if unsafe else allow_list.trusted(adapted.config)
+        safe = (
+            own.spelled(adapted.config) if unsafe else allow_list.trusted(adapted.config, own=own)
+        )
         with weights_within(numbers):
             # Keras takes configurations apart while it reads them.
             model = _attempt(
@@ -107,7 +111,7 @@ def _from_h5(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
         settings = _guarded(
             lambda: keras2_training.compile_config(model_config.parsed(training, "training_config"))
         )
-        safe = settings if unsafe else allow_list.settings(settings)
+        safe = own.spelled(settings) if unsafe else allow_list.settings(settings, own)
         _attempt(lambda: model.compile_from_config(safe))
     # tf_keras takes Theano's kernels as they are.
     comparable = backend != h5_weights.THEANO
@@ -154,7 +158,7 @@ def _adapted(config: Any, version: str | None) -> Adapted:
     return _guarded(lambda: keras2.adapted(config, version))
 
 
-def _from_keras(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Model:
+def _from_keras(path: Path, unsafe: bool, compiled: bool, say: Say, own: OwnCode) -> keras.Model:
     archive = keras_archive.read(path)
     adapted = Adapted(archive.config)
     if archive.version is not None and archive.version.startswith("2"):
@@ -167,12 +171,14 @@ def _from_keras(path: Path, unsafe: bool, compiled: bool, say: Say) -> keras.Mod
             )
     config = adapted.config
     if not unsafe:
-        config = allow_list.trusted(config, compiled)
+        config = allow_list.trusted(config, compiled, own)
         if archive.assets and not keras_archive.needs_assets(config):
             raise TfpruneError(
                 f"it has files that none of its layers reads ({next(iter(archive.assets))!r}); "
                 "add --unsafe if you trust the file"
             )
+    else:
+        config = own.spelled(config)
     # Keras reads files alone, and it is to read what was checked.
     with tempfile.TemporaryDirectory(prefix="tfprune-") as folder:
         checked = Path(folder) / "model.keras"
@@ -224,6 +230,9 @@ def _attempt(function: Callable[[], Any]) -> Any:
     except TfpruneError:
         raise
     except Exception as error:  # Keras, numpy and h5py each raise their own for a bad file.
+        lacking = re.search(r"Could not locate (class|function) '([^']+)'", str(error))
+        if lacking:
+            raise allow_list.missing(lacking[1], lacking[2]) from None
         raise TfpruneError(f"Keras cannot read it ({reason(error)})") from None
 
 

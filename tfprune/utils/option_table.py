@@ -116,14 +116,14 @@ def option(
 
 
 def flag(name: str) -> str:
-    """A field's name as it is typed.
+    """A field's name as it is typed; a last ``_`` keeps it apart from a word of Python's.
 
     Examples
     --------
-    >>> flag("target_bytes")
-    '--target-bytes'
+    >>> flag("target_bytes"), flag("import_")
+    ('--target-bytes', '--import')
     """
-    return f"--{name.replace('_', '-')}"
+    return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def options(table: type[DataclassInstance]) -> list[Option]:
