@@ -26,6 +26,9 @@ class Projection(kl.Layer):
     def call(self, x):
         return (x @ self.kernel) * self.scale
 
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.units)
+
 
 class Scale(kl.Layer):
     """Has weights, and makes no units."""
@@ -62,7 +65,10 @@ class MyDense(kl.Dense):
 
 
 class Inner(keras.Model):
-    pass
+    @classmethod
+    def of_steps(cls):
+        data = keras.Input((3,))
+        return cls(data, kl.Dense(3, name="dense")(data), name="inner")
 
 
 def inner():
@@ -70,8 +76,9 @@ def inner():
     return Inner(data, kl.Dense(3, name="dense")(data), name="inner")
 
 
-def several(*layers, tail=()):
-    return keras.Sequential([keras.Input((10, 3)), *layers, kl.Flatten(), *tail, kl.Dense(2)])
+def several(*layers, tail=(), batch=None):
+    data = keras.Input((10, 3), batch_size=batch)
+    return keras.Sequential([data, *layers, kl.Flatten(), *tail, kl.Dense(2)])
 
 
 def attention(kind):
@@ -81,22 +88,20 @@ def attention(kind):
 
 
 CASES = {
-    "steps": (
-        lambda: several(kl.TimeDistributed(kl.Dense(4, name="dense"), name="steps")),
-        {"steps/dense": "inside steps (TimeDistributed), which is not looked into"},
+    "steps of a model of a class of its own": (
+        lambda: several(kl.TimeDistributed(Inner.of_steps(), name="steps")),
+        {"steps/inner/dense": "inside steps (TimeDistributed), which is not looked into"},
     ),
-    "steps of a model": (
+    "steps of a layer of its own": (
+        lambda: several(kl.TimeDistributed(Projection(4, name="own"), name="steps")),
+        {"steps/own": "inside steps (TimeDistributed), which is not looked into"},
+    ),
+    "steps of a layer with a state": (
         lambda: several(
-            kl.TimeDistributed(
-                keras.Sequential([keras.Input((3,)), kl.Dense(4, name="a"), kl.Dense(2, name="b")],
-                                 name="net"),
-                name="steps",
-            )
+            kl.TimeDistributed(kl.Reshape((3, 1))),
+            kl.TimeDistributed(kl.LSTM(4, stateful=True, name="lstm"), name="steps"), batch=20
         ),
-        {
-            "steps/net/a": "inside steps (TimeDistributed), which is not looked into",
-            "steps/net/b": "inside steps (TimeDistributed), which is not looked into",
-        },
+        {"steps/lstm": "inside steps (TimeDistributed), which is not looked into"},
     ),
     "both ways": (
         lambda: several(kl.Bidirectional(kl.GRU(4, name="gru"), name="both")),

@@ -12,9 +12,9 @@ import numpy as np
 from keras import layers as kl
 
 from tfprune.data.scales import InputSpec, OwnScaling
-from tfprune.graph.clone import is_nested
 from tfprune.graph.inputs import input_shapes
 from tfprune.graph.layers import ACTIVATION_LAYERS, ARITHMETIC, is_operation
+from tfprune.graph.wrappers import is_nested
 from tfprune.outputs.distance import Call, graph_of
 
 # Layers that take indices, whatever type their input is declared with.

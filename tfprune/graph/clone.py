@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tfprune.graph.compile_settings import compile_as, not_compiled
 from tfprune.graph.configs import Config, ConfigError, fixed_starts, hand_over_starts, remade
 from tfprune.graph.layers import describe
 from tfprune.graph.subclasses import as_class_of, not_kept
+from tfprune.graph.wrappers import has_shapes, holds_layers, is_nested, rewrapped, wrapped
 
 
 def functional(model: keras.Model) -> keras.Model:
@@ -40,14 +41,6 @@ def functional(model: keras.Model) -> keras.Model:
         return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     # Not the model itself: cloning one that is compiled would compile the clone as well.
     return keras.Model(model.input, model.output, name=model.name)
-
-
-def has_shapes(model: keras.Model) -> bool:
-    """Whether a model knows the shapes of its inputs and outputs."""
-    try:
-        return bool(model.inputs and model.outputs)
-    except (AttributeError, ValueError):
-        return False
 
 
 def clone_layer(
@@ -140,21 +133,19 @@ def lost(model: keras.Model, other: keras.Model) -> tuple[str, ...]:
     return (*not_kept(model, other), *chain.from_iterable(inside), *not_compiled(model, other))
 
 
-def is_nested(layer: Any) -> bool:
-    """Whether a layer is a Sequential or Functional model whose layers can be followed."""
-    # Exactly Keras' own: a subclass may do anything.
-    return (
-        isinstance(layer, keras.Model)
-        and type(layer).__module__.split(".")[0] == "keras"
-        and has_shapes(layer)
-    )
+def walk(model: keras.Model, wrappers: bool = True) -> Iterator[tuple[str, Any]]:
+    """All layers with their paths (``name``, ``outer/inner``).
+
+    In place of nested models, and of ``wrappers`` that are looked into, come the layers inside.
+    """
+    yield from _within(model.layers, "", wrappers)
 
 
-def walk(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All layers with their paths (``name``, ``outer/inner``), those of nested models included."""
-    for layer in model.layers:
-        if is_nested(layer):
-            yield from walk(layer, f"{prefix}{layer.name}/")
+def _within(layers: Iterable[Any], prefix: str, wrappers: bool) -> Iterator[tuple[str, Any]]:
+    for layer in layers:
+        inside = layer.layers if is_nested(layer) else wrapped(layer) if wrappers else []
+        if inside:
+            yield from _within(inside, f"{prefix}{layer.name}/", wrappers)
         else:
             yield prefix + layer.name, layer
 
@@ -171,7 +162,7 @@ def rebuild(
     ----------
     model : keras.Model
     change : callable
-        Called once with every layer that is no nested model; returns the one in its place.
+        Called once with every layer of :func:`walk`; returns the one in its place.
     dtypes : mapping of str to str, optional
         What inputs of a type become; they keep it by default.
     """
@@ -186,8 +177,8 @@ def rebuild(
 def _fresh(model: keras.Model, dtypes: Mapping[str, str]) -> Callable[..., Any]:
     names = {id(layer.output): layer.name for layer in model.layers if type(layer) is kl.InputLayer}
 
-    def fresh(tensor: Any, like: Any | None = None) -> Any:
-        shape = tensor.shape if like is None else like.shape
+    def fresh(tensor: Any, shape: Any = None) -> Any:
+        shape = tensor.shape if shape is None else shape
         name = names.get(id(tensor), tensor.name)
         dtype = dtypes.get(tensor.dtype, tensor.dtype)
         return keras.Input(batch_shape=shape, dtype=dtype, name=name)
@@ -202,27 +193,40 @@ def _rebuild(
     dtypes: Mapping[str, str],
     copies: dict[int, Any],
 ) -> keras.Model:
-    nested: set[int] = set()
+    later: set[int] = set()
 
     def new(layer: Any) -> Any:
-        if is_nested(layer):
-            nested.add(id(layer))
+        if holds_layers(layer):
+            later.add(id(layer))
             return layer  # Rebuilt where it is called: only then its inputs are known.
         if id(layer) not in copies:
             copies[id(layer)] = change(layer)
         return copies[id(layer)]
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if id(layer) not in nested:  # The copy of a model of another class may look like one.
-            return layer(*args, **kwargs)
-        if id(layer) not in copies:
-            call_inputs = keras.tree.flatten(args[0] if args else kwargs["inputs"])
-            fresh = map(_fresh(layer, dtypes), layer.inputs, call_inputs)
+    def called(layer: Any, shapes: Sequence[Any]) -> Any:
+        """The copy of a layer that takes inputs of these shapes."""
+        if id(layer) in copies:
+            return copies[id(layer)]
+        if not holds_layers(layer):
+            return new(layer)
+        if is_nested(layer):
+            fresh = map(_fresh(layer, dtypes), layer.inputs, shapes)
             sequential = isinstance(layer, keras.Sequential)
             structure = layer.inputs[0] if sequential else layer.input
             own = keras.tree.pack_sequence_as(structure, list(fresh))
             copies[id(layer)] = _rebuild(layer, own, change, dtypes, copies)
-        return copies[id(layer)](*args, **kwargs)
+            return copies[id(layer)]
+        if type(layer) is kl.TimeDistributed:  # It hands over one step at a time.
+            shapes = [(shape[0], *shape[2:]) for shape in shapes]
+        inside = [called(part, shapes) for part in wrapped(layer)]
+        copies[id(layer)] = rewrapped(layer, inside, dtypes)
+        return copies[id(layer)]
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if id(layer) not in later:  # The copy of a model of another class may look like one.
+            return layer(*args, **kwargs)
+        first = args[0] if args else next(iter(kwargs.values()))
+        return called(layer, [one.shape for one in keras.tree.flatten(first)])(*args, **kwargs)
 
     if isinstance(model, keras.Sequential):
         tensor, layers = inputs, []

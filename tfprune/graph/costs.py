@@ -85,7 +85,7 @@ def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
     """
     terms = [
         (
-            math.prod(weight.shape) * _places(layer, inputs),
+            math.prod(weight.shape) * _places(layer, inputs, trace.steps.get(path, 0)),
             *_shares(trace, groups, path, name, weight),
         )
         for path, calls in trace.call_inputs.items()
@@ -115,7 +115,8 @@ def layer_macs(traced: Trace) -> dict[str, int | None]:
         kernels = [w for name, w in _weights(layer).items() if name.endswith("kernel")]
         each = sum(math.prod(kernel.shape) for kernel in kernels)
         try:
-            costs[path] = each * sum(_places(layer, inputs) for inputs in calls)
+            steps = traced.steps.get(path, 0)
+            costs[path] = each * sum(_places(layer, inputs, steps) for inputs in calls)
         except TfpruneError:
             costs[path] = None
     return costs
@@ -129,15 +130,23 @@ def layer_costs(model: keras.Model) -> dict[str, LayerCost]:
     TfpruneError
         See :func:`parameters`.
     """
-    macs = layer_macs(trace(model))
+    traced = trace(model)
+    macs = layer_macs(traced)
     return {
         path: LayerCost(
-            type(layer).__name__, output_shape(layer),
+            type(layer).__name__, _shape(traced, path, layer),
             sum(math.prod(weight.shape) for weight in getattr(layer, "weights", ())),
             macs.get(path, 0),
         )
         for path, layer in dict(walk(model)).items()
     }  # fmt: skip
+
+
+def _shape(traced: Trace, path: str, layer: Any) -> tuple[int | None, ...]:
+    """As :func:`output_shape`; inside a TimeDistributed with its steps."""
+    if path in traced.steps:
+        return tuple(traced.call_outputs[path][0][0].shape[1:])
+    return output_shape(layer)
 
 
 def output_shape(layer: Any) -> tuple[int | None, ...]:
@@ -193,13 +202,14 @@ def _by_group(trace: Trace, groups: Sequence[Group], labels: Index) -> Array:
     return shares
 
 
-def _places(layer: Any, inputs: Sequence[Any]) -> int:
-    """How often a layer uses its kernels for one sample."""
+def _places(layer: Any, inputs: Sequence[Any], steps: int) -> int:
+    """How often a layer uses its kernels for one sample; ``steps`` axes are a wrapper's."""
     shape = tuple(inputs[0].shape)
+    outside, shape = shape[1 : 1 + steps], (shape[0], *shape[1 + steps :])
     if type(layer) in (*CONVOLUTIONS, *DEPTHWISE, *SEPARABLE) and type(layer) not in TRANSPOSED:
         shape = tuple(layer.compute_output_shape(shape))
     first = getattr(layer, "data_format", "channels_last") == "channels_first"
-    axes = shape[2:] if first else shape[1:-1]
+    axes = (*outside, *(shape[2:] if first else shape[1:-1]))
     if None in axes:
         raise TfpruneError(
             f"multiply-accumulates: {describe(layer)} has an axis without a size; "

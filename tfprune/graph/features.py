@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,10 @@ class Features:
     def spread(cls, labels: Any, views: Any, centre: Any, shape: tuple[int, ...]) -> Features:
         """Features that are the same everywhere but along the last axis."""
         return cls(*(np.broadcast_to(array, shape) for array in (labels, views, centre)))
+
+    def changed(self, change: Callable[[Any], Any]) -> Features:
+        """The same change of labels, views and centre."""
+        return Features(change(self.labels), change(self.views), change(self.centre))
 
     @property
     def row(self) -> Index | None:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from tfprune.errors import TfpruneError
-from tfprune.graph.clone import is_nested
+from tfprune.graph.wrappers import is_nested
 
 # Of tf.Graph.name_scope, less the backslash, which fails later. The model's name stands outermost,
 # where fewer will do.

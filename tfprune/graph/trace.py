@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.graph.features import Features, Index, Labels, row_of, shape_of
+from tfprune.graph.helpers import StepsAside, StepsBack
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,12 @@ class Trace:
         The layers of ``model`` by the same paths.
     call_inputs : dict of str to list of list of KerasTensor
         What each layer takes, once for every call.
+    call_outputs : dict of str to list of list of KerasTensor
+        What each layer makes, once for every call.
     registered : list of RegisteredCall
         The calls of layers whose rules a user registered, in order.
+    steps : dict of str to int
+        Of layers inside a TimeDistributed the number of axes of steps behind the batch.
     """
 
     model: keras.Model
@@ -123,7 +128,9 @@ class Trace:
     blocked: list[tuple[Index, str]] = field(default_factory=list)
     copies: dict[str, Any] = field(default_factory=dict)
     call_inputs: dict[str, list[list[Any]]] = field(default_factory=dict)
+    call_outputs: dict[str, list[list[Any]]] = field(default_factory=dict)
     registered: list[RegisteredCall] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
 
 
 class Ledger:
@@ -142,6 +149,12 @@ class Ledger:
         self.paths: dict[int, str] = {}
         # Halves of separable convolutions, which take the weights of their layers.
         self.inner: list[tuple[str, Any]] = []
+        # Axes of steps of the TimeDistributed layers around what is called, and what has them.
+        self.axes = 0
+        self._with_steps: list[Any] = []
+        self._aside: dict[int, Any] = {}
+        self._whole: dict[int, Any] = {}
+        self._helpers = 0
 
     def path(self, layer: Any) -> str:
         """The path of the original layer."""
@@ -161,6 +174,45 @@ class Ledger:
             nobody = np.broadcast_to(np.intp(0), shape_of(tensor))
             self.features[id(tensor)] = Features(nobody, nobody, nobody.astype(float))
         return self.features[id(tensor)]
+
+    def helper_name(self) -> str:
+        """A name for a layer of the traced copy that the model does not have."""
+        self._helpers += 1
+        return f"tfprune.{self._helpers}"
+
+    def aside(self, tensor: Any) -> Any:
+        """What a layer inside a TimeDistributed takes of a tensor: its steps as samples."""
+        if not self.axes or not isinstance(tensor, keras.KerasTensor):
+            return tensor
+        self._with_steps.append(tensor)
+        if id(tensor) not in self._aside:
+            result = StepsAside(self.helper_name(), self.axes)(tensor)
+            self._aside[id(tensor)], self._whole[id(result)] = result, tensor
+            self.features[id(result)] = self._of_a_step(self.features_of(tensor))
+            self.alive += [tensor, result]
+        return self._aside[id(tensor)]
+
+    def whole(self, tensor: Any) -> Any:
+        """A tensor as it stands outside, with its steps."""
+        if not self.axes or not isinstance(tensor, keras.KerasTensor):
+            return tensor
+        if id(tensor) not in self._whole:
+            helper = StepsBack(self.helper_name(), self.axes)
+            result = helper([tensor, self._with_steps[-1]])
+            self._whole[id(tensor)] = result
+            own, steps = self.features_of(tensor), shape_of(result)[: self.axes]
+            self.features[id(result)] = own.changed(
+                lambda array: np.broadcast_to(array, (*steps, *array.shape))
+            )
+            self.alive += [tensor, result]
+        return self._whole[id(tensor)]
+
+    def _of_a_step(self, features: Features) -> Features:
+        first = features.changed(lambda array: array[(0,) * self.axes])
+        if (features.labels == first.labels).all():
+            return first
+        self.block(features.labels, "holds other units at each step of a TimeDistributed")
+        return first.changed(np.zeros_like)
 
     def next_views(self, *views: Index) -> Index:
         """New view numbers, different wherever one of the old ones was."""
@@ -265,7 +317,7 @@ class Ledger:
         row = self.row(layer, features, part)
         if row is None:
             return
-        path = self.path(layer)
+        path, tensor = self.path(layer), self.whole(tensor)
         if getattr(self.original(layer), "lora_enabled", False):
             self.refuse(layer, row, "reads with weights that are not plain (lora)")
             return

@@ -14,11 +14,12 @@ from keras import layers as kl
 
 from tfprune.errors import TfpruneError
 from tfprune.graph import rules
-from tfprune.graph.clone import clone_layer, copy_weights, functional, is_nested
+from tfprune.graph.clone import clone_layer, copy_weights, functional
 from tfprune.graph.features import Features, shape_of
 from tfprune.graph.registry import rule_of, user_rule
 from tfprune.graph.rules import Call
 from tfprune.graph.trace import Ledger, RegisteredCall, Trace, slot
+from tfprune.graph.wrappers import holds_layers, is_nested
 
 
 def trace(model: keras.Model) -> Trace:
@@ -49,12 +50,12 @@ def trace(model: keras.Model) -> Trace:
 
 
 class _Walk:
-    """Calls copies of a model's layers, those of nested models as if they stood outside."""
+    """Calls copies of a model's layers, those inside others as if they stood outside."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._copies: dict[int, Any] = {}
-        self._nested: set[int] = set()
+        self._holding: set[int] = set()
         self._marked: dict[int, tuple[keras.Model, list[Any]]] = {}
 
     def through(
@@ -84,8 +85,8 @@ class _Walk:
         def copied(layer: Any) -> Any:
             if id(layer) in ends:
                 return layer
-            if is_nested(layer):
-                self._nested.add(id(layer))
+            if holds_layers(layer):
+                self._holding.add(id(layer))
                 return layer
             return self._copy(layer, prefix)
 
@@ -93,9 +94,8 @@ class _Walk:
             if id(layer) in ends:
                 ends[id(layer)] = args[0]
                 return args[0]
-            if id(layer) in self._nested:  # The copy of a model of another class may look like one.
-                given = args[0] if args else kwargs["inputs"]
-                return self._enter(layer, keras.tree.flatten(given), prefix)
+            if id(layer) in self._holding:  # A copy of another class may look like one.
+                return self._inside(layer, args, kwargs, prefix)
             return self._called(layer, args, kwargs)
 
         copy = keras.models.clone_model(model, inputs, clone_function=copied, call_function=call)
@@ -122,21 +122,42 @@ class _Walk:
     def _called(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls a layer and asks its rule what the output holds."""
         ledger = self._ledger
-        inputs = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
-        output = layer(*args, **kwargs)
+        path, result = ledger.path(layer), ledger.result
+        if ledger.axes:
+            result.steps[path] = ledger.axes
+        result.call_inputs.setdefault(path, []).append(_tensors((args, kwargs)))
+        args, kwargs = keras.tree.map_structure(ledger.aside, (args, kwargs))
+        inputs, output = _tensors((args, kwargs)), layer(*args, **kwargs)
         ledger.alive += [inputs, output]
-        ledger.result.call_inputs.setdefault(ledger.path(layer), []).append(inputs)
         features = [ledger.features_of(tensor) for tensor in inputs]
         call = Call(layer, args, kwargs, inputs, features, output, ledger)
-        reasons = len(ledger.result.blocked)
+        reasons = len(result.blocked)
         held = rule_of(layer)(call)
         if user_rule(layer) is not None:
-            if held is None and len(ledger.result.blocked) == reasons:
+            if held is None and len(result.blocked) == reasons:
                 rules.unknown(call)
             _note(call, held)
         if held is not None:
             ledger.features[id(output)] = held
+        output = keras.tree.map_structure(ledger.whole, output)
+        result.call_outputs.setdefault(path, []).append(_tensors(output))
         return output
+
+    def _inside(
+        self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str
+    ) -> Any:
+        """Calls a layer; of a nested model or a wrapper the layers inside, as if they stood out."""
+        if is_nested(layer):
+            given = args[0] if args else kwargs["inputs"]
+            return self._enter(layer, keras.tree.flatten(given), prefix)
+        if type(layer) is kl.TimeDistributed:
+            self._ledger.axes += 1
+            # Whether it is trained, and which steps are masked, changes nothing here.
+            given = args[0] if args else kwargs["inputs"]
+            output = self._inside(layer.layer, (given,), {}, f"{prefix}{layer.name}/")
+            self._ledger.axes -= 1
+            return output
+        return self._called(self._copy(layer, prefix), args, kwargs)
 
     def _enter(self, nested: keras.Model, inputs: list[Any], prefix: str) -> Any:
         """Calls the layers of a nested model one by one, as if they stood outside."""
@@ -152,7 +173,10 @@ class _Walk:
             self._marked[id(nested)] = keras.Model(source.inputs, ends), marks
         model, marks = self._marked[id(nested)]
         _, outputs = self.through(model, inputs, f"{path}/", marks)
-        return keras.tree.pack_sequence_as(nested.output, outputs)
+        # A Sequential that a wrapper holds was never called, and has no output of its own.
+        sequential = isinstance(nested, keras.Sequential)
+        structure = nested.outputs[0] if sequential else nested.output
+        return keras.tree.pack_sequence_as(structure, outputs)
 
     def _through_door(self, nested: keras.Model, number: int, given: Features) -> None:
         """A nested model that is called again takes the same widths again."""
@@ -161,6 +185,11 @@ class _Walk:
             ledger.block(given.labels, f"enters {ledger.describe(nested)} across several axes")
         else:
             ledger.cut(slot(ledger.path(nested), f"input {number}"), given.row)
+
+
+def _tensors(structure: Any) -> list[Any]:
+    """The tensors in a structure, in order."""
+    return [one for one in keras.tree.flatten(structure) if isinstance(one, keras.KerasTensor)]
 
 
 def _note(call: Call, held: Any) -> None:

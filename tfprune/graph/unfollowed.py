@@ -1,4 +1,4 @@
-"""Finds layers with units that are never pruned: wrapped, recurrent, attention, custom."""
+"""Finds layers with units that are never pruned: recurrent, attention, custom, inside these."""
 
 from __future__ import annotations
 

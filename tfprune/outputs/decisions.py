@@ -10,7 +10,6 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from tfprune.graph.clone import is_nested
 from tfprune.graph.layers import (
     ACTIVATION_LAYERS,
     MAKERS,
@@ -20,6 +19,7 @@ from tfprune.graph.layers import (
     is_operation,
 )
 from tfprune.graph.registry import hands_on
+from tfprune.graph.wrappers import is_nested
 from tfprune.outputs.distance import Call, graph_of
 from tfprune.utils.arrays import Array
 
@@ -189,6 +189,8 @@ def _activation(tensor: Any, calls: Sequence[Call]) -> str:
     if call is None:
         return ""
     layer = call.layer
+    while type(layer) is kl.TimeDistributed:
+        layer = layer.layer
     if is_nested(layer):
         position = next(n for n, output in enumerate(call.outputs) if output is tensor)
         return activations_of(layer)[position]

@@ -12,11 +12,12 @@ from keras import layers as kl
 from scipy import special
 
 from tfprune.errors import TfpruneError
-from tfprune.graph.clone import functional, is_nested
+from tfprune.graph.clone import functional
 from tfprune.graph.compile_settings import only_loss
 from tfprune.graph.layers import MAKERS, MOVING, activation_name, is_operation
 from tfprune.graph.predictions import outputs_of
 from tfprune.graph.registry import hands_on
+from tfprune.graph.wrappers import is_nested
 from tfprune.utils.arrays import Array
 
 # Of an output's mean square: the least that counts as its variance.
@@ -247,6 +248,8 @@ def _kind(tensor: Any, calls: Sequence[Call]) -> str:
     if call is None:
         return "values"
     layer = call.layer
+    while type(layer) is kl.TimeDistributed:
+        layer = layer.layer
     if is_nested(layer):
         position = next(n for n, output in enumerate(call.outputs) if output is tensor)
         return kinds_of(layer)[position]

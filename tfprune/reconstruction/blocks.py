@@ -74,8 +74,8 @@ def fit_blocks(
 ) -> None:
     """Fits producers and consumers of every group together, from the input on; in place.
 
-    Groups stay as they are if one of their layers is shared, is neither Dense nor a convolution, or
-    consumes its own group's units and has an activation.
+    Groups stay as they are if one of their layers is shared, stands inside a TimeDistributed, is
+    neither Dense nor a convolution, or consumes its own group's units and has an activation.
 
     Parameters
     ----------
@@ -121,7 +121,9 @@ def _block(
     consumers = list(dict.fromkeys(consumer.layer for consumer in group.consumers))
     plain = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
     if any(
-        type(ours.copies[path]) not in plain or len(ours.call_inputs[path]) > 1
+        type(ours.copies[path]) not in plain
+        or len(ours.call_inputs[path]) > 1
+        or path in ours.steps
         for path in (*group.producers, *consumers)
     ):
         return None

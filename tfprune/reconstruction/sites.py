@@ -142,18 +142,15 @@ class Wiring:
         return found
 
     def _outputs(self, path: str) -> list[Any]:
-        layer: Any = self.trace.copies.get(path, self.trace.layers.get(path))
-        try:
-            return list(keras.tree.flatten(layer.output))
-        except (AttributeError, ValueError):  # Called more than once, or an operation of its own.
-            return []
+        calls = self.trace.call_outputs[path]
+        return calls[0] if len(calls) == 1 else []
 
 
 def sites_of(ours: Wiring, theirs: Wiring, kept: Mapping[str, npt.NDArray[np.intp]]) -> list[Site]:
     """The layers that can be solved for, in the order of their calls.
 
     Left out are layers that are called more than once, those whose weights are not plain, separable
-    and transposed convolutions, and convolutions in groups.
+    and transposed convolutions, and convolutions in groups or inside a TimeDistributed.
 
     Parameters
     ----------
@@ -167,6 +164,8 @@ def sites_of(ours: Wiring, theirs: Wiring, kept: Mapping[str, npt.NDArray[np.int
         layer = ours.trace.copies.get(path)
         if path not in theirs.order or not _solvable(layer) or not ours.single(path):
             continue
+        if path in ours.trace.steps and type(layer) is not kl.Dense:
+            continue  # Inside a TimeDistributed, with one more axis than it was made for.
         sites.append(_site(ours, theirs, path, kept))
     return sites
 

@@ -11,11 +11,12 @@ from keras import layers as kl
 
 from tfprune.core.metrics import disagreement
 from tfprune.errors import TfpruneError
-from tfprune.graph.clone import clone_layer, copy_weights, functional, is_nested, rebuild, walk
+from tfprune.graph.clone import clone_layer, copy_weights, functional, rebuild, walk
 from tfprune.graph.inputs import input_shapes
 from tfprune.graph.layers import IDENTITY
 from tfprune.graph.precision import in_float32
 from tfprune.graph.predictions import outputs_of
+from tfprune.graph.wrappers import is_nested
 from tfprune.tfmot.layer_configs import AS_LAYERS, refused, translated
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import quiet

@@ -33,8 +33,9 @@ def rounded(kernel: Any, bits: int) -> Any:
 
 
 def dense_kernels(model: keras.Model) -> list[Any]:
-    """The kernels of a model's Dense layers, which files of few bits round."""
-    return [layer.kernel for _, layer in walk(model) if type(layer) is kl.Dense]
+    """The kernels of a model's Dense layers outside of wrappers, which files of few bits round."""
+    layers = walk(model, wrappers=False)
+    return [layer.kernel for _, layer in layers if type(layer) is kl.Dense]
 
 
 class RoundedDense(keras.Layer):  # type: ignore[misc]  # Keras is untyped

@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
-from tfprune.graph.clone import functional, is_nested
+from tfprune.graph.clone import functional
 from tfprune.graph.configs import config_of
+from tfprune.graph.wrappers import is_nested
 from tfprune.outputs.distance import Match, graph_of
 from tfprune.training.fake_quant import RoundedDense, dense_kernels, rounded
 

@@ -1,0 +1,66 @@
+"""Layers that hold other layers: nested models and TimeDistributed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+
+def has_shapes(model: keras.Model) -> bool:
+    """Whether a model knows the shapes of its inputs and outputs."""
+    try:
+        return bool(model.inputs and model.outputs)
+    except (AttributeError, ValueError):
+        return False
+
+
+def is_nested(layer: Any) -> bool:
+    """Whether a layer is a Sequential or Functional model whose layers can be followed."""
+    # Exactly Keras' own: a subclass may do anything.
+    return isinstance(layer, keras.Model) and _from_keras(layer) and has_shapes(layer)
+
+
+def wrapped(layer: Any) -> list[Any]:
+    """The layers inside a wrapper that is looked into; none of anything else.
+
+    TimeDistributed around a nested model, another one or one of Keras' layers without a state from
+    batch to batch.
+    """
+    if type(layer) is kl.TimeDistributed:
+        inner = layer.layer
+        followed = is_nested(inner) or (_from_keras(inner) and not isinstance(inner, keras.Model))
+        if isinstance(inner, kl.Wrapper):
+            followed = bool(wrapped(inner))
+        # No public walk reaches the layers inside; a state would go on from step to step.
+        states = any(getattr(one, "stateful", False) for one in inner._flatten_layers())
+        return [inner] if followed and not states else []
+    return []
+
+
+def holds_layers(layer: Any) -> bool:
+    """Whether a layer is called by calling those inside it, which can be followed."""
+    return is_nested(layer) or bool(wrapped(layer))
+
+
+def rewrapped(layer: Any, inside: Sequence[Any], dtypes: Mapping[str, str]) -> Any:
+    """A new wrapper around other layers.
+
+    Parameters
+    ----------
+    layer : keras.layers.TimeDistributed
+        Its settings are taken over.
+    inside : sequence of keras.Layer
+        In the order of :func:`wrapped`.
+    dtypes : mapping of str to str
+        What dtype policies become, by their names; others stay.
+    """
+    policy = dtypes.get(layer.dtype_policy.name, layer.dtype_policy)
+    settings: dict[str, Any] = {"name": layer.name, "trainable": layer.trainable, "dtype": policy}
+    return kl.TimeDistributed(inside[0], **settings)
+
+
+def _from_keras(layer: Any) -> bool:
+    return type(layer).__module__.split(".")[0] == "keras"
