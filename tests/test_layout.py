@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 ORDER = [
     ["errors"],
     ["utils"],
-    ["core", "output_folder", "results"],
+    ["core", "output_folder", "results", "workers"],
     ["graph", "result_figure"],
     ["outputs", "tflite", "loading"],
     ["options", "data", "reconstruction"],

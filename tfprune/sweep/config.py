@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from tfprune.errors import TfpruneError
 from tfprune.job.config import SCHEMES_HELP, CommonConfig, read_epochs, read_schemes
 from tfprune.options import FOLD_NAMES, REFIT, SHARE_FOLDS, SHARE_SELECTIONS, check_threshold
 from tfprune.utils.checks import check_choice, check_share, names, switch, text, whole
 from tfprune.utils.option_table import COMMON, GRID, RUN, TRAINING, option
+from tfprune.workers.asked import check_asked, cluster_option, workers_option
 
 # In place of a list, for no amounts of that kind.
 NONE = "none"
@@ -76,3 +78,11 @@ class SweepConfig(CommonConfig):
         "again. auto stops by itself, after 30 at most.")
     seed: int = option(0, whole(0, 2**32), RUN, "NUMBER",
         "Seed of splitting, training, healing and random.")
+    workers: int | None = workers_option()
+    cluster: str | None = cluster_option()
+    # fmt: on
+
+    def validate(self) -> Self:
+        """See :meth:`CommonConfig.validate`."""
+        check_asked(self.workers, self.cluster)
+        return super().validate()

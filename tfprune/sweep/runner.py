@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfprune.calibration import check_enough
 from tfprune.data.scales import InputScale
-from tfprune.data.splits import Dataset, Split
+from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
-from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
-from tfprune.job.original import doubts, scorer
 from tfprune.job.pipeline import model_and_data
 from tfprune.job.stages import MODEL_AND_DATA
-from tfprune.options import DEGREES, prune_options
 from tfprune.output_folder.staging import OutputFolder, writing
-from tfprune.pruner import Pruner
-from tfprune.sweep import plot, tables
+from tfprune.sweep import pieces, plot, tables
+from tfprune.sweep.bench import Bench
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import UNPRUNED, Grid, Point, key
 from tfprune.sweep.page import sweep_page
 from tfprune.sweep.results_log import ResultsLog, Row
 from tfprune.sweep.tables import Sweep
-from tfprune.tflite.converter import convert_each, signature_names
-from tfprune.tflite.interpreter import LiteModel
-from tfprune.tflite.reader import weight_bytes
 from tfprune.training.augmentation import check_pictures
-from tfprune.training.distillation import heal_with_record
 from tfprune.utils.console import Stages, during, meter
-from tfprune.utils.streamed import concatenated
 from tfprune.utils.versions import versions
+from tfprune.workers.pool import Workers, workers
 
 JOURNAL, PICTURE, PAGE = "sweep.jsonl", "sweep.png", "sweep.html"
 # Raised when the same settings come to mean other angles or folds, so that old rows are left.
@@ -71,14 +60,23 @@ def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep
     """
     places = [JOURNAL, PICTURE, PAGE, "sweep.csv", "sweep.md"]
     stages = Stages([MODEL_AND_DATA, "activations", "sweep"])
-    with writing(Path(grid.config.output), places=places) as output, stages:
-        return _run(grid, output, command, say)
+    config = grid.config
+    # Workers start while model and data are loaded here.
+    pool = workers(config.workers, config.cluster, say)
+    with writing(Path(config.output), places=places) as output, stages, pool as started:
+        return _run(grid, output, command, say, started)
 
 
 def _run(
-    grid: Grid, output: OutputFolder, command: Sequence[str], say: Callable[[str], None]
+    grid: Grid,
+    output: OutputFolder,
+    command: Sequence[str],
+    say: Callable[[str], None],
+    pool: Workers | None,
 ) -> Sweep:
     config = grid.config
+    if pool is not None:
+        pool.prepare()
     journal = ResultsLog(output.path / JOURNAL)
     keras.utils.set_random_seed(config.seed)
     with during(MODEL_AND_DATA):
@@ -86,12 +84,13 @@ def _run(
         check_enough(len(data.calibration))
         if config.augment:
             check_pictures(model, "--augment")
-    bench = _Bench(config, model, data, say)
+    bench = Bench(config, model, data, say)
     for note in (*data.notes, *bench.notes):
         say(f"data: {note}")
-    for doubt in bench.doubts:
+    for doubt in bench.doubts():
         say(str(doubt))
-    common = _common(config, about["sha256"] or digest(model), data, bench.layers)
+    origin = pieces.origin_of(about, model, data.sha256)
+    common = _common(config, origin["model"], data, bench.layers)
     row_keys = {
         (point, scheme): key(point, scheme, common | (HEALING if point.heal else {}))
         for point in grid.points
@@ -113,198 +112,34 @@ def _run(
         bar.smoothing = 0
         bar.initial = len(finished)
         bar.update(len(finished))
-        for point in grid.points:
-            _check_any(so_far())
-            schemes = [s for s in config.schemes if row_keys[point, s] not in journal.rows]
-            if not schemes:
-                continue
-            bar.set_postfix_str(point.name)
-            keys = {s: row_keys[point, s] for s in schemes}
-            for row in bench.rows(point, keys, so_far().rows):
+
+        def keep(rows: Iterable[Row]) -> None:
+            nonlocal drawn_at
+            for row in rows:
                 journal.append(row)
                 bar.update()
             draw = time.monotonic() - drawn_at > BETWEEN_PICTURES
             output.replace(_files(so_far(), draw))
             if draw:
                 drawn_at = time.monotonic()
+
+        left: dict[Point, dict[str, str]] = {}
+        for (point, scheme), name in row_keys.items():
+            if name not in journal.rows:
+                left.setdefault(point, {})[scheme] = name
+        for point, keys in left.items():
+            _check_any(so_far())
+            if pool is None or point.select == UNPRUNED:
+                bar.set_postfix_str(point.name)
+                keep(bench.rows(point, keys, so_far().rows))
+        if pool is not None:
+            pruned = {point: keys for point, keys in left.items() if point.select != UNPRUNED}
+            for rows in pieces.measured(pool, config, pruned, so_far().rows, origin, say=say):
+                keep(rows)
+                bar.set_postfix_str(rows[-1].point.name)
     result = so_far()
     output.replace(_files(result, True))
     return result
-
-
-class _Bench:
-    """Builds the model of each point and measures its files; reuses what points have in common."""
-
-    def __init__(
-        self, config: SweepConfig, model: keras.Model, data: Dataset, say: Callable[[str], None]
-    ) -> None:
-        self._request, self._model, self._data, self._say = config, model, data, say
-        self._last: tuple[Point, _Made] | None = None
-        self._pruner = Pruner(
-            model,
-            data.calibration.x,
-            layers=config.layers_to_prune,
-            skip=config.skip,
-            centre=config.centre,
-            validation=data.validation.take(slice(MOST_HELD_BACK)).x,
-            progress=True,
-        )
-        if not self._pruner.units:
-            why = "; ".join(f"{skip.name}: {skip.reason}" for skip in self._pruner.skipped)
-            raise TfpruneError(f"nothing to prune: {why or 'no layer of the kinds asked for'}")
-        calibration = self._pruner.calibration
-        if calibration.layers_note:
-            say(calibration.layers_note)
-        self.layers = (calibration.asked,) if config.layers is None else config.layers
-        self._representative = check_inputs(model, data.calibration.x)
-        held, shown = (check_inputs(model, part.x) for part in (data.validation, data.test))
-        # Run as one, so that labels mean the same in both.
-        self._x = [concatenated(pair) for pair in zip(held, shown, strict=True)]
-        y = None
-        if data.validation.y is not None and data.test.y is not None:
-            y = np.concatenate([data.validation.y, data.test.y])
-        part = Split(data.test.given(self._x).x, y)
-        whole = scorer(config, model, self._x, part, data)
-        self._held = len(held[0])
-        self._validation, self._test = (
-            whole.some(index) for index in (slice(self._held), slice(self._held, None))
-        )
-        self.metric = whole.metric or "agreement"
-        self.notes = whole.notes
-        self.doubts = doubts(config, model, self._x, whole, data)
-
-    def rows(self, point: Point, keys: dict[str, str], known: Sequence[Row]) -> Iterator[Row]:
-        """A row for each of the schemes, which come with their keys; and rows that are there."""
-        try:
-            variant = self._made(point)
-        except TfpruneError as error:
-            for scheme in keys:
-                yield self._row(point, scheme, keys, reason=str(error))
-            return
-        about: dict[str, Any] = {"units": variant.units, "units_before": variant.units_before}
-        # The same weights make the same file.
-        weights = digest(variant.model)
-        equal = {row.scheme: row for row in known if row.weights == weights}
-        for scheme, name in keys.items():
-            if scheme in equal:
-                yield Row(**{**asdict(equal[scheme]), **asdict(point), **about, "key": name})
-        rest = [scheme for scheme in keys if scheme not in equal]
-        for scheme, content in self._files(variant.model, rest, point):
-            if isinstance(content, TfpruneError):
-                yield self._row(point, scheme, keys, reason=str(content), **about)
-                continue
-            yield self._row(
-                point, scheme, keys,
-                bytes=len(content),
-                weights_bytes=_weight_bytes(content),
-                parameters=variant.model.count_params(),
-                weights=weights,
-                sha256=sha256(content).hexdigest(),
-                **about,
-                **self._scores(content),
-            )  # fmt: skip
-
-    def _row(self, point: Point, scheme: str, keys: dict[str, str], **figures: Any) -> Row:
-        named = {**asdict(point), "key": keys[scheme], "scheme": scheme, "metric": self.metric}
-        return Row(**named, **figures)
-
-    def _made(self, point: Point) -> _Made:
-        """The model of a point; a healed one starts from the unhealed one before it."""
-        if point.select == UNPRUNED:
-            return _Made(self._model, self._pruner.units, self._pruner.units)
-        bare = point.bare
-        if self._last is None or self._last[0] != bare:
-            self._last = bare, self._pruned(bare)
-        last = self._last[1]
-        if not point.heal:
-            return last
-        return replace(last, model=self._healed(last.model, point))
-
-    def _pruned(self, point: Point) -> _Made:
-        share = point.unit == "share"
-        asked = prune_options(
-            DEGREES if share else point.amount,
-            remove=point.amount if share else None,
-            select=point.select,
-            fold=point.fold,
-            refit=point.refit,
-            round_to=point.round_to,
-            seed=self._request.seed,
-        )
-        result = self._pruner.prune_as(asked)
-        before, after = (
-            sum(getattr(layer, f"units_{when}") for layer in result.layers)
-            for when in ("before", "after")
-        )
-        return _Made(result.model, before, after)
-
-    def _healed(self, pruned: keras.Model, point: Point, bits: int | None = None) -> keras.Model:
-        x, validation = (
-            check_inputs(self._model, part.x) for part in (self._data.train, self._data.validation)
-        )
-        result = heal_with_record(
-            pruned,
-            self._model,
-            x if len(x) > 1 else x[0],
-            point.heal,
-            augment=point.augment,
-            logits=self._test.classifies,
-            bits=bits,
-            validation=validation if len(x) > 1 else validation[0],
-            seed=self._request.seed,
-        )
-        if result.problem:
-            at = f" at {bits} bits" if bits else ""
-            self._say(f"{point.name}: healed{at}: {result.problem}")
-        return result.model
-
-    def _files(
-        self, model: keras.Model, schemes: Sequence[str], point: Point
-    ) -> Iterator[tuple[str, bytes | TfpruneError]]:
-        """The files, or why there is none; int4 ones of healed models healed at 4 bits as well."""
-        if point.heal and "int4" in schemes:
-            schemes = [scheme for scheme in schemes if scheme != "int4"]
-            try:
-                rounded = self._healed(model, point, bits=4)
-            except TfpruneError as error:
-                yield "int4", error
-            else:
-                yield from convert_each(rounded, ["int4"], self._representative)
-        if schemes:
-            yield from convert_each(model, schemes, self._representative)
-
-    def _scores(self, content: bytes) -> dict[str, float]:
-        outputs = LiteModel(content, signature_names(self._model)).predict(self._x)
-        held = self._validation.scores([out[: self._held] for out in outputs])
-        shown = self._test.scores([out[self._held :] for out in outputs])
-        scores = {"validation": held[self.metric], "test": shown[self.metric]}
-        scores |= {name: shown[name] for name in ("agreement", "output_error")}
-        return {name: round(value, 6) for name, value in scores.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class _Made:
-    """A model of a point, and the hidden units of the layers asked for before and after."""
-
-    model: keras.Model
-    units_before: int
-    units: int
-
-
-def digest(model: keras.Model) -> str:
-    """SHA-256 of a model's weights and their shapes."""
-    hasher = sha256()
-    for weight in model.get_weights():
-        hasher.update(f"{weight.shape}{weight.dtype}".encode())
-        hasher.update(np.ascontiguousarray(weight).tobytes())
-    return hasher.hexdigest()
-
-
-def _weight_bytes(content: bytes) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
-        path.write_bytes(content)
-        return weight_bytes(path)
 
 
 def _common(

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,10 +50,12 @@ class Child:
     ----------
     module : str
         Whose functions answer: see :func:`serve`.
+    environment : mapping of str to str, optional
+        Variables that it has beside those of this process.
     """
 
-    def __init__(self, module: str) -> None:
-        self._module = module
+    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
+        self._module, self._variables = module, dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._forked: list[subprocess.Popen[bytes]] = []
         self._output: IO[bytes] | None = None
@@ -81,7 +83,7 @@ class Child:
         try:
             self._process = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output,
-                env=_environment(), **own_group,
+                env={**_environment(), **self._variables}, **own_group,
             )  # fmt: skip
         except OSError as error:
             raise ChildError(f"Python ({sys.executable}) cannot be started: {error}") from None
@@ -151,7 +153,8 @@ class Child:
         raise ChildEndedError(ending(code, self._said()))
 
     def _said(self) -> str:
-        assert self._output is not None, "it was started"
+        if self._output is None:  # Stopped meanwhile.
+            return ""
         self._output.seek(0)
         return self._output.read().decode(errors="replace")
 

@@ -1,0 +1,30 @@
+"""Pieces of work that tests give to workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+
+from tfprune.errors import TfpruneError
+
+
+def scaled(number, marker=None, shared=b"\x01"):
+    """A table of products; the first process that makes the marker dies of it."""
+    if marker is not None and not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    factor = shared[0]
+    return {"number": number, "factor": factor}, {"table": factor * number * np.arange(3.0)}
+
+
+def deadly():
+    """Ends whoever tries it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refused(path):
+    """A file that cannot be read."""
+    raise TfpruneError(f"{path}: no such file")

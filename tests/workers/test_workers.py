@@ -1,0 +1,203 @@
+"""Work shared by processes of this machine and by a real Dask cluster, against a plain loop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.support.paths import ROOT
+from tfprune.errors import TfpruneError
+from tfprune.sweep.config import SweepConfig
+from tfprune.sweep.grid import grid
+from tfprune.sweep.runner import run
+from tfprune.workers import cluster as cluster_module
+from tfprune.workers import pool as pool_module
+from tfprune.workers.pool import Piece, workers
+
+pytest.importorskip("distributed", reason="needs requirements-cluster.txt")
+PIECES = "tests.support.pieces"
+# So that whoever it is started by can be found.
+MARK = f"tfprune-test-{os.getpid()}"
+ENVIRONMENT = {
+    **os.environ, "PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1", "TFPRUNE_MARK": MARK,
+}  # fmt: skip
+
+
+def nothing(line):
+    pass
+
+
+def plain(name, function, **arguments):
+    """A piece without Keras, whose import takes seconds."""
+    return Piece(name, f"{PIECES}:{function}", arguments, keras=False)
+
+
+@contextlib.contextmanager
+def started(*words):
+    """A program of Dask, and its first line that matches; ended, with what it started."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "dask", *words], env=ENVIRONMENT, cwd=ROOT / "tests",
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def address():
+    """A scheduler with two workers, in a folder of their own."""
+    with started("scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard") as scheduler:
+        for line in scheduler.stderr:
+            found = re.search(r"tcp://127\.0\.0\.1:\d+", line)
+            if found:
+                break
+        with started("worker", found[0], "--nworkers", "2", "--nthreads", "1", "--no-dashboard"):
+            yield found[0]
+
+
+@pytest.fixture(params=["processes", "cluster"])
+def where(request):
+    """What is asked for: two processes, or the address of a cluster."""
+    if request.param == "processes":
+        return 2, None
+    return None, request.getfixturevalue("address")
+
+
+def test_pieces_are_done_once_each_whatever_dies(where, tmp_path):
+    pieces = [plain(f"piece {n}", "scaled", number=n, marker=None) for n in range(7)]
+    pieces[2] = replace(pieces[2], arguments={"number": 2, "marker": str(tmp_path / "died")})
+    with workers(*where, nothing) as pool:
+        done = list(pool.results(pieces, ordered=True, shared=b"\x03"))
+        assert [one.value for one in done] == [{"number": n, "factor": 3} for n in range(7)]
+        for n, one in enumerate(done):
+            assert one.arrays["table"].tolist() == [0, 3 * n, 6 * n]
+        again = list(pool.results(pieces, shared=b"\x05"))
+        assert sorted(one.value["number"] for one in again) == list(range(7))
+        assert all(one.arrays["table"][1] == 5 * one.value["number"] for one in again)
+        bad = plain("shard 8", "refused", path="8.npz")
+        with pytest.raises(TfpruneError, match=r"shard 8: 8\.npz: no such file"):
+            list(pool.results([bad]))
+        with pytest.raises(RuntimeError, match=r"(?s)piece 9:.*TypeError"):
+            list(pool.results([plain("piece 9", "refused", other=1)]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pool_module, "versions", lambda: {"tfprune": "9.9"})
+            with pytest.raises(TfpruneError, match=r"expected .*tfprune 9\.9.* received .*tfprune"):
+                list(pool.results([bad]))
+    assert (tmp_path / "died").exists()
+
+
+def test_a_piece_that_ends_every_worker_is_told():
+    with (
+        workers(1, None, nothing) as pool,
+        pytest.raises(TfpruneError, match="piece: a worker ended 3 times over it: SIGKILL"),
+    ):
+        list(pool.results([plain("piece", "deadly")]))
+
+
+def test_a_scheduler_that_does_not_answer_is_told(monkeypatch):
+    monkeypatch.setattr(cluster_module, "PATIENCE", 1)
+    for wrong in ("tcp://127.0.0.1:9", "nonsense", "foo://127.0.0.1:9"):
+        said = f"--cluster {wrong}: no scheduler answers there .* start one with: dask scheduler"
+        with pytest.raises(TfpruneError, match=said), workers(None, wrong, nothing):
+            pass
+
+
+def test_dask_that_is_not_installed_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with (
+        pytest.raises(TfpruneError, match=r"--cluster: needs Dask, .*'tfprune\[cluster\]'"),
+        workers(None, "tcp://127.0.0.1:9", nothing),
+    ):
+        pass
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, seed):
+    """A folder with a model and its data, and the rows that a sweep without workers makes."""
+    folder = tmp_path_factory.mktemp("home")
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(16, "tanh", name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="output")(hidden))
+    model.save(folder / "tiny.keras")
+    x = np.random.default_rng(seed).normal(size=(300, 4)).astype(np.float32)
+    np.savez(folder / "data.npz", x=x, y=model.predict(x, verbose=0))
+    return folder
+
+
+OPTIONS = {
+    "selections": "effect", "shares": "25%,50%,75%", "degrees": "none", "folds": "drop",
+    "schemes": "float32", "heal": "1",
+}  # fmt: skip
+FILES = 1 + 2 * 3
+
+
+def rows(folder):
+    return sorted((folder / "sweep.jsonl").read_text().splitlines())
+
+
+def marked():
+    """The processes that come of the test, by their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"TFPRUNE_MARK={MARK}-sweep".encode() in path.read_bytes():
+                found.append(path.parent)
+    return found
+
+
+def test_a_sweep_is_that_without_workers_also_interrupted_and_gone_on_with(home, address):
+    alone = SweepConfig(
+        model=str(home / "tiny.keras"), data=str(home / "data.npz"), output=str(home / "alone"),
+        **OPTIONS,
+    )  # fmt: skip
+    run(grid(alone), ["sweep"], nothing)
+    words = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    command = [sys.executable, "-m", "tools.sweep", "--model", "tiny.keras", "--data", "data.npz"]
+    environment = ENVIRONMENT | {"TFPRUNE_MARK": f"{MARK}-sweep"}
+    with subprocess.Popen(
+        [*command, *words, "--workers", "2", "--output", "shared"], cwd=home,
+        env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    ) as running:  # fmt: skip
+        while not (home / "shared" / "sweep.jsonl").exists() or len(rows(home / "shared")) < 2:
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.02)
+        assert not Path("/proc").is_dir() or len(marked()) > 2
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert said.splitlines()[-1].startswith("tools.sweep: interrupted; what was measured is kept")
+    deadline = time.monotonic() + 10
+    while marked() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not marked()
+    begun = rows(home / "shared")
+    assert set(begun) <= set(rows(home / "alone"))
+    lines = []
+    config = replace(alone, output=str(home / "shared"), cluster=address)
+    run(grid(config), ["sweep"], lines.append)
+    assert f"{FILES} points in float32: {FILES} files, {len(begun)} of them measured before" in (
+        lines
+    )
+    assert rows(home / "shared") == rows(home / "alone")
+    assert len({json.loads(row)["key"] for row in rows(home / "shared")}) == FILES
+    tables = [(home / name / "sweep.csv").read_bytes() for name in ("alone", "shared")]
+    assert tables[0] == tables[1]

@@ -1,0 +1,131 @@
+"""What a worker does with a request: it calls the function that the request names.
+
+A request is a plain dict: ``function`` (``module:name``), ``arguments`` that JSON can hold,
+``versions`` of the packages on the side that asks, ``keras``, whether Keras is to be imported, and
+perhaps ``shared``, the digest of bytes that many requests have in common. The function returns a
+value that JSON can hold and arrays by name. The answer is a dict with one of: ``value`` and
+``arrays``; ``refused``, the text of a mistake that a user can mend; ``failed``, the traceback of
+anything else; ``lacking``, where the shared bytes are not known yet.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfprune.errors import TfpruneError
+from tfprune.utils.arrays import Array
+from tfprune.utils.versions import versions
+
+# How many threads TensorFlow and linear algebra take; TensorFlow reads it when it is imported.
+THREADS = (
+    "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)  # fmt: skip
+
+Answer = dict[str, Any]
+# A process works on one request at a time: its threads are all taken by that.
+_lock = threading.Lock()
+# Shared bytes of the last request that had some, by their digest.
+_shared: dict[str, bytes] = {}
+
+
+def answer(request: Mapping[str, Any], content: bytes | None = None) -> Answer:
+    """Does a piece of work; never raises.
+
+    Parameters
+    ----------
+    request : mapping
+        See the module.
+    content : bytes, optional
+        The shared bytes, where they come with the request.
+    """
+    try:
+        _check_versions(request["versions"])
+        shared: dict[str, Any] = {}
+        if "shared" in request:
+            digest = request["shared"]
+            if content is not None:
+                _shared.clear()
+                _shared[digest] = content
+            if digest not in _shared:
+                return {"lacking": digest}
+            shared = {"shared": _shared[digest]}
+        if request["keras"]:
+            prepare()
+        module, _, name = request["function"].partition(":")
+        value, arrays = getattr(import_module(module), name)(**request["arguments"], **shared)
+    except (TfpruneError, OSError) as error:
+        return {"refused": str(error) or type(error).__name__}
+    except Exception:
+        return {"failed": traceback.format_exc()}
+    return {"value": value, "arrays": arrays}
+
+
+def prepare() -> None:
+    """Imports Keras, with its standard settings: the first time takes seconds."""
+    from tfprune.utils.environment import start_keras
+
+    start_keras()
+
+
+def answer_by_files(request: Mapping[str, Any], folder: str, number: int) -> Answer:
+    """As :func:`answer`, for an answer that goes as JSON: arrays go through a folder."""
+    content = None
+    if "shared" in request:
+        known = request["shared"] in _shared
+        content = None if known else (Path(folder) / request["shared"]).read_bytes()
+    made = answer(request, content)
+    arrays = made.pop("arrays", None)
+    if arrays:
+        path = Path(folder) / f"{number}.npz"
+        np.savez(path, **arrays)
+        made["file"] = str(path)
+    return made
+
+
+def answer_on_cluster(request: Mapping[str, Any], content: bytes | None = None) -> Answer:
+    """As :func:`answer`, on a Dask worker: with as many threads as Dask says that it has."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    if "tensorflow" not in sys.modules:
+        for name in THREADS[:2]:
+            os.environ.setdefault(name, str(worker.state.nthreads))
+    with _lock:
+        return {**answer(request, content), "where": worker.address}
+
+
+def loaded(made: Answer) -> dict[str, Array]:
+    """The arrays of an answer, whichever way they came; a file of them is removed."""
+    if "file" not in made:
+        arrays: dict[str, Array] = made.get("arrays") or {}
+        return arrays
+    path = Path(made["file"])
+    with np.load(path, allow_pickle=False) as archive:
+        read = dict(archive)
+    path.unlink()
+    return read
+
+
+def _check_versions(expected: Mapping[str, str]) -> None:
+    """Raises :class:`TfpruneError` where a worker would compute with other packages."""
+    # As JSON, or Dask, brought it.
+    here = versions()
+    other = [name for name in {**expected, **here} if expected.get(name) != here.get(name)]
+    if other:
+        there, this = (
+            ", ".join(f"{name} {known.get(name, 'not installed')}" for name in other)
+            for known in (expected, here)
+        )
+        raise TfpruneError(
+            f"expected {there} as the command has, received {this}; install the same"
+        )

@@ -1,0 +1,184 @@
+"""``workers``: where pieces of work are done, the same for processes and for a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Protocol
+
+from tfprune.errors import TfpruneError
+from tfprune.utils.arrays import Array
+from tfprune.utils.versions import versions
+from tfprune.workers.answering import Answer, loaded
+
+# Seconds between two looks at whether there are more workers.
+LOOK = 5.0
+# Pieces in hand for every worker where their order counts: those that wait for an earlier one.
+AHEAD = 2
+
+
+class Engine(Protocol):
+    """What does the work."""
+
+    def size(self) -> int: ...
+    def share(self, digest: str, content: bytes) -> None: ...
+    def submit(self, request: Mapping[str, Any]) -> Future[Answer]: ...
+    def prepare(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of work.
+
+    Attributes
+    ----------
+    name : str
+        What messages call it.
+    function : str
+        ``module:name`` of a function that returns a value that JSON can hold, and arrays by name.
+        It may be called twice, by two processes.
+    arguments : dict
+        As JSON can hold them.
+    keras : bool
+        Whether it needs Keras.
+    """
+
+    name: str
+    function: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    keras: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What came of a piece of work."""
+
+    piece: Piece
+    value: Any
+    arrays: dict[str, Array]
+
+
+class Workers:
+    """Processes that do pieces of work: see :func:`workers`."""
+
+    def __init__(self, engine: Engine, say: Callable[[str], None]) -> None:
+        self._engine, self._say = engine, say
+        self._waiting = False
+
+    def prepare(self) -> None:
+        """Lets new processes import Keras, without waiting for it: they take seconds."""
+        self._engine.prepare()
+
+    def results(
+        self, pieces: Sequence[Piece], *, ordered: bool = False, shared: bytes | None = None
+    ) -> Iterator[Done]:
+        """What came of the pieces: each as soon as it is done, or in their order.
+
+        Only as many as there are workers are in hand at a time, so that one who comes later gets
+        its share, and that no more results than that have to be held where their order counts.
+
+        Parameters
+        ----------
+        pieces : sequence of Piece
+        ordered : bool
+        shared : bytes, optional
+            What all functions are called with beside their arguments, as ``shared``.
+
+        Raises
+        ------
+        TfpruneError
+            If a piece is refused; the others' results that came before were given.
+        """
+        digest = None if shared is None else sha256(shared).hexdigest()
+        if shared is not None and digest is not None:
+            self._engine.share(digest, shared)
+        left = list(enumerate(pieces))[::-1]
+        pending: dict[Future[Answer], int] = {}
+        finished: dict[int, Done] = {}
+        given = 0
+        try:
+            while given < len(pieces):
+                room = self._room() * (AHEAD if ordered else 1)
+                while left and len(pending) + len(finished) < room:
+                    number, piece = left.pop()
+                    pending[self._engine.submit(_request(piece, digest))] = number
+                done, _ = wait(pending, LOOK, FIRST_COMPLETED)
+                for future in done:
+                    number = pending.pop(future)
+                    finished[number] = _done(pieces[number], future.result())
+                for number in sorted(finished):
+                    if ordered and number != given:
+                        break
+                    given += 1
+                    yield finished.pop(number)
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _room(self) -> int:
+        size = self._engine.size()
+        if not size and not self._waiting:
+            self._say("the cluster has no worker now, waiting for one: dask worker ADDRESS")
+        self._waiting = not size
+        return max(size, 1)
+
+
+@contextmanager
+def workers(
+    number: int | None, cluster: str | None, say: Callable[[str], None]
+) -> Iterator[Workers | None]:
+    """The workers that were asked for, or None; they end with the block.
+
+    Parameters
+    ----------
+    number : int or None
+        How many processes of this machine.
+    cluster : str or None
+        The address of a Dask scheduler.
+    say : callable
+        Is told, in a line each, what the user should know.
+
+    Raises
+    ------
+    TfpruneError
+        If a cluster cannot be reached.
+    """
+    if number is None and cluster is None:
+        yield None
+        return
+    engine: Engine
+    if cluster is not None:
+        from tfprune.workers.cluster import ClusterWorkers
+
+        engine = ClusterWorkers(cluster)
+    else:
+        from tfprune.workers.processes import LocalWorkers
+
+        engine = LocalWorkers(number or 1)
+    try:
+        yield Workers(engine, say)
+    finally:
+        engine.stop()
+
+
+def _request(piece: Piece, shared: str | None) -> dict[str, Any]:
+    request = {
+        "function": piece.function,
+        "arguments": piece.arguments,
+        "versions": versions(),
+        "keras": piece.keras,
+    }
+    return request if shared is None else {**request, "shared": shared}
+
+
+def _done(piece: Piece, answer: Answer) -> Done:
+    where = f"worker {answer['where']}: " if answer.get("where") else ""
+    if "refused" in answer:
+        raise TfpruneError(f"{where}{piece.name}: {answer['refused']}")
+    if "failed" in answer:
+        raise RuntimeError(f"{where}{piece.name}:\n{answer['failed']}")
+    return Done(piece, answer["value"], loaded(answer))

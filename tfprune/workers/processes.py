@@ -1,0 +1,111 @@
+"""Workers that are processes of this machine; needs no package beside Python's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from tfprune.utils.child_process import Child, ChildEndedError, ChildError
+from tfprune.workers import answering
+from tfprune.workers.answering import THREADS, Answer
+
+# How often a piece is tried whose worker ends.
+ATTEMPTS = 3
+
+
+class LocalWorkers:
+    """Processes, each of which does one piece of work at a time with its share of the cores.
+
+    They end with this process, however that ends.
+
+    Parameters
+    ----------
+    number : int
+        How many, at least 1.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._folder = Path(tempfile.mkdtemp(prefix="tfprune-"))
+        threads = str(max(cores() // number, 1))
+        # What a user set stays.
+        environment = {name: os.environ.get(name, threads) for name in THREADS}
+        self._idle: SimpleQueue[Child] = SimpleQueue()
+        self._children = [Child(answering.__name__, environment=environment) for _ in range(number)]
+        for child in self._children:
+            self._idle.put(child)
+        self._numbers = count()
+        self._stopped = False
+        self._executor = ThreadPoolExecutor(number, "tfprune-worker")
+        for child in self._children:
+            with contextlib.suppress(ChildError):  # Is told by the first piece.
+                child.start()
+
+    def prepare(self) -> None:
+        """Lets all processes import Keras, without waiting for it."""
+        for _ in self._children:
+            self._executor.submit(self._prepare)
+
+    def size(self) -> int:
+        """How many pieces can be worked on at once."""
+        return self._number
+
+    def share(self, digest: str, content: bytes) -> None:
+        """Makes bytes known that requests name by their digest."""
+        path = self._folder / digest
+        if not path.exists():
+            path.write_bytes(content)
+
+    def submit(self, request: Mapping[str, Any]) -> Future[Answer]:
+        """Has a piece of work done; a piece whose worker ends is done again."""
+        return self._executor.submit(self._answer, request)
+
+    def stop(self) -> None:
+        """Ends all workers, whatever they do."""
+        self._stopped = True
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for child in self._children:
+            child.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _prepare(self) -> None:
+        child = self._idle.get()
+        with contextlib.suppress(ChildError):
+            child.ask("prepare")
+        self._idle.put(child)
+
+    def _answer(self, request: Mapping[str, Any]) -> Answer:
+        child = self._idle.get()
+        try:
+            for attempt in range(1, ATTEMPTS + 1):
+                number = next(self._numbers)
+                try:
+                    made: Answer = child.ask(
+                        "answer_by_files",
+                        request=dict(request), folder=str(self._folder), number=number,
+                    )  # fmt: skip
+                except ChildEndedError as error:
+                    if self._stopped or attempt == ATTEMPTS:
+                        return {"refused": f"a worker ended {attempt} times over it: {error}"}
+                else:
+                    return made
+            raise AssertionError("the last attempt returns")
+        except ChildError as error:
+            return {"failed": str(error)}
+        finally:
+            self._idle.put(child)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
