@@ -23,7 +23,7 @@ ROWS = [
     ["calibration"],
     ["options", "data", "reconstruction"],
     ["outputs", "tflite", "loading"],
-    ["graph", "result_figure"],
+    ["graph", "result_figure", "workers"],
     ["core", "output_folder", "results"],
     ["utils"],
     ["errors"],

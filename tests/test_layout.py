@@ -16,8 +16,8 @@ from tests.support.paths import ROOT
 ORDER = [
     ["errors"],
     ["utils"],
-    ["core", "output_folder", "results", "workers"],
-    ["graph", "result_figure"],
+    ["core", "output_folder", "results"],
+    ["graph", "result_figure", "workers"],
     ["outputs", "tflite", "loading"],
     ["options", "data", "reconstruction"],
     ["calibration"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,3 +29,9 @@ def deadly():
 def refused(path):
     """A file that cannot be read."""
     raise TfpruneError(f"{path}: no such file")
+
+
+def endless(folder):
+    """Work that goes on, by a process that says who it is."""
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(600)

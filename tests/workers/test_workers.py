@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -28,11 +26,7 @@ from tfprune.workers.pool import Piece, workers
 
 pytest.importorskip("distributed", reason="needs requirements-cluster.txt")
 PIECES = "tests.support.pieces"
-# So that whoever it is started by can be found.
-MARK = f"tfprune-test-{os.getpid()}"
-ENVIRONMENT = {
-    **os.environ, "PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1", "TFPRUNE_MARK": MARK,
-}  # fmt: skip
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def nothing(line):
@@ -46,19 +40,15 @@ def plain(name, function, **arguments):
 
 @contextlib.contextmanager
 def started(*words):
-    """A program of Dask, and its first line that matches; ended, with what it started."""
+    """A program of Dask; ended with what it started."""
     with subprocess.Popen(
         [sys.executable, "-m", "dask", *words], env=ENVIRONMENT, cwd=ROOT / "tests",
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         try:
             yield process
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.communicate(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +121,7 @@ def test_dask_that_is_not_installed_is_told(monkeypatch):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, seed):
-    """A folder with a model and its data, and the rows that a sweep without workers makes."""
+    """A folder with a model and its data."""
     folder = tmp_path_factory.mktemp("home")
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((4,))
@@ -143,61 +133,51 @@ def home(tmp_path_factory, seed):
     return folder
 
 
-OPTIONS = {
-    "selections": "effect", "shares": "25%,50%,75%", "degrees": "none", "folds": "drop",
-    "schemes": "float32", "heal": "1",
-}  # fmt: skip
-FILES = 1 + 2 * 3
+INTERRUPTED = """
+import sys
+from tfprune.cli.command import guarded
+from tfprune.workers.pool import Piece, workers
+
+def work():
+    with workers(2, None, print) as pool:
+        piece = Piece("piece", "tests.support.pieces:endless", {"folder": sys.argv[1]}, keras=False)
+        list(pool.results([piece, piece, piece]))
+    return 0
+
+sys.exit(guarded(work, "tools.sweep"))
+"""
 
 
-def rows(folder):
-    return sorted((folder / "sweep.jsonl").read_text().splitlines())
-
-
-def marked():
-    """The processes that come of the test, by their environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if f"TFPRUNE_MARK={MARK}-sweep".encode() in path.read_bytes():
-                found.append(path.parent)
-    return found
-
-
-def test_a_sweep_is_that_without_workers_also_interrupted_and_gone_on_with(home, address):
-    alone = SweepConfig(
-        model=str(home / "tiny.keras"), data=str(home / "data.npz"), output=str(home / "alone"),
-        **OPTIONS,
-    )  # fmt: skip
-    run(grid(alone), ["sweep"], nothing)
-    words = [f"--{name}={value}" for name, value in OPTIONS.items()]
-    command = [sys.executable, "-m", "tools.sweep", "--model", "tiny.keras", "--data", "data.npz"]
-    environment = ENVIRONMENT | {"TFPRUNE_MARK": f"{MARK}-sweep"}
-    with subprocess.Popen(
-        [*command, *words, "--workers", "2", "--output", "shared"], cwd=home,
-        env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    ) as running:  # fmt: skip
-        while not (home / "shared" / "sweep.jsonl").exists() or len(rows(home / "shared")) < 2:
-            assert running.poll() is None, running.communicate()
+def test_ctrl_c_ends_the_workers(tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as running:
+        while len(list(tmp_path.iterdir())) < 2:
+            assert running.poll() is None
             time.sleep(0.02)
-        assert not Path("/proc").is_dir() or len(marked()) > 2
         running.send_signal(signal.SIGINT)
         said = running.communicate(timeout=60)[1]
-    assert running.returncode == 130
-    assert said.splitlines()[-1].startswith("tools.sweep: interrupted; what was measured is kept")
-    deadline = time.monotonic() + 10
-    while marked() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not marked()
-    begun = rows(home / "shared")
-    assert set(begun) <= set(rows(home / "alone"))
+    assert (running.returncode, said) == (130, "tools.sweep: interrupted; nothing was changed\n")
+    for path in tmp_path.iterdir():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.name), 0)
+
+
+def test_a_sweep_is_that_without_workers(home, address):
+    words = {"selections": "effect", "degrees": "none", "folds": "drop", "schemes": "float32"}
+    alone = SweepConfig(
+        model=str(home / "tiny.keras"), data=str(home / "data.npz"), output=str(home / "alone"),
+        shares="50%,75%", heal="1", **words,
+    )  # fmt: skip
+    whole = run(grid(alone), ["sweep"], nothing)
+    shared = replace(alone, output=str(home / "shared"))
+    begun = run(grid(replace(shared, shares="75%", workers=1)), ["sweep"], nothing)
+    assert begun.rows == [whole.rows[n] for n in (0, 3, 4)]
     lines = []
-    config = replace(alone, output=str(home / "shared"), cluster=address)
-    run(grid(config), ["sweep"], lines.append)
-    assert f"{FILES} points in float32: {FILES} files, {len(begun)} of them measured before" in (
-        lines
+    run(grid(replace(shared, cluster=address)), ["sweep"], lines.append)
+    assert "5 points in float32: 5 files, 3 of them measured before" in lines
+    logs, tables = (
+        [(home / name / f"sweep.{kind}").read_bytes() for name in ("alone", "shared")]
+        for kind in ("jsonl", "csv")
     )
-    assert rows(home / "shared") == rows(home / "alone")
-    assert len({json.loads(row)["key"] for row in rows(home / "shared")}) == FILES
-    tables = [(home / name / "sweep.csv").read_bytes() for name in ("alone", "shared")]
     assert tables[0] == tables[1]
+    assert sorted(logs[0].splitlines()) == sorted(logs[1].splitlines())

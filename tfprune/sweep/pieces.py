@@ -128,4 +128,5 @@ def _found_anywhere(config: SweepConfig) -> SweepConfig:
     model = config.model if config.built_in else os.path.abspath(config.model)  # noqa: PTH100
     # Not pathlib: it may be a pattern.
     data = None if config.data is None else os.path.abspath(config.data)  # noqa: PTH100
-    return replace(config, model=model, data=data)
+    own = tuple(os.path.abspath(path) for path in config.import_)  # noqa: PTH100
+    return replace(config, model=model, data=data, import_=own)
