@@ -7,6 +7,7 @@ import math
 import struct
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +28,13 @@ BLOCK = 2**20
 NAME_LENGTHS = 26
 
 
-def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[str] = ()) -> Raw:
+def read_npz(
+    path: Path,
+    seed: int,
+    name: str | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+) -> Raw:
     """Reads ``x_train y_train x_test y_test``, or ``x y``, split by seed; labels are optional.
 
     Parameters
@@ -38,18 +45,20 @@ def read_npz(path: Path, seed: int, name: str | None = None, inputs: Sequence[st
         The file's own by default.
     inputs : sequence of str
         The names of the model's inputs; several have an array each, ``x_train_NAME`` and so on.
+    outputs : sequence of str
+        The names of the model's outputs, which may have labels each, ``y_train_NAME`` and so on.
 
     Raises
     ------
     TfpruneError
         If the file cannot be read, is no ``.npz``, or has other arrays.
     """
-    parts, notes = npz_parts(path, inputs)
+    parts, notes = npz_parts(path, inputs, outputs=outputs)
     return to_raw(path, parts, seed, name or path.stem, file_digest(path), notes=notes)
 
 
 def npz_parts(
-    path: Path, inputs: Sequence[str] = (), stream: bool = False
+    path: Path, inputs: Sequence[str] = (), stream: bool = False, outputs: Sequence[str] = ()
 ) -> tuple[Parts, list[str]]:
     """The parts that an ``.npz`` holds, and what is to be said of it; see :func:`read_npz`.
 
@@ -58,10 +67,32 @@ def npz_parts(
     """
     known = {"y_train", "y_test", "y", *STEMS}
     known |= {f"{stem}_{name}" for stem in STEMS for name in inputs}
+    known |= {f"y{stem[1:]}_{name}" for stem in STEMS for name in outputs}
     arrays, keys = _loaded(path, known, stream=stream)
     parts, used = _parts(path, arrays, keys, inputs)
+    for stem, part in parts.items():
+        labels = {name: f"y{stem[1:]}_{name}" for name in outputs}
+        ys = {name: arrays[key] for name, key in labels.items() if key in arrays}
+        used |= {labels[name] for name in ys}
+        _check_labels(path, part, ys, stem)
+        parts[stem] = replace(part, ys=ys)
     unused = [key for key in keys if key not in used]
+    strange = [key for key in unused if key.startswith("y_")]
+    if strange and len(outputs) > 1:
+        raise TfpruneError(
+            f"{path}: {strange[0]} is no label of an output; the model's are {', '.join(outputs)}, "
+            f"so expected {' or '.join(sorted({f'y{stem[1:]}_NAME' for stem in parts}))} with one "
+            "of these names"
+        )
     return parts, [f"arrays not used: {', '.join(unused)}"] if unused else []
+
+
+def _check_labels(path: Path, part: Split, ys: dict[str, Any], stem: str) -> None:
+    """Refuses one array of labels beside those of outputs, as it would say something twice."""
+    if ys and part.y is not None:
+        raise TfpruneError(
+            f"{path}: expected y{stem[1:]} or y{stem[1:]}_NAME for outputs, received both"
+        )
 
 
 def npy_parts(path: Path, stream: bool = False) -> tuple[Parts, list[str]]:

@@ -32,6 +32,8 @@ class Reading:
         The names of the model's inputs; none if the model takes any data.
     shape : tuple of int or None, optional
         Of a sample as the model's only input takes it.
+    outputs : tuple of str
+        The names of the model's outputs, for labels of several in an ``.npz``.
     label, feature : str, optional
         The column or feature that holds labels; the feature that holds samples.
     stream : bool
@@ -41,6 +43,7 @@ class Reading:
     seed: int
     inputs: tuple[str, ...] = ()
     shape: Shape | None = None
+    outputs: tuple[str, ...] = ()
     label: str | None = None
     feature: str | None = None
     stream: bool = False
@@ -118,7 +121,7 @@ def read(data: str, reading: Reading) -> Raw:
 
 
 def _npz(path: Path, reading: Reading) -> tuple[Parts, list[str]]:
-    return array_files.npz_parts(path, reading.inputs, reading.stream)
+    return array_files.npz_parts(path, reading.inputs, reading.stream, reading.outputs)
 
 
 def _npy(path: Path, reading: Reading) -> tuple[Parts, list[str]]:
@@ -177,4 +180,4 @@ def _shaped(part: Split, reading: Reading, path: Path, notes: list[str]) -> Spli
     made = mapped(lambda rows: np.reshape(rows, (len(rows), *shape[1:])), x)
     if made.shape != x.shape:
         notes.append(f"{size} numbers a sample shaped to {made.shape[1:]}")
-    return Split(made, part.y)
+    return replace(part, x=made)

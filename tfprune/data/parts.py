@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -53,7 +54,17 @@ def to_raw(
         train, test = parts[TRAIN], parts[TEST]
         if (train.y is None) != (test.y is None):
             said.append("labels ignored: they are there for one of train and test only")
-            train, test = Split(train.x), Split(test.x)
+            train, test = replace(train, y=None), replace(test, y=None)
+        alone = sorted(set(train.ys) ^ set(test.ys))
+        if alone:
+            said.append(
+                f"labels of {', '.join(alone)} ignored: they are there for one of train and test "
+                "only"
+            )
+            train, test = (
+                replace(part, ys={name: y for name, y in part.ys.items() if name not in alone})
+                for part in (train, test)
+            )
     else:
         (whole,) = parts.values()
         train, test = split(whole, TEST_SHARE, seed)
@@ -77,13 +88,14 @@ def joined(path: object, files: Sequence[Mapping[str, Split]]) -> Parts:
             labels = [p.y for p in same if p.y is not None]
             if len(labels) not in (0, len(files)) or any(set(p) != set(files[0]) for p in files):
                 raise ValueError
-            y = np.concatenate(labels) if labels else None
+            if any(set(p.ys) != set(same[0].ys) for p in same):
+                raise ValueError
         except (KeyError, ValueError):
             raise TfpruneError(
                 f"{path}: expected files that hold the same arrays, of the same shape, received "
                 "different ones"
             ) from None
-        made[name] = Split(same[0].given(arrays).x, y)
+        made[name] = same[0].given(arrays).labelled_as(same)
     return made
 
 
@@ -95,7 +107,7 @@ def check_part(path: object, part: Split) -> None:
     TfpruneError
         Names ``path``.
     """
-    for array in (*part.arrays, part.y):
+    for array in (*part.arrays, part.y, *part.ys.values()):
         if array is None:
             continue
         if array.dtype.kind not in "fiub":
@@ -112,7 +124,9 @@ def check_part(path: object, part: Split) -> None:
             f"{path}: expected as many samples for every input, received "
             f"{', '.join(map(str, counts))}"
         )
-    if part.y is not None and len(part.y) != len(part):
-        raise TfpruneError(
-            f"{path}: expected a label for each of {len(part)} samples, received {len(part.y)}"
-        )
+    for name, y in (("", part.y), *part.ys.items()):
+        if y is not None and len(y) != len(part):
+            of = f" of output {name}" if name else ""
+            raise TfpruneError(
+                f"{path}: expected a label{of} for each of {len(part)} samples, received {len(y)}"
+            )

@@ -32,6 +32,11 @@ class Scorer:
         None without labels.
     output : int
         Which output the labels belong to.
+    name : str
+        The name of the output whose labels these are; empty where labels are one array.
+    others : tuple of Scorer
+        Of further outputs that have labels of their own; accuracy and mse are the mean of those
+        that have it.
     target : array or None
         Classes for ``accuracy``, values of the output's shape for ``mse``.
     labels : {"classes", "one-hot", "yes or no", "values", "input"} or None
@@ -45,6 +50,25 @@ class Scorer:
     output: int = 0
     target: Array | None = None
     labels: str | None = None
+    name: str = ""
+    others: tuple[Scorer, ...] = ()
+
+    @property
+    def each(self) -> list[Scorer]:
+        """A scorer for each of the outputs that have labels."""
+        return [replace(self, others=()), *self.others] if self.metric is not None else []
+
+    @property
+    def held_against(self) -> str:
+        """Which of several outputs the labels belong to, in words; empty where there is one."""
+        if self.metric is None or len(self.reference) == 1:
+            return ""
+        if not self.others:
+            who = self.name or f"{self.output + 1} of the model's {len(self.reference)}"
+            return f"labels are held against output {who}"
+        accuracies = [one.name for one in self.each if one.metric == "accuracy"]
+        mean = f"; accuracy is the mean of {' and '.join(accuracies)}" * (len(accuracies) > 1)
+        return f"labels are held against outputs {', '.join(one.name for one in self.each)}{mean}"
 
     @property
     def classifies(self) -> bool:
@@ -59,7 +83,9 @@ class Scorer:
         value, both are looked at.
         """
         if self.metric == "accuracy":
-            return ("accuracy",) if len(self.reference) == 1 else ("accuracy", "agreement")
+            known = [one.output for one in self.each if one.metric == "accuracy"]
+            whole = len(known) == len(self.reference)
+            return ("accuracy",) if whole else ("accuracy", "agreement")
         values = self.metric == "mse"
         names = []
         if not values and not all(rule.values for rule in self.rules):
@@ -72,7 +98,7 @@ class Scorer:
     def notes(self) -> list[str]:
         """What a user should know of how outputs decide, in words."""
         if self.metric is not None:
-            places = [self.output] if self.metric == "accuracy" else []
+            places = [one.output for one in self.each if one.metric == "accuracy"]
         else:
             places = [n for n, rule in enumerate(self.rules) if not rule.values]
         notes = []
@@ -95,6 +121,18 @@ class Scorer:
             "output": self.output,
             "labels": self.labels,
             "thresholds": [rule.threshold if rule.alone else None for rule in self.rules],
+        } | self._outputs
+
+    @property
+    def _outputs(self) -> dict[str, Any]:
+        """What each of several labelled outputs is scored by."""
+        if not self.others:
+            return {}
+        return {
+            "outputs": [
+                {"name": o.name, "output": o.output, "metric": o.metric, "labels": o.labels}
+                for o in self.each
+            ]
         }
 
     def like(self, reference: Sequence[Array], part: Split) -> Scorer:
@@ -109,14 +147,24 @@ class Scorer:
         target = None
         if self.labels == "input":
             target = np.asarray(part.arrays[0]).reshape(reference[self.output].shape)
-        elif self.labels is not None and part.y is not None:
-            target = _target(self.labels, reference[self.output], part.y)
-        return replace(self, reference=reference, target=target)
+        else:
+            y = part.ys.get(self.name, part.y)
+            if self.labels is not None and y is not None:
+                target = _target(self.labels, reference[self.output], y)
+        others = tuple(other.like(reference, part) for other in self.others)
+        return replace(self, reference=reference, target=target, others=others)
 
     def some(self, index: Any) -> Scorer:
         """The same scorer for some of its samples."""
         target = None if self.target is None else self.target[index]
-        return replace(self, reference=[out[index] for out in self.reference], target=target)
+        reference = [out[index] for out in self.reference]
+        others = tuple(other.some(index) for other in self.others)
+        return replace(self, reference=reference, target=target, others=others)
+
+    def of(self, reference: Sequence[Array]) -> Scorer:
+        """The same scorer with other outputs to compare with, of the same samples."""
+        others = tuple(other.of(reference) for other in self.others)
+        return replace(self, reference=reference, others=others)
 
     def right(self, outputs: Sequence[Array]) -> Array:
         """Which decisions agree with the labels: booleans of the target's shape."""
@@ -133,26 +181,35 @@ class Scorer:
             share of decisions (of every sample; of every pixel or position where there are
             several) that are the reference's, or, with ``mse`` and of an output of values, the
             share of the reference's variance that is there (1 - output_error^2, at least 0); of
-            several outputs the least.
+            several outputs the least. Where several outputs have labels also ``accuracy_NAME`` or
+            ``mse_NAME`` of each, of which ``accuracy`` and ``mse`` are the means.
         """
         scores: dict[str, float] = {}
-        if self.metric == "accuracy":
-            scores["accuracy"] = float(np.mean(self.right(outputs)))
-        elif self.metric == "mse":
-            difference = outputs[self.output].astype(float) - self.target
-            scores["mse"] = float(np.mean(difference**2))
+        alone = {one.name: (one.metric, one._score(outputs)) for one in self.each}
+        for metric in ("accuracy", "mse"):
+            values = [value for kind, value in alone.values() if kind == metric]
+            scores |= {metric: float(np.mean(values))} if values else {}
+        if self.others:
+            scores |= {f"{kind}_{name}": value for name, (kind, value) in alone.items()}
+        decided = {one.output for one in self.each if one.metric == "accuracy"}
         errors = [
             disagreement(ours, theirs) for ours, theirs in zip(outputs, self.reference, strict=True)
         ]
         shares = zip(self.rules, errors, outputs, self.reference, strict=True)
         scores["agreement"] = min(
             max(0.0, 1 - error**2)
-            if self.metric == "mse" or (rule.values and not (self.metric and place == self.output))
+            if self.metric == "mse" or (rule.values and place not in decided)
             else float(np.mean(rule.decisions(ours) == rule.decisions(theirs)))
             for place, (rule, error, ours, theirs) in enumerate(shares)
         )
         scores["output_error"] = max(errors)
         return scores
+
+    def _score(self, outputs: Sequence[Array]) -> float:
+        """Accuracy or mean squared error of this output alone."""
+        if self.metric == "accuracy":
+            return float(np.mean(self.right(outputs)))
+        return float(np.mean((outputs[self.output].astype(float) - self.target) ** 2))
 
 
 def make_scorer(
@@ -160,6 +217,10 @@ def make_scorer(
     test: Split,
     rules: Sequence[Rule] | None = None,
     labels: Array | None = None,
+    *,
+    known: Split | None = None,
+    names: Sequence[str] = (),
+    only: str | None = None,
 ) -> Scorer:
     """Infers from shapes what the labels mean.
 
@@ -180,25 +241,82 @@ def make_scorer(
         range of its values says.
     labels : array, optional
         All labels there are, of which the test data has some: they say what labels are.
+    known : Split, optional
+        The same as ``labels``, with those of several outputs.
+    names : sequence of str, optional
+        Of the outputs, for labels of several.
+    only : str, optional
+        The output whose labels count, or to which they belong.
 
     Raises
     ------
     TfpruneError
-        If the labels fit no output.
+        If the labels fit no output, or none, ``only`` say, has labels.
     """
     x = test.arrays
-    rules = [rule_of(out) for out in reference] if rules is None else rules
-    copies = [n for n, out in enumerate(reference) if len(x) == 1 and _reconstructs(out, x[0])]
+    rules = [rule_of(out) for out in reference] if rules is None else list(rules)
+    places = list(range(len(reference))) if only is None else [_place(names, only)]
+    if test.ys:
+        return _of_several(reference, test, rules, known=known or test, names=names, only=only)
+    copies = [n for n in places if len(x) == 1 and _reconstructs(reference[n], x[0])]
     if copies and (test.y is None or test.y.ndim == 1 or test.y.shape[1:] == (1,)):
         return Scorer(reference, rules, "mse", copies[0], labels="input").like(reference, test)
     if test.y is None:
         return Scorer(reference, rules)
-    y = test.y if labels is None else labels
-    matching = [
-        (n, form)
-        for n, (out, rule) in enumerate(zip(reference, rules, strict=True))
-        if (form := _form(out, y, rule))
-    ]
+    if labels is None:
+        labels = test.y if known is None or known.y is None else known.y
+    place, form = _matching(reference, rules, labels, places)
+    return _scorer(reference, rules, place, form).like(reference, test)
+
+
+def _place(names: Sequence[str], wanted: str) -> int:
+    if wanted not in names:
+        raise TfpruneError(
+            f"--output-name: expected the name of an output ({', '.join(names)}), "
+            f"received {wanted!r}"
+        )
+    return list(names).index(wanted)
+
+
+def _of_several(
+    reference: Sequence[Array],
+    test: Split,
+    rules: list[Rule],
+    *,
+    known: Split,
+    names: Sequence[str],
+    only: str | None,
+) -> Scorer:
+    """A scorer for outputs that have labels of their own; those of classes come first."""
+    wanted = [name for name in names if name in test.ys] if only is None else [only]
+    if only is not None and only not in test.ys:
+        raise TfpruneError(f"--output-name {only}: the data has no y_{only}, nor y_train_{only}")
+    found = []
+    for name in wanted:
+        try:
+            place, form = _matching(reference, rules, known.ys[name], [_place(names, name)])
+        except TfpruneError as error:
+            raise TfpruneError(f"labels of output {name}: {error}") from None
+        found.append(replace(_scorer(reference, rules, place, form), name=name))
+    for one in found:
+        rules[one.output] = one.rules[one.output]
+    found.sort(key=lambda one: one.metric != "accuracy")
+    first, *others = [replace(one, rules=rules) for one in found]
+    return replace(first, others=tuple(others)).like(reference, test)
+
+
+def _scorer(reference: Sequence[Array], rules: Sequence[Rule], place: int, form: str) -> Scorer:
+    if form == "yes or no":
+        rules = [replace(r, alone=True) if n == place else r for n, r in enumerate(rules)]
+    metric = "mse" if form == "values" else "accuracy"
+    return Scorer(reference, rules, metric, place, labels=form)
+
+
+def _matching(
+    reference: Sequence[Array], rules: Sequence[Rule], y: Array, places: Sequence[int]
+) -> tuple[int, str]:
+    """Which of the outputs labels fit, and what they are."""
+    matching = [(n, form) for n in places if (form := _form(reference[n], y, rules[n]))]
     if matching:
         # Classes of several units first, and best of as many as there are; else the first output.
         most = int(y.max()) + 1
@@ -207,13 +325,10 @@ def make_scorer(
             (form != "values", size > 1, size == most)
             for (_, form), size in zip(matching, sizes, strict=True)
         ]
-        position, form = matching[fit.index(max(fit))]
-        if form == "yes or no":
-            rules = [replace(r, alone=True) if n == position else r for n, r in enumerate(rules)]
-        metric = "mse" if form == "values" else "accuracy"
-        return Scorer(reference, rules, metric, position, labels=form).like(reference, test)
-    shapes = ", ".join(str(output.shape[1:]) for output in reference)
-    from_one = y.min() == 1 and any(y.max() == _units(output) for output in reference)
+        return matching[fit.index(max(fit))]
+    outputs = [reference[n] for n in places]
+    shapes = ", ".join(str(output.shape[1:]) for output in outputs)
+    from_one = y.min() == 1 and any(y.max() == _units(output) for output in outputs)
     advice = "; are they numbered from 1? They are expected from 0" if from_one else ""
     what = f"labels of shape {y.shape[1:]}" if y.ndim > 1 else "labels"
     raise TfpruneError(

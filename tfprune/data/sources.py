@@ -33,6 +33,7 @@ def load(
     say: Callable[[str], None],
     *,
     inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     shape: Shape | None = None,
     label: str | None = None,
     feature: str | None = None,
@@ -50,6 +51,8 @@ def load(
         Is told, in a line, what the user should know at once.
     inputs : sequence of str
         The names of the model's inputs, for a user's ``.npz``; none if the model takes any data.
+    outputs : sequence of str
+        The names of the model's outputs, for labels of several in an ``.npz``.
     shape : tuple of int or None, optional
         Of a sample as the model's only input takes it.
     label, feature : str, optional
@@ -65,7 +68,7 @@ def load(
         return load_keras(dataset, seed, _keras_home(), PATIENCE) if known else digits(seed)
     if data is not None:
         if dataset != "mnist":
-            return read(data, Reading(seed, tuple(inputs), shape, label, feature))
+            return read(data, Reading(seed, tuple(inputs), shape, tuple(outputs), label, feature))
         raw = read_npz(Path(data), seed, "mnist")
         shape = raw.train.arrays[0].shape[1:]
         if shape not in ((28, 28), (28, 28, 1)):

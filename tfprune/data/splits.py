@@ -33,10 +33,13 @@ class Split:
         By the names of the inputs where a model takes several. Samples that do not fit in memory
         are a :class:`tfprune.utils.streamed.StreamedArray`; labels are always in memory.
     y : array of shape (samples, ...) or None
+    ys : dict of str to array of shape (samples, ...)
+        In place of ``y`` labels of several outputs, by the names of these.
     """
 
     x: Array | dict[str, Array]
     y: Array | None = None
+    ys: dict[str, Array] = field(default_factory=dict)
 
     @property
     def arrays(self) -> list[Array]:
@@ -49,7 +52,8 @@ class Split:
     def take(self, index: Any) -> Split:
         """The samples at an index, labels with them."""
         part = self.given([data[index] for data in self.arrays])
-        return replace(part, y=None if self.y is None else self.y[index])
+        ys = {name: y[index] for name, y in self.ys.items()}
+        return replace(part, y=None if self.y is None else self.y[index], ys=ys)
 
     def held(self) -> Split:
         """In memory; where samples are streamed, as many of the first ones as fit."""
@@ -66,7 +70,23 @@ class Split:
     def given(self, arrays: Sequence[Array]) -> Split:
         """The same labels with other samples, in the order of the inputs."""
         several = isinstance(self.x, dict)
-        return Split(dict(zip(self.x, arrays, strict=True)) if several else arrays[0], self.y)
+        x = dict(zip(self.x, arrays, strict=True)) if several else arrays[0]
+        return replace(self, x=x)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        return self.y is not None or bool(self.ys)
+
+    def labelled_as(self, parts: Sequence[Split]) -> Split:
+        """The same samples with the labels of parts, one behind the other, where all have them."""
+        y = [part.y for part in parts if part.y is not None]
+        names = [name for name in parts[0].ys if all(name in part.ys for part in parts)]
+        return replace(
+            self,
+            y=np.concatenate(y) if len(y) == len(parts) else None,
+            ys={name: np.concatenate([part.ys[name] for part in parts]) for name in names},
+        )
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class TestSet:
             return {}
         if measure.metric == "accuracy":
             return {"accuracy": float(np.mean(measure.right(outputs)[self.index]))}
+        # Of several outputs with labels the first alone travels.
         difference = outputs[measure.output].astype(float) - measure.target
         difference = difference[self.index]
         return {"mse": float(np.mean(difference**2))}

@@ -18,6 +18,31 @@ from tfprune.utils.streamed import concatenated, parallel_pieces
 PREDICTED = 32
 
 
+def output_names(model: keras.Model) -> list[str]:
+    """What each output of a model is called, each name once.
+
+    The keys where outputs are a dict, else the names of the layers that make them; what is called
+    as one before it has a number behind, ``NAME_2``.
+
+    Examples
+    --------
+    >>> data = keras.Input((3,))
+    >>> made = keras.layers.Dense(2, name="kind")(data)
+    >>> output_names(keras.Model(data, [made, made])), output_names(keras.Model(data, {"a": made}))
+    (['kind', 'kind_2'], ['a'])
+    """
+    structure = getattr(model, "output", None)
+    if isinstance(structure, dict):
+        return [str(name) for name in sorted(structure)]
+    # A Sequential model has no names of outputs.
+    known = getattr(model, "output_names", None) or [model.layers[-1].name]
+    names: list[str] = []
+    for name in known:
+        number = known[: len(names)].count(name)
+        names.append(f"{name}_{number + 1}" if number else name)
+    return names
+
+
 def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -> list[Array]:
     """A model's outputs as arrays of shape (samples, ...), half precision as float32.
 

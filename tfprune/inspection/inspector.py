@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ from tfprune.data.scoring import Scorer, make_scorer
 from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples, input_shapes
-from tfprune.graph.predictions import outputs_of
+from tfprune.graph.predictions import output_names, outputs_of
 from tfprune.inspection.advice import Request, Typed, recommend
 from tfprune.inspection.records import Measurements
 from tfprune.inspection.result import Inspection
@@ -52,8 +53,10 @@ def inspect(
     x : as of :func:`tfprune.prune`, optional
         Some thousand samples as the model takes them. A quarter of them, at most 1,000, is scored;
         the others are measured. Of a data set that is read in batches 256 at most are scored.
-    y : array of shape (samples, ...), optional
-        Labels of arrays in memory. Without them the score is the agreement with the model as it is.
+    y : array of shape (samples, ...), or dict or list of them, optional
+        Labels of arrays in memory; of several outputs by their names (those that have none may
+        lack), or one for each in their order. Without them the score is the agreement with the
+        model as it is.
     layers, skip
         Which layers are measured, as of :func:`tfprune.prune`; all that can be by default.
     seed : int
@@ -108,32 +111,51 @@ def inspect(
             raise TfpruneError("y: expected arrays in memory with it, received a data set")
         calibration = calibrated(model, x, **ways)
         scored = calibration.samples.held_back() or samples.head
-        labels = None
+        given = Split(scored[0])
     else:
-        labels = None if y is None else np.asarray(y)
-        if labels is not None and len(labels) != samples.total:
-            raise TfpruneError(
-                f"y: expected a label for each of {samples.total} samples, received {len(labels)}"
-            )
+        given = _labels(model, samples, y)
         order = np.random.default_rng(seed).permutation(samples.total)
         count = min(max(round(SCORED * samples.total), 1), MOST_SCORED)
         kept, drawn = np.sort(order[count:]), np.sort(order[:count])
         if not len(kept):
             raise TfpruneError("data: expected at least 2 samples to split, received 1")
         scored = samples.at(drawn)
-        labels = None if labels is None else labels[drawn]
+        given = given.take(drawn)
         measured = samples.at(kept)
         calibration = calibrated(
             model, _given(model, measured), _given(model, [one[:MOST_HELD_BACK] for one in scored]),
             **ways,
         )  # fmt: skip
     outputs = outputs_of(model, scored)
-    part = Split(scored[0] if len(scored) == 1 else dict(enumerate_names(model, scored)), labels)
-    scorer = make_scorer(outputs, part, rules_of(model, outputs))
+    part = replace(given, x=_given(model, scored))
+    scorer = make_scorer(outputs, part, rules_of(model, outputs), names=output_names(model))
     return measure(
         Inspection(model.name, *structure), calibration, scored, scorer, _python(layers),
         every=isinstance(layers, str) and not skip, progress=progress,
     )  # fmt: skip
+
+
+def _labels(model: keras.Model, samples: Samples, y: Any) -> Split:
+    """The labels of arrays in memory, beside their numbers in place of samples."""
+    total = samples.total or 0
+    names = output_names(model)
+    several = isinstance(y, (list, tuple)) and len(names) > 1 and len(y) == len(names) != total
+    if several:
+        y = dict(zip(names, y, strict=True))
+    given = dict(y) if isinstance(y, dict) else {}
+    if set(given) - set(names):
+        raise TfpruneError(
+            f"y: expected labels by the names of outputs ({', '.join(names)}), received "
+            f"{', '.join(map(str, given))}"
+        )
+    ys = {str(name): np.asarray(labels) for name, labels in given.items()}
+    plain = None if y is None or isinstance(y, dict) else np.asarray(y)
+    for labels in (plain, *ys.values()):
+        if labels is not None and len(labels) != total:
+            raise TfpruneError(
+                f"y: expected a label for each of {total} samples, received {len(labels)}"
+            )
+    return Split(np.arange(total), plain, ys)
 
 
 def calibrated(

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from tfprune.data.networks import load_model
 from tfprune.data.splits import Dataset, Split
@@ -108,10 +107,7 @@ def parts(data: Dataset, calibration: int) -> tuple[Split, Split]:
         return measured, held.take(slice(scored))
     rest = train.take(slice(len(train) - more, None))
     arrays = [concatenated(pair) for pair in zip(held.arrays, rest.arrays, strict=True)]
-    joined = held.given(arrays)
-    if held.y is None or rest.y is None:
-        return measured, Split(joined.x)
-    return measured, Split(joined.x, np.concatenate([held.y, rest.y]))
+    return measured, held.given(arrays).labelled_as([held, rest])
 
 
 def typed(config: InspectConfig, command: Sequence[str]) -> Typed:

@@ -89,7 +89,9 @@ class Answers:
 
     @property
     def _labelled(self) -> bool:
-        return self.measure.metric == "accuracy" and self.measure.target is not None
+        # Classes of several outputs are no one table.
+        several = bool(self.measure.others)
+        return self.measure.metric == "accuracy" and not several and self.measure.target is not None
 
     @property
     def _target(self) -> Array:
@@ -118,7 +120,7 @@ class Answers:
     def _given(self, outputs: Sequence[Array]) -> Array | None:
         measure = self.measure
         rule = measure.rules[measure.output]
-        if measure.metric == "mse" or (measure.metric is None and rule.values):
+        if measure.others or measure.metric == "mse" or (measure.metric is None and rule.values):
             return None
         given = rule.decisions(outputs[measure.output])
         return given if given.ndim == 1 else None

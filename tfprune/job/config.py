@@ -111,7 +111,7 @@ class CommonConfig:
         "and test of either; an .npz of x_train, y_train, x_test, y_test, or x, y; a .npy, .csv, "
         ".parquet or .tfrecord; or several by a pattern in quotes, 'part*.npz'. Data without "
         "labels is fine. For a model of several inputs an .npz of x_train_NAME, x_test_NAME, or "
-        "x_NAME, for every input.")
+        "x_NAME, for every input; likewise y_train_NAME, y_test_NAME for outputs.")
     heal: int | str | None = option(None, read_epochs, COMMON, "EPOCHS|auto",
         "Epochs in which the pruned model learns the original's outputs; needs no labels. auto "
         "stops by itself, after 30 at most.")
@@ -126,6 +126,10 @@ class CommonConfig:
         "Which column of a .csv or .parquet is the label: its name, or its number from 0; without "
         "it there are no labels. Of a .tfrecord which feature; by default image/class/label or "
         "label.")
+    output_name: str | None = option(None, text, DATA, "NAME",
+        "Of a model of several outputs the one whose labels count, y_train_NAME or y_train: for "
+        "accuracy, --max-drop and --finetune. By default all that have labels, y_train_NAME each, "
+        "and the mean of their accuracies.")
     feature: str | None = option(None, text, DATA, "NAME",
         "Which feature of a .tfrecord is the sample; by default image/encoded or image, else the "
         "only one.")
@@ -187,6 +191,8 @@ class CommonConfig:
             _check_own_model(config)
         if config.built_in and config.import_:
             raise TfpruneError("--import: for model files only, not for built-in models")
+        if config.built_in and config.output_name:
+            raise TfpruneError("--output-name: built-in models have one output; leave it out")
         if config.dataset in ("digits", *KERAS_DATA) and config.data is not None:
             raise TfpruneError(
                 f"--data: not used with --dataset {config.dataset}; leave one of them out"

@@ -15,7 +15,7 @@ from tfprune.data.scales import InputScale
 from tfprune.data.scoring import Scorer, make_scorer
 from tfprune.data.splits import Dataset, Split
 from tfprune.errors import TfpruneError
-from tfprune.graph.predictions import outputs_of
+from tfprune.graph.predictions import output_names, outputs_of
 from tfprune.job.config import CommonConfig
 from tfprune.job.records import Finding
 from tfprune.outputs.decisions import losses_of, rules_of
@@ -53,8 +53,9 @@ def scorer(
     """
 
     outputs = outputs_of(model, x)
-    known = [one.y for one in (data.train, data.validation, data.test) if one.y is not None]
-    return measure_of(config, model, outputs, part, np.concatenate(known) if known else None)
+    parts = (data.train, data.validation, data.test)
+    known = [one for one in parts if one.labelled]
+    return measure_of(config, model, outputs, part, part.labelled_as(known) if known else part)
 
 
 def measure_of(
@@ -62,9 +63,9 @@ def measure_of(
     model: keras.Model,
     outputs: Sequence[Array],
     part: Split,
-    labels: Array | None,
+    known: Split,
 ) -> Scorer:
-    """How outputs for some samples are scored, where all labels are these."""
+    """How outputs for some samples are scored, where all labels are those of ``known``."""
 
     def losses() -> list[Any]:
         if model.compiled or config.built_in:
@@ -76,7 +77,10 @@ def measure_of(
         except TfpruneError:  # The model itself was read before: it is a loss of the user's own.
             return []
 
-    return make_scorer(outputs, part, rules_of(model, outputs, losses), labels)
+    return make_scorer(
+        outputs, part, rules_of(model, outputs, losses), known=known,
+        names=output_names(model), only=config.output_name,
+    )  # fmt: skip
 
 
 def doubts(
@@ -99,7 +103,10 @@ def doubts(
     data : Dataset
         Says how the samples were scaled.
     """
-    lines = _doubts(config, model, x, measure, data)
+    lines = []
+    for one in measure.each:
+        which = f"output {one.name}: " if measure.others else ""
+        lines += [which + line for line in _doubts(config, model, x, one, data)]
     return [Finding("data", line) for line in lines]
 
 

@@ -23,7 +23,7 @@ from tfprune.graph.clone import functional, walk
 from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
 from tfprune.graph.layers import CONVOLUTIONS, MAKERS, SEPARABLE
 from tfprune.graph.names import check_names
-from tfprune.graph.predictions import outputs_of
+from tfprune.graph.predictions import output_names, outputs_of
 from tfprune.graph.unfollowed import unfollowed
 from tfprune.job import manifest, plots
 from tfprune.job.answers import Answers
@@ -102,11 +102,8 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
         for warning in warnings:
             say(str(warning))
         data = replace(data, notes=(*data.notes, *measure.notes))
-        if measure.metric and len(measure.reference) > 1:
-            say(
-                f"data: labels are held against output {measure.output + 1} of the model's "
-                f"{len(measure.reference)}"
-            )
+        if measure.held_against:
+            say(f"data: {measure.held_against}")
         if config.sparsity or config.cluster:
             say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
         pruner = Pruner(
@@ -253,6 +250,7 @@ def model_and_data(
             config.seed,
             say,
             inputs=[spec.name for spec in specs],
+            outputs=output_names(model),
             shape=specs[0].shape if len(specs) == 1 else None,
             label=config.label,
             feature=config.feature,

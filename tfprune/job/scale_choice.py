@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import keras
 import numpy as np
@@ -45,18 +44,17 @@ def scale_for(
     TfpruneError
         If labels or samples do not fit the model.
     """
-    labels = raw.train.y
-    if config.scale != "auto" or labels is None or len(labels) < FEWEST:
+    if config.scale != "auto" or not raw.train.labelled or len(raw.train) < FEWEST:
         return config.scale, []
     if any(spec.scaling is not None for spec in specs):
         return config.scale, []
     check_weights(model)
-    index = np.sort(np.random.default_rng(config.seed).permutation(len(labels))[:TRIED])
+    index = np.sort(np.random.default_rng(config.seed).permutation(len(raw.train))[:TRIED])
     some = raw.train.take(index)
     ready, first, _ = fitting(raw, "auto", specs)
     part = ready(some)
     outputs = outputs_of(model, check_inputs(model, part.x))
-    measure = measure_of(config, model, outputs, part, labels)
+    measure = measure_of(config, model, outputs, part, raw.train)
     if measure.target is None or measure.labels == "input":
         return config.scale, []
     best, start = "auto", skill(measure, outputs)
@@ -77,7 +75,7 @@ def scale_for(
         except TfpruneError:  # Values that the model makes no numbers of.
             continue
         now = skill(measure, outputs)
-        figures[name] = said(replace(measure, reference=outputs), outputs)
+        figures[name] = said(measure.of(outputs), outputs)
         gain = now - start
         noise = DEVIATIONS * float(gain.std()) / len(now) ** 0.5
         if gain.mean() > max(MORE, noise) and now.mean() > best_skill.mean():

@@ -24,16 +24,19 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
     ]  # fmt: skip
     if "accuracy" in metrics:
         metrics = [name for name in metrics if name != "output_error"]
+    # Of each of several outputs, beside their mean.
+    alone = {name: None for artifact in artifacts for name in artifact.scores if _of_output(name)}
+    metrics = [*alone, *metrics]
     zipped = any(artifact.gzip_bytes is not None for artifact in artifacts)
     head = ["file", "variant", "scheme", "bytes", "= weights", "+ overhead", *["gzip"] * zipped]
     head += ["times smaller"]
-    head += [_HEADINGS[name] for name in metrics] + ["p10 us"]
+    head += [_heading(name) for name in metrics] + ["p10 us"]
     measured = any(artifact.arena_bytes is not None for artifact in artifacts)
     head += ["arena bytes"] * measured
     rows: list[list[Any]] = []
     for artifact in artifacts:
         smaller = f"{base / artifact.bytes:.2f}" if base else None
-        scores = [_FORMATS[name](artifact.scores.get(name)) for name in metrics]
+        scores = [_FORMATS[_metric(name)](artifact.scores.get(name)) for name in metrics]
         p10 = artifact.latency_us.get("p10")
         rows.append(
             [artifact.file, artifact.variant, artifact.scheme, f"{artifact.bytes:,}",
@@ -109,6 +112,20 @@ def _boards(devices: Sequence[dict[str, Any]]) -> str:
         )
         lines += [f"  {file['file']} {file['verdict']}" for file in device["files"]]
     return "\n".join(lines)
+
+
+def _metric(name: str) -> str:
+    """What a score is, without the output that it is of: see :meth:`Scorer.scores`."""
+    return name if name in _FORMATS else name.partition("_")[0]
+
+
+def _of_output(name: str) -> bool:
+    return _metric(name) != name and _metric(name) in _FORMATS
+
+
+def _heading(name: str) -> str:
+    metric = _metric(name)
+    return f"{name[len(metric) + 1 :]}: {_HEADINGS[metric]}" if metric != name else _HEADINGS[name]
 
 
 def _count(value: int | None) -> str | None:

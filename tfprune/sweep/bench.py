@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfprune.data.splits import Dataset, Split
+from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
 from tfprune.job.original import doubts, scorer
@@ -71,10 +71,7 @@ class Bench:
         held, shown = (check_inputs(model, part.x) for part in (data.validation, data.test))
         # Run as one, so that labels mean the same in both.
         self._x = [concatenated(pair) for pair in zip(held, shown, strict=True)]
-        y = None
-        if data.validation.y is not None and data.test.y is not None:
-            y = np.concatenate([data.validation.y, data.test.y])
-        part = Split(data.test.given(self._x).x, y)
+        part = data.test.given(self._x).labelled_as([data.validation, data.test])
         whole = scorer(config, model, self._x, part, data)
         self._held = len(held[0])
         self._validation, self._test = (

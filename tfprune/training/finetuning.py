@@ -16,7 +16,7 @@ from tfprune.graph.clone import clone, functional
 from tfprune.graph.compile_settings import fresh_optimizer, only_loss, starting_rate
 from tfprune.graph.inputs import check_inputs
 from tfprune.graph.predictions import outputs_of
-from tfprune.outputs.decisions import rules_of
+from tfprune.outputs.decisions import losses_of, rules_of
 from tfprune.outputs.distance import Spread, kinds_of, matches
 from tfprune.training.learning_rates import WarmCosine
 from tfprune.training.loop import Batch, Trainer, batch_size_for, check_whole, epoch_of
@@ -35,7 +35,7 @@ def check_labels(measure: Scorer) -> None:
 class FineTuner:
     """Samples, and the target and loss of each output for fine-tuning.
 
-    The output that the labels fit (see :func:`tfprune.data.scoring.make_scorer`) learns them;
+    The outputs that the labels fit (see :func:`tfprune.data.scoring.make_scorer`) learn them;
     others are to stay as the teacher's are. The loss is cross entropy for classes, of logits or of
     probabilities as the output's activation says, and the squared error for values.
 
@@ -47,8 +47,9 @@ class FineTuner:
     measure : Scorer, optional
         What the labels mean, as found out on other samples; by default on these.
     settings : keras.Model, optional
-        A compiled model whose optimizer with its learning rate and, where there is one output and
-        it takes these labels, loss are used in place of Adam and what is said above.
+        A compiled model whose optimizer with its learning rate and, where there is one output or
+        each has labels of its own, losses that take these labels are used in place of Adam and
+        what is said above.
 
     Raises
     ------
@@ -77,16 +78,18 @@ class FineTuner:
         self._targets = list(answers)
         self._losses: list[Any] = [match.loss for match in output_matches]
         self._weights = [match.weight for match in output_matches]
-        at = measure.output
-        self._losses[at], self._targets[at] = _loss(kinds_of(teacher)[at], measure)
-        self._weights[at] = 1.0
-        self._optimizer: Any = None
-        if settings is not None and settings.compiled:
-            self._optimizer = settings.optimizer
-            y = part.y if len(answers) == 1 else None
-            loss = only_loss(settings)
-            if y is not None and _takes(loss, y[:8], answers[0][:8]):
-                self._losses, self._targets = [keras.losses.get(loss)], [y]
+        kinds = kinds_of(teacher)
+        compiled = settings is not None and settings.compiled
+        self._optimizer: Any = settings.optimizer if settings is not None and compiled else None
+        losses = _compiled_losses(settings, len(answers))
+        for one in measure.each:
+            at = one.output
+            self._losses[at], self._targets[at] = _loss(kinds[at], one)
+            self._weights[at] = 1.0
+            y = part.ys.get(one.name) if one.name else part.y
+            own = one.name or len(answers) == 1
+            if y is not None and own and _takes(losses[at], y[:8], answers[at][:8]):
+                self._losses[at], self._targets[at] = keras.losses.get(losses[at]), y
 
     def loss(self, model: keras.Model) -> float:
         """A model's loss on these samples, as in inference; it may be NaN or infinite."""
@@ -182,6 +185,16 @@ def _loss(kind: str, measure: Scorer) -> tuple[Any, Any]:
     if rule.values and rule.threshold:
         return keras.losses.MeanSquaredError(), ones
     return keras.losses.BinaryCrossentropy(from_logits=rule.threshold == 0), ones
+
+
+def _compiled_losses(settings: keras.Model | None, outputs: int) -> list[Any]:
+    """The loss that each output is compiled with, None where there is none."""
+    if settings is None or not settings.compiled:
+        return [None] * outputs
+    if outputs == 1:
+        return [only_loss(settings)]
+    losses = losses_of(settings)
+    return losses if len(losses) == outputs else [None] * outputs
 
 
 def _takes(loss: Any, labels: Any, outputs: Any) -> bool:
