@@ -22,7 +22,7 @@ from tfprune.core.unit_group import (
     magnitude,
 )
 from tfprune.graph.groups import Consumer, Group
-from tfprune.graph.layers import kernel_of, weights_of
+from tfprune.graph.layers import arrays_of, kernel_of
 from tfprune.graph.trace import Trace
 from tfprune.options import PruneOptions, criterion_name
 
@@ -232,7 +232,7 @@ def _incoming(trace: Trace, path: str) -> Array:
     """Weights from which a layer makes its units, shape (inputs, its units)."""
     layer = trace.layers[path]
     where = kernel_of(layer, "")
-    kernel = dict(zip(weights_of(layer), layer.get_weights(), strict=True))[where.name]
+    kernel = arrays_of(layer)[where.name]
     # Of the last two axes one counts inputs, the other units.
     kernel = np.moveaxis(kernel, where.axis, -2).astype(np.float64)
     return kernel.reshape(-1, kernel.shape[-1])
@@ -242,15 +242,14 @@ def _outgoing(trace: Trace, consumer: Consumer) -> Array:
     """By what a layer multiplies each unit that it sees, shape (seen, outputs)."""
     layer = trace.layers[consumer.layer]
     where = kernel_of(layer, consumer.part)
-    values = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
-    kernel = np.moveaxis(values[where.name], where.axis, 0)
+    kernel = np.moveaxis(arrays_of(layer)[where.name], where.axis, 0)
     rows = kernel.reshape(len(kernel), -1).astype(np.float64)[consumer.index]
     return np.asarray(np.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1))
 
 
 def keep_one_per_layer(group: Group, selection: Selection) -> Selection:
-    """Keeps a unit in every layer of the group."""
-    for units in group.producers.values():
+    """Keeps a unit in every layer of the group, and one of what each layer reads."""
+    for units in (*group.producers.values(), *(one.units for one in group.consumers)):
         if not np.isin(units, selection.kept).any():
             selection = selection.rescue(int(units[-1]))
     return selection

@@ -48,7 +48,9 @@ def masked(model, folds):
         mine = [
             (consumer, fold)
             for consumer, fold in folds
-            if (consumer.layer.split("/")[-1], consumer.part) == (name, part)
+            if consumer.layer.split("/")[-1] == name
+            # Groups of channels are read from one tensor.
+            and consumer.part.partition(" ")[0] in (part, part or "group")
         ]
         matrix, offset = np.eye(x.shape[-1]), np.zeros(x.shape[-1])
         for consumer, fold in mine:
@@ -97,7 +99,7 @@ def random_cuts(groups, rng):
             continue
         units = len(group.unit_ids)
         kept = np.flatnonzero(rng.random(units) < 0.6)
-        for made in group.producers.values():
+        for made in (*group.producers.values(), *(one.units for one in group.consumers)):
             if not np.isin(made, kept).any():
                 kept = np.union1d(kept, made[:1])
         folds = []

@@ -17,6 +17,8 @@ from tfprune.graph.layers import describe
 from tfprune.graph.subclasses import as_class_of, not_kept
 from tfprune.graph.wrappers import has_shapes, holds_layers, is_nested, rewrapped, wrapped
 
+Arguments = Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]
+
 
 def functional(model: keras.Model) -> keras.Model:
     """The functional form of a Sequential or Functional model, not compiled.
@@ -151,7 +153,10 @@ def _within(layers: Iterable[Any], prefix: str, wrappers: bool) -> Iterator[tupl
 
 
 def rebuild(
-    model: keras.Model, change: Callable[[Any], Any], dtypes: Mapping[str, str] | None = None
+    model: keras.Model,
+    change: Callable[[Any], Any],
+    dtypes: Mapping[str, str] | None = None,
+    arguments: Arguments | None = None,
 ) -> keras.Model:
     """Rebuilds a model with new layers, not compiled, its inputs under their old names.
 
@@ -165,12 +170,14 @@ def rebuild(
         Called once with every layer of :func:`walk`; returns the one in its place.
     dtypes : mapping of str to str, optional
         What inputs of a type become; they keep it by default.
+    arguments : callable, optional
+        Given a new layer and what it is to be called with, returns what it is called with.
     """
     fresh = _fresh(model, dtypes or {})
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     inputs = keras.tree.map_structure(fresh, structure)
     layers: dict[int, Any] = {}
-    copy = _rebuild(model, inputs, change, dtypes or {}, layers)
+    copy = _rebuild(model, inputs, change, dtypes or {}, layers, arguments=arguments)
     return as_class_of(model, copy, layers)
 
 
@@ -192,6 +199,8 @@ def _rebuild(
     change: Callable[[Any], Any],
     dtypes: Mapping[str, str],
     copies: dict[int, Any],
+    *,
+    arguments: Arguments | None,
 ) -> keras.Model:
     later: set[int] = set()
 
@@ -214,7 +223,7 @@ def _rebuild(
             sequential = isinstance(layer, keras.Sequential)
             structure = layer.inputs[0] if sequential else layer.input
             own = keras.tree.pack_sequence_as(structure, list(fresh))
-            copies[id(layer)] = _rebuild(layer, own, change, dtypes, copies)
+            copies[id(layer)] = _rebuild(layer, own, change, dtypes, copies, arguments=arguments)
             return copies[id(layer)]
         if type(layer) is kl.TimeDistributed:  # It hands over one step at a time.
             shapes = [(shape[0], *shape[2:]) for shape in shapes]
@@ -224,7 +233,7 @@ def _rebuild(
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if id(layer) not in later:  # The copy of a model of another class may look like one.
-            return layer(*args, **kwargs)
+            return layer(*(arguments(layer, args) if arguments else args), **kwargs)
         first = args[0] if args else next(iter(kwargs.values()))
         return called(layer, [one.shape for one in keras.tree.flatten(first)])(*args, **kwargs)
 

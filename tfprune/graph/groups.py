@@ -46,7 +46,7 @@ class Group:
     Attributes
     ----------
     producers : dict of str to array
-        Layer -> which unit of the group each of its units is.
+        Layer -> which unit of the group each of its units is; several that go together are one.
     kinds : dict of str to str
         Layer -> ``dense`` or ``conv``.
     unit_ids : array of shape (units,)
@@ -163,10 +163,6 @@ def _judged(trace: Trace, group: Group) -> Group:
     ]
     if "output layer" in reasons:
         return replace(group, blocked="output layer")
-    if not reasons and any(
-        len(set(units.tolist())) < len(units) for units in group.producers.values()
-    ):
-        reasons = ["two of its units lie over each other"]
     if not reasons and not group.consumers:
         reasons = ["nothing reads its units"]
     return replace(group, blocked=reasons[0] if reasons else None)

@@ -12,7 +12,7 @@ import numpy as np
 from tfprune.core.fold import Fold
 from tfprune.graph.clone import clone_layer, copy_weights, rebuild
 from tfprune.graph.groups import Consumer, Group
-from tfprune.graph.layers import SEPARABLE, kernel_of, weights_of
+from tfprune.graph.layers import SEPARABLE, arrays_of, kernel_of, stored, weights_of
 from tfprune.graph.shrink import Cut, kept_features, read_by
 from tfprune.graph.trace import Trace, slot
 from tfprune.utils.arrays import Array
@@ -83,7 +83,7 @@ class InPlace:
     def _weights(self, path: str) -> dict[str, Array]:
         """The original's weights of a layer, with zeros for a bias that it lacks."""
         layer = self._trace.layers[path]
-        weights = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
+        weights = arrays_of(layer)
         return {
             name: weights[name] if name in weights else np.zeros(variable.shape, variable.dtype)
             for name, variable in weights_of(self._copies[path]).items()
@@ -92,20 +92,21 @@ class InPlace:
     def _whole(self, path: str) -> list[Array]:
         layer = self._trace.layers[path]
         same = len(layer.weights) == len(self._copies[path].weights)
-        return layer.get_weights() if same else list(self._weights(path).values())
+        return layer.get_weights() if same else stored(self._copies[path], self._weights(path))
 
     def _folded(
         self, path: str, folds: Sequence[tuple[Consumer, Fold]], cuts: Sequence[Cut]
     ) -> list[Array]:
         """A consumer's weights with the folds in them, and zeros where removed units come in."""
         layer, weights = self._trace.layers[path], self._weights(path)
-        for part in {read.part for read, _ in folds}:
+        for part in {read.part if slot(path, read.part) != path else "" for read, _ in folds}:
             where = kernel_of(layer, part)
-            read_by(weights, where, [(r, fold) for r, fold in folds if r.part == part])
+            mine = [(r, fold) for r, fold in folds if slot(path, r.part) == slot(path, part)]
+            read_by(weights, where, mine)
             stays = kept_features(self._trace, self._trace.input_labels[slot(path, part)], cuts)
             if type(layer) in SEPARABLE:
                 stays = np.repeat(stays, layer.depth_multiplier)
             kernel = np.moveaxis(weights[where.name], where.axis, 0)
             kernel = np.where(stays.reshape(-1, *[1] * (kernel.ndim - 1)), kernel, 0)
             weights[where.name] = np.moveaxis(kernel, 0, where.axis)
-        return list(weights.values())
+        return stored(self._copies[path], weights)

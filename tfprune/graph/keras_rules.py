@@ -7,12 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
-from keras import layers as kl
 
 from tfprune.graph import layers as known
 from tfprune.graph.configs import config_of
-from tfprune.graph.features import Features, compact, row_of, shape_of
+from tfprune.graph.features import Features, shape_of
 from tfprune.graph.rules import Call, per_unit_weights, unknown
 
 
@@ -59,15 +57,44 @@ def convolution(call: Call) -> Features:
         # A kernel of one pixel never reaches beyond the border.
         layer.padding != "valid" and set(layer.kernel_size) != {1}
     )
-    grouped = getattr(layer, "groups", 1) > 1
-    if grouped:
-        call.ledger.refuse(layer, features.labels, "reads its channels in groups")
-    else:
-        call.ledger.read(layer, call.inputs[0], features, no_offset=padded)
-    filters = _made(call, "conv", layer.filters)
-    if grouped:
-        call.ledger.block(filters.labels, "it makes its filters in groups")
-    return filters
+    groups = known.groups_in(layer)
+    if groups > 1:
+        return _in_groups(call, groups, padded)
+    call.ledger.read(layer, call.inputs[0], features, no_offset=padded)
+    return _made(call, "conv", layer.filters)
+
+
+def _in_groups(call: Call, groups: int, padded: bool) -> Features:
+    """A convolution in groups: whole groups go, or as many channels and filters of each.
+
+    Whole ones where there are more of them than channels in each, as then they are the smaller
+    units.
+    """
+    layer, ledger, features = call.layer, call.ledger, call.features[0]
+    row = ledger.row(layer, features)
+    channels, filters = features.labels.shape[-1] // groups, layer.filters // groups
+    if row is not None and (row > 0).all() and groups > channels:
+        for each in row.reshape(groups, channels):
+            ledger.result.labels.join(np.full(channels - 1, each[0]), each[1:])
+        ledger.cut(ledger.path(layer), row)
+        views = np.repeat(features.rows()[1][::channels], filters)
+        views = ledger.next_views(views, np.tile(np.arange(filters), groups))
+        labels = np.repeat(row[::channels], filters)
+        return _activated(call, Features.spread(labels, views, 0.0, shape_of(call.output)))
+    if row is not None:
+        ledger.cut(ledger.path(layer), row)
+        ledger.lay_over(call.name, list(row.reshape(groups, channels)))
+        place = np.repeat(np.arange(groups), channels)
+        for group in range(groups):
+            own = np.where(place == group, row, 0)
+            mine = Features.spread(own, *features.rows()[1:], features.labels.shape)
+            ledger.read(
+                layer, call.inputs[0], mine, no_offset=padded, part=f"{known.GROUP}{group}",
+                cuts=False,
+            )  # fmt: skip
+    made = _made(call, "conv", layer.filters)
+    ledger.lay_over(call.name, list(made.rows()[0].reshape(groups, filters)))
+    return made
 
 
 def separable(call: Call) -> Features:
@@ -133,33 +160,6 @@ def mixing(call: Call) -> Features:
     return call.features[0]
 
 
-def moving(call: Call) -> Features | None:
-    """Moves values and changes none: run on the labels themselves."""
-    layer, out = call.layer, call.output
-    original = call.ledger.original(layer)
-
-    def moved(arrays: list[Any], dtype: str) -> npt.NDArray[Any]:
-        tensors = [keras.ops.convert_to_tensor(a[None].astype(dtype)) for a in arrays]
-        result = original(tensors if type(layer) is kl.Concatenate else tensors[0])
-        return keras.ops.convert_to_numpy(result)[0]
-
-    if len(out.shape) < 2 or None in out.shape[1:] or getattr(layer, "axis", 1) == 0:
-        unknown(call)
-        return None
-    labels = compact(moved([f.labels for f in call.features], "int32").astype(np.intp))
-    if type(layer) is kl.Reshape:
-        row = row_of(labels)
-        if row is None:
-            call.ledger.block(labels, f"{call.name} splits the units over several axes")
-        else:
-            call.ledger.cut(call.ledger.path(layer), row)
-    return Features(
-        labels,
-        compact(moved([f.views for f in call.features], "int32").astype(np.intp)),
-        compact(moved([f.centre for f in call.features], "float32").astype(float)),
-    )
-
-
 def resizing(call: Call) -> Features:
     """Pooling, padding, cropping, upsampling, rescaling: every channel for itself."""
     if call.ledger.row(call.layer, call.features[0]) is None:
@@ -175,7 +175,7 @@ def meeting(call: Call) -> Features:
     rows = []
     size = out.shape[-1]
     for tensor, features in zip(call.inputs, call.features, strict=True):
-        row = features.row
+        row = ledger.joined_row(features)
         if row is None:
             ledger.block(features.labels, f"{call.name} meets units across several axes")
             return ledger.features_of(out)
@@ -186,22 +186,6 @@ def meeting(call: Call) -> Features:
     together = ledger.lay_over(call.name, rows)
     wide = [features.rows()[1] for features in call.features if features.labels.shape[-1] == size]
     return Features.spread(together, ledger.next_views(*wide), 0.0, shape_of(out))
-
-
-def operation(call: Call) -> Features | None:
-    """``x + y``, ``0.5 * x``, ``keras.ops.relu(x)``: what treats every unit alone."""
-    name, inputs, features = type(call.layer).__name__, call.inputs, call.features
-    others = [a for a in keras.tree.flatten((call.args, call.kwargs)) if a is not inputs[0]]
-    if len(features) == 1 and all(np.ndim(other) == 0 for other in others):
-        if name in known.UNITWISE_OPERATIONS:
-            return call.ledger.after(features[0], known.UNITWISE_OPERATIONS[name])
-        if name in known.ARITHMETIC:
-            return call.ledger.after(features[0])
-    ranks = {len(tensor.shape) for tensor in inputs}
-    if len(features) == 2 and name in known.ARITHMETIC and len(ranks) == 1:
-        return meeting(call)
-    unknown(call)
-    return None
 
 
 def normalisation(call: Call) -> Features:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers as kl
 
 # Activations that treat every unit alone, and the centre of their range where they have one.
@@ -58,6 +59,15 @@ UNITWISE_OPERATIONS = {
     **dict.fromkeys(("HardShrink", "SoftShrink", "Threshold", "Clip", "Cast"), 0.0),
     **dict.fromkeys(("Exp", "Square", "Sqrt", "Absolute", "Negative"), 0.0),
 }
+# Those that only move values, whose labels they are run on; and of these and of layers the ones
+# whose settings count features, or say which.
+MOVING_OPERATIONS = {
+    "Reshape", "Transpose", "Permute", "Squeeze", "ExpandDims", "Swapaxes", "Moveaxis", "Flip",
+    "Concatenate", "Stack", "Split", "GetItem",
+}  # fmt: skip
+SIZED = {"Reshape", "Split", "GetItem"}
+# Those that compute one value of several along an axis.
+REDUCTIONS = {"Mean", "Sum", "Max", "Min", "Amax", "Amin", "Std", "Var"}
 
 # Layers that mix units but keep their order, so that the way to an output stays visible.
 MIXING = (kl.Softmax, kl.LayerNormalization)
@@ -71,6 +81,10 @@ MAKERS = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
 READERS = (kl.Dense, *CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *RECURRENT, kl.MultiHeadAttention)
 # What multi-head attention multiplies with weights of its own.
 ATTENDED = ("query", "key", "value")
+
+
+# In front of the number of a group of channels, which a convolution reads by weights of its own.
+GROUP = "group "
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ class Kernel:
 
 def kernel_of(layer: Any, part: str) -> Kernel:
     """The weights by which a layer reads an input; ``part`` names the input of several."""
-    if part:
+    if part and not part.startswith(GROUP):
         return Kernel(f"{part}/kernel", f"{part}/bias", 0, 2)
     if type(layer) in SEPARABLE:
         return Kernel("pointwise_kernel", "bias")
@@ -109,6 +123,44 @@ def weights_of(layer: Any) -> dict[str, Any]:
     if type(layer) is kl.MultiHeadAttention:
         return {"/".join(weight.path.split("/")[-2:]): weight for weight in layer.weights}
     return {weight.name: weight for weight in layer.weights}
+
+
+def arrays_of(layer: Any) -> dict[str, Any]:
+    """A layer's weights by name; the kernel of a convolution in groups with all its zeros.
+
+    So every input feature has a row, and every filter a column.
+    """
+    weights = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
+    groups = groups_in(layer)
+    if groups > 1:
+        kernel = weights["kernel"]
+        *window, channels, filters = kernel.shape
+        each = filters // groups
+        whole = np.zeros((*window, groups * channels, filters), kernel.dtype)
+        for group in range(groups):
+            columns = slice(group * each, (group + 1) * each)
+            rows = slice(group * channels, (group + 1) * channels)
+            whole[..., rows, columns] = kernel[..., columns]
+        weights["kernel"] = whole
+    return weights
+
+
+def stored(layer: Any, weights: dict[str, Any]) -> list[Any]:
+    """Weights as :func:`arrays_of` has them, as ``layer.set_weights`` takes them."""
+    groups = groups_in(layer)
+    weights = dict(weights)
+    if groups > 1:
+        parts: list[Any] = np.split(weights["kernel"], groups, axis=-1)
+        rows = parts[0].shape[-2] // groups
+        weights["kernel"] = np.concatenate(
+            [part[..., n * rows : (n + 1) * rows, :] for n, part in enumerate(parts)], axis=-1
+        )
+    return [weights[name] for name in weights_of(layer)]
+
+
+def groups_in(layer: Any) -> int:
+    """In how many groups a convolution reads its channels."""
+    return getattr(layer, "groups", 1) if type(layer) in CONVOLUTIONS else 1
 
 
 def depthwise_part(layer: Any) -> Any:

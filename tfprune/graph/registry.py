@@ -10,12 +10,12 @@ import keras
 from keras import layers as kl
 
 from tfprune.errors import TfpruneError
-from tfprune.graph import keras_rules, rules
+from tfprune.graph import keras_rules, rules, tensor_rules
 from tfprune.graph import layers as known
 from tfprune.graph.features import Features
 from tfprune.graph.rules import Call
 
-Rule = Callable[[Call], Features | None]
+Rule = Callable[[Call], Features | list[Features] | None]
 
 # For these classes exactly: a subclass may do anything.
 KERAS_RULES: dict[type, Rule] = {
@@ -32,7 +32,7 @@ KERAS_RULES: dict[type, Rule] = {
     **dict.fromkeys(known.MEETING, keras_rules.meeting),
     **dict.fromkeys(known.IDENTITY, rules.identity),
     **dict.fromkeys(known.NONLINEAR, keras_rules.nonlinear),
-    **dict.fromkeys(known.MOVING, keras_rules.moving),
+    **dict.fromkeys(known.MOVING, tensor_rules.moving),
     **dict.fromkeys(known.MIXING, keras_rules.mixing),
     **dict.fromkeys(known.RECURRENT, keras_rules.recurrent),
 }
@@ -105,7 +105,7 @@ def register_layer(layer: type, rule: str | Callable[[Call], Features | None]) -
 def rule_of(layer: Any) -> Rule:
     """The rule of a layer's class."""
     if known.is_operation(layer):
-        return keras_rules.operation
+        return tensor_rules.operation
     if type(layer) in KERAS_RULES:
         return KERAS_RULES[type(layer)]
     return user_rule(layer) or rules.unknown

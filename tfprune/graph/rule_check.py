@@ -20,7 +20,7 @@ from tfprune.graph.batches import from_zero_state
 from tfprune.graph.clone import clone_layer
 from tfprune.graph.groups import Consumer, Group
 from tfprune.graph.inputs import predicted
-from tfprune.graph.layers import kernel_of, weights_of
+from tfprune.graph.layers import arrays_of, kernel_of, stored
 from tfprune.graph.registry import hands_on
 from tfprune.graph.shrink import Cut, kept_features, shrink
 from tfprune.graph.trace import RegisteredCall, Trace
@@ -142,7 +142,7 @@ def _trials(groups: Sequence[Group]) -> Iterator[list[Cut]]:
 
 
 def _cut(group: Group, kept: npt.NDArray[np.bool_]) -> Cut:
-    for units in group.producers.values():
+    for units in (*group.producers.values(), *(one.units for one in group.consumers)):
         if not kept[units].any():
             kept[units[0]] = True
     chosen = np.flatnonzero(kept)
@@ -165,13 +165,13 @@ def _mask(masked: Trace, cuts: Sequence[Cut]) -> None:
     reads = [(consumer, fold) for cut in cuts for consumer, fold in cut.folds]
     for path in {consumer.layer for consumer, _ in reads}:
         original, copy = masked.layers[path], masked.copies[path]
-        weights = dict(zip(weights_of(original), original.get_weights(), strict=True))
+        weights = arrays_of(original)
         for consumer, fold in reads:
             if consumer.layer == path:
                 kernel = kernel_of(original, consumer.part)
                 gone = np.delete(consumer.index, fold.kept, axis=1).ravel()
                 np.moveaxis(weights[kernel.name], kernel.axis, 0)[gone] = 0
-        copy.set_weights(list(weights.values()))
+        copy.set_weights(stored(copy, weights))
 
 
 def _alike(layer: Any, wanted: Array, received: Array) -> bool:

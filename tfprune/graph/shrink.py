@@ -23,10 +23,14 @@ from tfprune.graph.layers import (
     READERS,
     SEPARABLE,
     Kernel,
+    arrays_of,
     describe,
+    groups_in,
     kernel_of,
+    stored,
     weights_of,
 )
+from tfprune.graph.sizes import key_of, settings
 from tfprune.graph.trace import Trace, slot
 from tfprune.utils.arrays import Array
 
@@ -54,8 +58,12 @@ class Cut:
     def intake_of(self, layer: str) -> Array:
         """The intake of one of the group's layers."""
         units = self.group.producers[layer]
-        columns = np.searchsorted(self.kept, units[np.isin(units, self.kept)])
-        return self.intake[np.ix_(units, columns)]
+        stays = np.isin(units, self.kept)
+        columns = np.searchsorted(self.kept, units[stays])
+        # Of units that are one of the group's the first goes into the first, and so on.
+        count = np.array([np.sum(units[:place] == unit) for place, unit in enumerate(units)])
+        same = count[:, None] == count[None, stays]
+        return self.intake[np.ix_(units, columns)] * same
 
 
 def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model:
@@ -75,13 +83,20 @@ def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model
         flags and compile settings of the original.
     """
     change = _Change(trace, cuts)
+    keys: dict[int, Any] = {}
     copies: list[tuple[Any, Any]] = []
 
     def replace_layer(layer: Any) -> Any:
         copies.append((layer, clone_layer(layer, **change.settings(layer))))
+        key = change.key(layer)
+        if key is not None:
+            keys[id(copies[-1][1])] = key
         return copies[-1][1]
 
-    smaller = rebuild(model, replace_layer)
+    def arguments(layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0], keys[id(layer)]) if id(layer) in keys else args
+
+    smaller = rebuild(model, replace_layer, arguments=arguments)
     for layer, copy in copies:
         if getattr(layer, "weights", None):
             copy_weights(layer, copy, change.weights(layer, copy))
@@ -110,6 +125,8 @@ class _Change:
             name: kept_features(trace, labels, cuts) for name, labels in trace.input_labels.items()
         }
         self._intakes = {name: cut.intake_of(name) for cut in cuts for name in cut.group.producers}
+        self._trace, self._cuts = trace, cuts
+        self._sized = {sized.layer: sized for sized in trace.sized}
         self._folds: dict[str, list[tuple[Consumer, Fold]]] = {}
         for cut in cuts:
             for read, fold in cut.folds:
@@ -124,13 +141,28 @@ class _Change:
             changes[width] = self._intakes[path].shape[1]
         if any(fold.offset.any() for _, fold in self._folds.get(path, [])):
             changes["use_bias"] = True
-        if type(layer) is kl.Reshape and path in self._keep:
-            changes["target_shape"] = (*layer.target_shape[:-1], int(self._keep[path].sum()))
+        if path in self._sized:
+            changes |= settings(self._trace, self._sized[path], self._kept)
+        if groups_in(layer) > 1 and path not in self._intakes and path in self._keep:
+            groups = int(self._keep[path].reshape(layer.groups, -1)[:, 0].sum())
+            if path not in self._trace.producers:  # Whole groups go.
+                each = layer.filters // layer.groups
+                changes |= {"groups": groups, "filters": groups * each}
         if type(layer) is kl.MultiHeadAttention and path in self._folds:
             # By default its output has as many features as the query.
             features = layer.output.shape[-1:] if not config_of(layer)["output_shape"] else None
             changes |= {"output_shape": tuple(features)} if features else {}
         return changes
+
+    def key(self, layer: Any) -> Any:
+        """The key of ``x[key]`` where it changes, else None."""
+        sized = self._sized.get(self._paths[id(layer)])
+        if sized is None or type(layer).__name__ != "GetItem" or self._kept(sized.before).all():
+            return None
+        return key_of(self._trace, sized, self._kept)
+
+    def _kept(self, labels: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        return kept_features(self._trace, labels, self._cuts)
 
     def weights(self, layer: Any, copy: Any) -> list[Array] | None:
         """A layer's weights, folded and cut; None if they do not change."""
@@ -142,19 +174,31 @@ class _Change:
             return None
         if type(layer) not in READERS:
             return _cut_to_size(layer, copy, keeps[""])
-        weights = dict(zip(weights_of(layer), layer.get_weights(), strict=True))
+        weights = arrays_of(layer)
         for name, variable in weights_of(copy).items():
             # A new bias starts with all units, as the kernel does.
             shape = variable.shape if intake is None else intake.shape[:1]
             weights.setdefault(name, np.zeros(shape, variable.dtype))
         for part, keep in keeps.items():
-            folds = [(r, fold) for r, fold in self._folds.get(path, []) if r.part == part]
+            where = slot(path, part)
+            folds = [(r, f) for r, f in self._folds.get(path, []) if slot(path, r.part) == where]
             stays = _depthwise(layer, weights, keep)
+            if groups_in(layer) > 1 and path not in self._trace.producers and keep is not None:
+                _whole_groups(layer, weights, keep)
             if intake is not None:
                 _make(weights, kernel_of(layer, part), intake)
             if type(layer) not in DEPTHWISE:
                 read_by(weights, kernel_of(layer, part), folds, stays)
-        return [weights[name] for name in weights_of(copy)]
+        return stored(copy, weights)
+
+
+def _whole_groups(layer: Any, weights: dict[str, Array], keep: Array) -> None:
+    """Cuts the filters of groups whose channels go; the channels are cut as of all layers."""
+    groups = keep.reshape(layer.groups, -1)[:, 0]
+    filters = np.repeat(groups, layer.filters // layer.groups)
+    weights["kernel"] = weights["kernel"][..., filters]
+    if "bias" in weights:
+        weights["bias"] = weights["bias"][filters]
 
 
 def _cut_to_size(layer: Any, copy: Any, keep: Array | None) -> list[Array]:

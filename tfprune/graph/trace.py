@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tfprune.graph.features import Features, Index, Labels, row_of, shape_of
 from tfprune.graph.helpers import StepsAside, StepsBack
+from tfprune.graph.layers import GROUP
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,30 @@ class RegisteredCall:
     labels: Index | None
 
 
+@dataclass(frozen=True, eq=False)
+class Sized:
+    """A call of something whose settings count features: see :mod:`tfprune.graph.sizes`.
+
+    Attributes
+    ----------
+    layer : str
+    before : array
+        Labels of what it takes, of that tensor's shape without the batch.
+    after : list of arrays
+        Labels of what it makes, likewise.
+    args : tuple
+        What it is called with.
+    """
+
+    layer: str
+    before: Index
+    after: list[Index]
+    args: tuple[Any, ...]
+
+
 def slot(path: str, part: str = "") -> str:
     """The key in :attr:`Trace.input_labels` of a layer's input."""
-    return f"{path}:{part}" if part else path
+    return f"{path}:{part}" if part and not part.startswith(GROUP) else path
 
 
 @dataclass
@@ -116,6 +138,8 @@ class Trace:
         The calls of layers whose rules a user registered, in order.
     steps : dict of str to int
         Of layers inside a TimeDistributed the number of axes of steps behind the batch.
+    sized : list of Sized
+        The first call of each layer or operation whose settings count features.
     """
 
     model: keras.Model
@@ -131,6 +155,7 @@ class Trace:
     call_outputs: dict[str, list[list[Any]]] = field(default_factory=dict)
     registered: list[RegisteredCall] = field(default_factory=list)
     steps: dict[str, int] = field(default_factory=dict)
+    sized: list[Sized] = field(default_factory=list)
 
 
 class Ledger:
@@ -249,17 +274,50 @@ class Ledger:
     def row(self, layer: Any, features: Features, part: str = "") -> Index | None:
         """Labels along the last axis of a layer's input, if it has units that can be cut."""
         if not features.labels.any():
-            if layer.weights:
+            if getattr(layer, "weights", ()):
                 # Where it is shared, what reaches it elsewhere has to stay for this.
                 self.cut(slot(self.path(layer), part), features.rows()[0])
             return None
-        row = features.row
+        row = self.joined_row(features)
         if row is None:
             self.refuse(layer, features.labels, "reads its units across several axes")
         elif getattr(layer, "data_format", "channels_last") != "channels_last":
             self.refuse(layer, row, "has its channels first")
             return None
         return row
+
+    def joined_row(self, features: Features) -> Index | None:
+        """Labels along the last axis; None if a feature is one unit here and another's there.
+
+        Units that are one feature at different positions (after a pixel shuffle, say) are joined:
+        the feature is there, or is not.
+        """
+        row = features.row
+        if row is not None:
+            return row
+        rows = features.labels.reshape(-1, features.labels.shape[-1])
+        columns = [np.unique(column) for column in self.result.labels.find(rows).T]
+        units = np.concatenate([column[column > 0] for column in columns])
+        if len(np.unique(units)) < len(units):
+            return None
+        for column in columns:
+            own = column[column > 0]
+            if len(own):
+                self.result.labels.join(np.full(len(own) - 1, own[0]), own[1:])
+            if 0 < len(own) < len(column):
+                self.block(own, "something that cannot be pruned lies at some of its positions")
+        return np.array([column[-1] for column in columns], np.intp)
+
+    def size(self, sized: Sized) -> None:
+        """Notes a call whose settings count features; a layer that is called again has the same."""
+        for other in self.result.sized:
+            if other.layer == sized.layer:
+                for ours, theirs in zip(
+                    [other.before, *other.after], [sized.before, *sized.after], strict=True
+                ):
+                    self.lay_over(sized.layer, [ours.ravel(), theirs.ravel()])
+                return
+        self.result.sized.append(sized)
 
     def cut(self, name: str, row: Index) -> None:
         """Notes that a layer changes with the units of its input; in all calls if it is shared."""

@@ -18,6 +18,7 @@ from tfprune.graph.clone import clone_layer, copy_weights, functional
 from tfprune.graph.features import Features, shape_of
 from tfprune.graph.registry import rule_of, user_rule
 from tfprune.graph.rules import Call
+from tfprune.graph.sizes import check_sizes
 from tfprune.graph.trace import Ledger, RegisteredCall, Trace, slot
 from tfprune.graph.wrappers import holds_layers, is_nested
 
@@ -44,6 +45,7 @@ def trace(model: keras.Model) -> Trace:
         for key, labels in result.input_labels.items():
             if key == name or key.startswith(f"{name}:"):  # All inputs of attention.
                 ledger.block(labels, reason)
+    check_sizes(result)
     for tensor in clone.outputs:
         ledger.block(ledger.features_of(tensor).labels, "output layer")
     return result
@@ -138,7 +140,11 @@ class _Walk:
                 rules.unknown(call)
             _note(call, held)
         if held is not None:
-            ledger.features[id(output)] = held
+            each = held if isinstance(held, list) else [held]
+            made = keras.tree.flatten(output) if isinstance(held, list) else [output]
+            ledger.alive += made
+            for tensor, one in zip(made, each, strict=True):
+                ledger.features[id(tensor)] = one
         output = keras.tree.map_structure(ledger.whole, output)
         result.call_outputs.setdefault(path, []).append(_tensors(output))
         return output
