@@ -49,6 +49,30 @@ def attention(call: Call) -> None:
             call.ledger.block(features.labels, f"is a mask of {call.name}")
 
 
+def embedding(call: Call) -> Features | None:
+    """An embedding makes a unit of each column; in reverse it reads them by another table."""
+    layer, ledger = call.layer, call.ledger
+    made = ledger.produce(layer, "embedding", layer.output_dim, call.output)
+    if not _in_reverse(call):
+        return made
+    labels = made.rows()[0]
+    if layer.tie_weights:
+        ledger.block(labels, f"{call.name} reads with the weights that make its units")
+    # What it reads is as wide as what it makes.
+    row = ledger.row(layer, call.features[0], known.REVERSE)
+    if row is None or not (row > 0).all():
+        ledger.block(labels, f"{call.name} reads what cannot be pruned")
+    if row is not None:
+        ledger.lay_over(call.name, [labels, row])
+        ledger.read(layer, call.inputs[0], call.features[0], no_offset=True, part=known.REVERSE)
+    return None
+
+
+def _in_reverse(call: Call) -> bool:
+    given = inspect.signature(type(call.layer).call).bind(call.layer, *call.args, **call.kwargs)
+    return bool(given.arguments.get("reverse", False))
+
+
 def convolution(call: Call) -> Features:
     """A convolution, transposed or not."""
     layer, features = call.layer, call.features[0]

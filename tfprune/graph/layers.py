@@ -79,12 +79,18 @@ RECURRENT = (kl.SimpleRNN, kl.GRU, kl.LSTM)
 # What has units or filters that could go.
 MAKERS = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
 READERS = (kl.Dense, *CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *RECURRENT, kl.MultiHeadAttention)
+# Tables of a row for each word, whose columns are units.
+EMBEDDINGS = (kl.Embedding, kl.ReversibleEmbedding)
 # What multi-head attention multiplies with weights of its own.
 ATTENDED = ("query", "key", "value")
 
 
 # In front of the number of a group of channels, which a convolution reads by weights of its own.
 GROUP = "group "
+
+
+# What an embedding reads where it is called in reverse.
+REVERSE = "reverse"
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,9 @@ class Kernel:
 
 def kernel_of(layer: Any, part: str) -> Kernel:
     """The weights by which a layer reads an input; ``part`` names the input of several."""
+    if type(layer) in EMBEDDINGS:
+        # Read in reverse it multiplies with a table of its own.
+        return Kernel("reverse_embeddings" if part else "embeddings", "", -2)
     if part and not part.startswith(GROUP):
         return Kernel(f"{part}/kernel", f"{part}/bias", 0, 2)
     if type(layer) in SEPARABLE:
@@ -187,6 +196,20 @@ def activation_name(activation: Any) -> str:
     if getattr(keras.activations, name, None) is activation:
         return name
     return f"{name} (not Keras' own)"
+
+
+def width_of(layer: Any) -> str:
+    """The setting that counts a layer's units."""
+    if type(layer) in EMBEDDINGS:
+        return "output_dim"
+    return "filters" if type(layer) in (*CONVOLUTIONS, *SEPARABLE) else "units"
+
+
+def parts_of(layer: Any) -> tuple[str, ...]:
+    """The names of a layer's inputs for which it has a kernel each; one without a name else."""
+    if type(layer) is kl.MultiHeadAttention:
+        return ATTENDED
+    return (REVERSE,) if type(layer) in EMBEDDINGS else ("",)
 
 
 def is_operation(layer: Any) -> bool:

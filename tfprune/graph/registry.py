@@ -25,6 +25,7 @@ KERAS_RULES: dict[type, Rule] = {
     kl.PReLU: keras_rules.prelu,
     kl.Rescaling: keras_rules.resizing,
     kl.MultiHeadAttention: keras_rules.attention,
+    **dict.fromkeys(known.EMBEDDINGS, keras_rules.embedding),
     **dict.fromkeys(known.DEPTHWISE, keras_rules.depthwise),
     **dict.fromkeys(known.CONVOLUTIONS, keras_rules.convolution),
     **dict.fromkeys(known.SEPARABLE, keras_rules.separable),

@@ -18,8 +18,8 @@ from tfprune.graph.compile_settings import compile_as
 from tfprune.graph.configs import config_of
 from tfprune.graph.groups import Consumer, Group
 from tfprune.graph.layers import (
-    ATTENDED,
     DEPTHWISE,
+    EMBEDDINGS,
     READERS,
     SEPARABLE,
     Kernel,
@@ -27,8 +27,10 @@ from tfprune.graph.layers import (
     describe,
     groups_in,
     kernel_of,
+    parts_of,
     stored,
     weights_of,
+    width_of,
 )
 from tfprune.graph.sizes import key_of, settings
 from tfprune.graph.trace import Trace, slot
@@ -137,8 +139,7 @@ class _Change:
         path = self._paths[id(layer)]
         changes: dict[str, Any] = {}
         if path in self._intakes:
-            width = "units" if type(layer) is kl.Dense else "filters"
-            changes[width] = self._intakes[path].shape[1]
+            changes[width_of(layer)] = self._intakes[path].shape[1]
         if any(fold.offset.any() for _, fold in self._folds.get(path, [])):
             changes["use_bias"] = True
         if path in self._sized:
@@ -167,12 +168,12 @@ class _Change:
     def weights(self, layer: Any, copy: Any) -> list[Array] | None:
         """A layer's weights, folded and cut; None if they do not change."""
         path = self._paths[id(layer)]
-        parts = ATTENDED if type(layer) is kl.MultiHeadAttention else ("",)
+        parts = parts_of(layer)
         keeps = {part: self._keep.get(slot(path, part)) for part in parts}
         intake = self._intakes.get(path)
         if intake is None and all(keep is None or keep.all() for keep in keeps.values()):
             return None
-        if type(layer) not in READERS:
+        if type(layer) not in (*READERS, *EMBEDDINGS):
             return _cut_to_size(layer, copy, keeps[""])
         weights = arrays_of(layer)
         for name, variable in weights_of(copy).items():
@@ -180,15 +181,16 @@ class _Change:
             shape = variable.shape if intake is None else intake.shape[:1]
             weights.setdefault(name, np.zeros(shape, variable.dtype))
         for part, keep in keeps.items():
-            where = slot(path, part)
-            folds = [(r, f) for r, f in self._folds.get(path, []) if slot(path, r.part) == where]
+            name = slot(path, part)
+            folds = [(r, f) for r, f in self._folds.get(path, []) if slot(path, r.part) == name]
             stays = _depthwise(layer, weights, keep)
             if groups_in(layer) > 1 and path not in self._trace.producers and keep is not None:
                 _whole_groups(layer, weights, keep)
             if intake is not None:
-                _make(weights, kernel_of(layer, part), intake)
-            if type(layer) not in DEPTHWISE:
-                read_by(weights, kernel_of(layer, part), folds, stays)
+                _make(weights, kernel_of(layer, ""), intake)
+            where = kernel_of(layer, part)
+            if type(layer) not in DEPTHWISE and where.name in weights:
+                read_by(weights, where, folds, stays)
         return stored(copy, weights)
 
 

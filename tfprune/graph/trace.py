@@ -22,7 +22,7 @@ class Producer:
     ----------
     name : str
     kind : str
-        ``dense`` or ``conv``.
+        ``dense``, ``conv`` or ``embedding``.
     labels : array of shape (units,)
     """
 

@@ -10,7 +10,7 @@ import keras
 from keras import layers as kl
 
 from tfprune.graph.clone import walk
-from tfprune.graph.layers import CONVOLUTIONS, DEPTHWISE, MAKERS, SEPARABLE, describe
+from tfprune.graph.layers import CONVOLUTIONS, DEPTHWISE, EMBEDDINGS, MAKERS, SEPARABLE, describe
 from tfprune.graph.registry import user_rule
 
 _RECURRENT = (kl.RNN, kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D)
@@ -19,7 +19,6 @@ _ATTENTION = (kl.MultiHeadAttention, kl.GroupQueryAttention)
 _REASONS: dict[tuple[type, ...], str] = {
     _RECURRENT: "recurrent units are not pruned",
     _ATTENTION: "the heads of attention are not pruned",
-    (kl.Embedding,): "the features of an Embedding are not pruned",
     (kl.EinsumDense,): "the units of an EinsumDense are not pruned",
 }
 
@@ -33,7 +32,7 @@ class Unfollowed:
     name : str
         Its path: ``wrapper/layer`` inside another layer.
     kind : str
-        ``dense`` or ``conv`` where it is of these kinds, else empty.
+        ``dense``, ``conv`` or ``embedding`` where it is of these kinds, else empty.
     layer : str
         The name of its class.
     reason : str
@@ -49,7 +48,7 @@ def unfollowed(model: keras.Model) -> list[Unfollowed]:
     """The layers of a model that have units and are no plain Dense layer or convolution of it."""
     layers: dict[str, Unfollowed] = {}
     for path, layer in walk(model):
-        if type(layer) not in MAKERS:
+        if type(layer) not in (*MAKERS, *EMBEDDINGS):
             layers |= {one.name: one for one in _within(path, layer, "")}
     return list(layers.values())
 
@@ -74,6 +73,8 @@ def _within(path: str, layer: Any, holder: str) -> Iterator[Unfollowed]:
 def _kind(layer: Any) -> str:
     if isinstance(layer, kl.Dense):
         return "dense"
+    if isinstance(layer, kl.Embedding):
+        return "embedding"
     makes_filters = isinstance(layer, (*CONVOLUTIONS, *SEPARABLE))
     return "conv" if makes_filters and not isinstance(layer, DEPTHWISE) else ""
 

@@ -21,7 +21,7 @@ from tfprune.errors import TfpruneError
 from tfprune.graph.batches import check_stateless
 from tfprune.graph.clone import functional, walk
 from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
-from tfprune.graph.layers import CONVOLUTIONS, MAKERS, SEPARABLE
+from tfprune.graph.layers import CONVOLUTIONS, EMBEDDINGS, MAKERS, SEPARABLE
 from tfprune.graph.names import check_names
 from tfprune.graph.predictions import output_names, outputs_of
 from tfprune.graph.unfollowed import unfollowed
@@ -292,7 +292,7 @@ def _checked(config: JobConfig, model: keras.Model, data: Dataset) -> tuple[list
 
 def _check_names(config: CommonConfig, model: keras.Model) -> None:
     """Raises for layers that do not exist, before any long work."""
-    names = [path for path, layer in walk(model) if type(layer) in MAKERS]
+    names = [path for path, layer in walk(model) if type(layer) in (*MAKERS, *EMBEDDINGS)]
     closed = [one.name for one in unfollowed(model)]
     asked = () if isinstance(config.layers_to_prune, str) else config.layers or ()
     for name in (*asked, *config.skip):
