@@ -25,7 +25,7 @@ from tfprune.graph.trace import Trace
 from tfprune.graph.tracer import trace
 from tfprune.graph.unfollowed import Unfollowed, unfollowed
 from tfprune.options import KINDS
-from tfprune.results import Other, Skipped
+from tfprune.results import ASKED_TO_SKIP, Other, Skipped
 from tfprune.utils.checks import check_choice
 
 # With fewer samples any two vectors look alike.
@@ -237,14 +237,14 @@ def _choose(
         apart = f"goes together with {', '.join(rest)}, which was not asked for"
         for name in group.producers:
             if name in skip:
-                skipped.append(Skipped(name, "asked to skip"))
+                skipped.append(Skipped(name, ASKED_TO_SKIP))
             elif name in asked_names:
                 skipped.append(Skipped(name, group.blocked or apart))
             elif kinds[name] in {kinds.get(other) for other in asked_names}:
                 skipped.append(Skipped(name, group.blocked or "not among the layers asked for"))
     for one in unfollowed_layers:
         if one.name in skip or one.name in named:
-            skipped.append(Skipped(one.name, "asked to skip" if one.name in skip else one.reason))
+            skipped.append(Skipped(one.name, ASKED_TO_SKIP if one.name in skip else one.reason))
     pruned = {name for group in groups_to_prune for name in group.producers}
     listed = pruned | {one.name for one in skipped}
     others = [

@@ -16,7 +16,8 @@ from tfprune.core.unit_group import ScoreFunction
 from tfprune.criteria import select_all, words_for
 from tfprune.errors import PruningWarning
 from tfprune.folding import cuts_of
-from tfprune.graph.clone import lost
+from tfprune.graph.attention import can_be_reduced, reduce_attention
+from tfprune.graph.clone import lost, walk
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples
 from tfprune.graph.safe_gradients import crash_notes
 from tfprune.graph.shrink import shrink
@@ -31,7 +32,7 @@ from tfprune.options import (
 from tfprune.outputs.change import Change, change_of
 from tfprune.prune_result import PruneResult, layer_results, surprises
 from tfprune.reconstruction.reconstruct import held_back_distance, reconstruct
-from tfprune.results import Skipped
+from tfprune.results import ASKED_TO_SKIP, LayerResult, Skipped
 from tfprune.utils.console import during
 
 
@@ -177,9 +178,13 @@ round_to, scheme, file_batch, file_compat, seed
                 selections = select_all(calibration, options)
         cuts = cuts_of(calibration, selections, folds)
         smaller = shrink(calibration.model, calibration.trace, cuts)
+        smaller, attention = self._attended(smaller, calibration, options)
         pairs = list(zip(calibration.groups, selections, strict=True))
         words = words_for(options.select)
         results = [result for pair in pairs for result in layer_results(*pair, words)]
+        results += attention
+        done = {row.name for row in attention}
+        skipped = tuple(one for one in calibration.skipped if one.name not in done)
         shrunk = [one.group for one, selection in pairs if len(selection.kept) < selection.units]
         steps = _steps(options, len(shrunk))
         if steps and shrunk:
@@ -193,12 +198,16 @@ round_to, scheme, file_batch, file_compat, seed
         if compare:
             # On samples held back, with folds that were fitted without them.
             trial = bool(shrunk) and not steps and self._held_back()
-            change = self._change(build(selections, trial=True) if trial else smaller)
+            shown = smaller
+            if trial:
+                shown = build(selections, trial=True)
+                shown, _ = self._attended(shown, calibration, options)
+            change = self._change(shown)
             notes[:0] = surprises(options, centre, results, calibration.others, change)
         return PruneResult(
             model=smaller,
             layers=tuple(results),
-            skipped=calibration.skipped,
+            skipped=skipped,
             threshold=None if options.by_count else options.degrees,
             centre=str(centre),
             fold=options.fold,
@@ -213,6 +222,25 @@ round_to, scheme, file_batch, file_compat, seed
             layers_note=calibration.layers_note,
             change=change,
             original=calibration.model,
+        )
+
+    def _attended(
+        self, smaller: keras.Model, calibration: Calibration, options: PruneOptions
+    ) -> tuple[keras.Model, list[LayerResult]]:
+        """The model with fewer or narrower heads of attention, where these were asked for."""
+        asked = calibration.asked in ("all", "named")
+        by_effect = options.select in (None, "effect", "angle") and options.fold == "least-squares"
+        layers = dict(walk(smaller))
+        paths = [
+            one.name
+            for one in calibration.skipped
+            if one.name in layers and one.reason != ASKED_TO_SKIP
+            and not can_be_reduced(layers[one.name])
+        ]  # fmt: skip
+        if not (asked and by_effect and paths) or options.target is not None:
+            return smaller, []
+        return reduce_attention(
+            smaller, paths, calibration.samples, options.share, options.round_to
         )
 
     def _distance(

@@ -24,7 +24,7 @@ class LayerResult:
     similar, complementary, constant : int
         Units removed, by reason.
     kept : array of shape (units_after,)
-        Indices of the surviving units.
+        Indices of the surviving units; none of attention, whose dimensions are others.
     angles : array of shape (units_before, units_before)
         Degrees between the activation vectors, NaN for units without a direction: those that never
         change have none about the mean.
@@ -64,6 +64,10 @@ class Skipped:
 
     name: str
     reason: str
+
+
+# The reason of a layer that is named by ``skip``.
+ASKED_TO_SKIP = "asked to skip"
 
 
 @dataclass(frozen=True)

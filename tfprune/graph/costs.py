@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers as kl
 
 from tfprune.core.arrays import Array
 from tfprune.errors import TfpruneError
@@ -18,6 +17,7 @@ from tfprune.graph.features import Index
 from tfprune.graph.groups import Group
 from tfprune.graph.layers import (
     ATTENDED,
+    ATTENTION,
     CONVOLUTIONS,
     DEPTHWISE,
     READERS,
@@ -180,7 +180,7 @@ def _shares(
     """Rows of :class:`Costs` for one weight."""
     layer = trace.layers[path]
     reads = units = np.zeros(0, np.intp)
-    part = name.partition("/")[0] if type(layer) is kl.MultiHeadAttention else ""
+    part = name.partition("/")[0] if type(layer) in ATTENTION else ""
     own = type(layer) not in READERS or type(layer) in DEPTHWISE or name == "depthwise_kernel"
     if part in (*ATTENDED, "") and (own or name == kernel_of(layer, part).name):
         reads = trace.input_labels.get(slot(path, part), reads)

@@ -7,8 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import layers as kl
 
 from tfprune.graph import layers as known
+from tfprune.graph.calls import Attended
 from tfprune.graph.configs import config_of
 from tfprune.graph.features import Features, shape_of
 from tfprune.graph.rules import Call, per_unit_weights, unknown
@@ -37,8 +39,7 @@ def attention(call: Call) -> None:
     if config_of(call.layer).get("use_gate"):
         unknown(call)
         return
-    signature = inspect.signature(type(call.layer).call)
-    arguments = signature.bind(call.layer, *call.args, **call.kwargs).arguments
+    arguments = _bound(call)
     query, value = arguments["query"], arguments["value"]
     key = arguments.get("key")
     read = {"query": query, "key": value if key is None else key, "value": value}
@@ -47,6 +48,34 @@ def attention(call: Call) -> None:
     for tensor, features in zip(call.inputs, call.features, strict=True):
         if all(tensor is not other for other in read.values()):
             call.ledger.block(features.labels, f"is a mask of {call.name}")
+    if type(call.layer) is kl.GroupQueryAttention:
+        what = f"{call.name} makes as many features as its query has"
+        call.ledger.block(call.ledger.features_of(query).labels, what)
+    causal = bool(arguments.get("use_causal_mask", False))
+    call.ledger.result.attended.append(
+        Attended(call.ledger.path(call.layer), query, read["key"], value, causal)
+    )
+
+
+def comparing(call: Call) -> Features | None:
+    """Attention without kernels compares queries and keys; values pass, each feature for itself."""
+    arguments = _bound(call)
+    given = arguments["inputs"]
+    query, value, *key = given
+    values = call.ledger.features_of(value)
+    for tensor, features in zip(call.inputs, call.features, strict=True):
+        if tensor is not value or not key or key[0] is value or query is value:
+            call.ledger.block(features.labels, f"{call.name} compares units of queries and keys")
+    if call.ledger.joined_row(values) is None or isinstance(call.output, (list, tuple)):
+        unknown(call)
+        return None
+    return call.ledger.after(values, 0.0, shape_of(call.output))
+
+
+def _bound(call: Call) -> dict[str, Any]:
+    """What a layer is called with, by the names of its arguments."""
+    signature = inspect.signature(type(call.layer).call)
+    return dict(signature.bind(call.layer, *call.args, **call.kwargs).arguments)
 
 
 def embedding(call: Call) -> Features | None:
@@ -69,8 +98,7 @@ def embedding(call: Call) -> Features | None:
 
 
 def _in_reverse(call: Call) -> bool:
-    given = inspect.signature(type(call.layer).call).bind(call.layer, *call.args, **call.kwargs)
-    return bool(given.arguments.get("reverse", False))
+    return bool(_bound(call).get("reverse", False))
 
 
 def convolution(call: Call) -> Features:

@@ -76,9 +76,11 @@ CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D, *TRANSPOSED)
 DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)
 SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
 RECURRENT = (kl.SimpleRNN, kl.GRU, kl.LSTM)
+# Attention with kernels for queries, keys and values.
+ATTENTION = (kl.MultiHeadAttention, kl.GroupQueryAttention)
 # What has units or filters that could go.
 MAKERS = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
-READERS = (kl.Dense, *CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *RECURRENT, kl.MultiHeadAttention)
+READERS = (kl.Dense, *CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *RECURRENT, *ATTENTION)
 # Tables of a row for each word, whose columns are units.
 EMBEDDINGS = (kl.Embedding, kl.ReversibleEmbedding)
 # What multi-head attention multiplies with weights of its own.
@@ -129,7 +131,7 @@ def kernel_of(layer: Any, part: str) -> Kernel:
 
 def weights_of(layer: Any) -> dict[str, Any]:
     """A layer's variables by name, in the order of ``get_weights``."""
-    if type(layer) is kl.MultiHeadAttention:
+    if type(layer) in ATTENTION:
         return {"/".join(weight.path.split("/")[-2:]): weight for weight in layer.weights}
     return {weight.name: weight for weight in layer.weights}
 
@@ -207,7 +209,7 @@ def width_of(layer: Any) -> str:
 
 def parts_of(layer: Any) -> tuple[str, ...]:
     """The names of a layer's inputs for which it has a kernel each; one without a name else."""
-    if type(layer) is kl.MultiHeadAttention:
+    if type(layer) in ATTENTION:
         return ATTENDED
     return (REVERSE,) if type(layer) in EMBEDDINGS else ("",)
 

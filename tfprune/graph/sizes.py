@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfprune.graph.calls import Sized
 from tfprune.graph.features import Index
-from tfprune.graph.trace import Sized, Trace
+from tfprune.graph.trace import Trace
 
 Mask = npt.NDArray[np.bool_]
 # Which features of labels stay, in an array of their shape.

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.graph import layers as known
+from tfprune.graph.calls import Sized
 from tfprune.graph.features import Features, compact, shape_of
 from tfprune.graph.keras_rules import meeting
 from tfprune.graph.rules import Call, unknown
-from tfprune.graph.trace import Sized
 
 
 def moving(call: Call) -> list[Features] | Features | None:

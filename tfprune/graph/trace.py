@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from tfprune.graph.calls import Attended, Sized
 from tfprune.graph.features import Features, Index, Labels, row_of, shape_of
 from tfprune.graph.helpers import StepsAside, StepsBack
 from tfprune.graph.layers import GROUP
@@ -83,27 +84,6 @@ class RegisteredCall:
     labels: Index | None
 
 
-@dataclass(frozen=True, eq=False)
-class Sized:
-    """A call of something whose settings count features: see :mod:`tfprune.graph.sizes`.
-
-    Attributes
-    ----------
-    layer : str
-    before : array
-        Labels of what it takes, of that tensor's shape without the batch.
-    after : list of arrays
-        Labels of what it makes, likewise.
-    args : tuple
-        What it is called with.
-    """
-
-    layer: str
-    before: Index
-    after: list[Index]
-    args: tuple[Any, ...]
-
-
 def slot(path: str, part: str = "") -> str:
     """The key in :attr:`Trace.input_labels` of a layer's input."""
     return f"{path}:{part}" if part and not part.startswith(GROUP) else path
@@ -138,6 +118,8 @@ class Trace:
         The calls of layers whose rules a user registered, in order.
     steps : dict of str to int
         Of layers inside a TimeDistributed the number of axes of steps behind the batch.
+    attended : list of Attended
+        The calls of attention layers, in order.
     sized : list of Sized
         The first call of each layer or operation whose settings count features.
     """
@@ -156,6 +138,7 @@ class Trace:
     registered: list[RegisteredCall] = field(default_factory=list)
     steps: dict[str, int] = field(default_factory=dict)
     sized: list[Sized] = field(default_factory=list)
+    attended: list[Attended] = field(default_factory=list)
 
 
 class Ledger:

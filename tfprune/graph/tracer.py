@@ -7,6 +7,7 @@ model's layers are copied and called one by one; for each call the layer's rule
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -41,6 +42,7 @@ def trace(model: keras.Model) -> Trace:
     for path, part in ledger.inner:
         part.set_weights(result.layers[path].get_weights()[:1])
     result.model = clone
+    result.attended = [replace(one, inputs=list(clone.inputs)) for one in result.attended]
     for name, reason in ledger.refused.items():
         for key, labels in result.input_labels.items():
             if key == name or key.startswith(f"{name}:"):  # All inputs of attention.

@@ -10,15 +10,22 @@ import keras
 from keras import layers as kl
 
 from tfprune.graph.clone import walk
-from tfprune.graph.layers import CONVOLUTIONS, DEPTHWISE, EMBEDDINGS, MAKERS, SEPARABLE, describe
+from tfprune.graph.layers import (
+    ATTENTION,
+    CONVOLUTIONS,
+    DEPTHWISE,
+    EMBEDDINGS,
+    MAKERS,
+    SEPARABLE,
+    describe,
+)
 from tfprune.graph.registry import user_rule
 
 _RECURRENT = (kl.RNN, kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D)
-_ATTENTION = (kl.MultiHeadAttention, kl.GroupQueryAttention)
 # Why layers of Keras with units stay as they are, wherever they stand.
 _REASONS: dict[tuple[type, ...], str] = {
     _RECURRENT: "recurrent units are not pruned",
-    _ATTENTION: "the heads of attention are not pruned",
+    ATTENTION: "heads of attention go by degrees, or by a share of least effect",
     (kl.EinsumDense,): "the units of an EinsumDense are not pruned",
 }
 

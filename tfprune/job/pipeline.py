@@ -360,7 +360,8 @@ def _in_float(
 def _draw(result: PruneResult, artifacts: Sequence[Artifact], folder: Path) -> None:
     folder.mkdir()
     # Layers that go together share their angles.
-    first = {layer.group or layer.name: layer for layer in reversed(result.layers)}
+    drawn = [layer for layer in result.layers if layer.angles.size]
+    first = {layer.group or layer.name: layer for layer in reversed(drawn)}
     for layer in reversed(first.values()):
         stem = layer.name.replace("/", "_")
         plots.angle_histogram(layer, result.threshold, folder / f"{stem}_angles.png")

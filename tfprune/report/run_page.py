@@ -195,7 +195,7 @@ def _widths(prune: dict[str, Any]) -> dict[str, Any]:
 
 
 def _histograms(prune: dict[str, Any], layers: Sequence[LayerResult]) -> dict[str, Any]:
-    first = {layer.group or layer.name: layer for layer in reversed(layers)}
+    first = {layer.group or layer.name: layer for layer in reversed(layers) if layer.angles.size}
     drawn = list(reversed(first.values()))
     threshold = prune.get("threshold_degrees")
     charts = []
