@@ -115,13 +115,9 @@ CASES = {
                         kl.RepeatVector(2), kl.RNN(kl.GRUCell(3), name="cell")),
         dict.fromkeys(("lstm", "rnn", "cell"), "recurrent units are not pruned"),
     ),
-    "attention": (
-        lambda: attention(kl.MultiHeadAttention(2, 3, name="mha")),
-        {"mha": "the heads of attention are not pruned"},
-    ),
-    "grouped attention": (
-        lambda: attention(kl.GroupQueryAttention(3, 2, 1, name="gqa")),
-        {"gqa": "the heads of attention are not pruned"},
+    "gated attention": (
+        lambda: attention(kl.MultiHeadAttention(2, 3, use_gate=True, name="mha")),
+        {"mha": "its heads are gated"},
     ),
     "einsum": (
         lambda: several(kl.EinsumDense("abc,cd->abd", output_shape=(10, 4), name="einsum")),

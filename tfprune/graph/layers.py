@@ -42,6 +42,8 @@ RESIZING = (
     kl.GlobalAveragePooling1D, kl.GlobalAveragePooling2D, kl.GlobalAveragePooling3D,
     kl.ZeroPadding1D, kl.ZeroPadding2D, kl.ZeroPadding3D,
     kl.Cropping1D, kl.Cropping2D, kl.Cropping3D,
+    kl.AdaptiveAveragePooling1D, kl.AdaptiveAveragePooling2D, kl.AdaptiveAveragePooling3D,
+    kl.AdaptiveMaxPooling1D, kl.AdaptiveMaxPooling2D, kl.AdaptiveMaxPooling3D,
     kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D, kl.RepeatVector,
 )  # fmt: skip
 # Layers that compute one value of several that lie over each other.

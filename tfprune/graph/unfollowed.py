@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import layers as kl
 
+from tfprune.graph.attention import can_be_reduced
 from tfprune.graph.clone import walk
 from tfprune.graph.layers import (
     ATTENTION,
@@ -65,6 +66,8 @@ def _within(path: str, layer: Any, holder: str) -> Iterator[Unfollowed]:
     inside = f"inside {holder}, which is not looked into" if holder else ""
     keras_own = type(layer).__module__.split(".")[0] == "keras"
     reason = next((why for kinds, why in _REASONS.items() if isinstance(layer, kinds)), "")
+    if isinstance(layer, ATTENTION):
+        reason = can_be_reduced(layer) or reason
     kind = _kind(layer)
     if keras_own and (reason or kind):
         yield Unfollowed(path, kind, type(layer).__name__, inside or reason)
