@@ -31,9 +31,19 @@ def compared(files: Sequence[Entry]) -> tuple[Entry, Entry] | None:
     return before, after
 
 
-def cards(before: Entry, after: Entry, samples: int) -> list[dict[str, Any]]:
-    """What the first screen says: ``head``, ``text`` and whether it is ``good`` of each."""
-    made = [_size(before, after), _speed(before, after), _cost(before, after, samples)]
+def cards(files: Sequence[Entry], samples: int) -> list[dict[str, Any]]:
+    """What the first screen says: ``head``, ``text`` and whether it is ``good`` of each.
+
+    Size and cost are those of the whole way from the original float32 file. The time of the
+    original is that of its file of the same scheme, as integers take another time than floats.
+    """
+    pair = compared(files)
+    if not pair:
+        return []
+    before, after = pair
+    alike = [f for f in files if (f["variant"], f["scheme"]) == ("original", after["scheme"])]
+    slow = alike[0] if alike else before
+    made = [_size(before, after), _speed(slow, after), _cost(before, after, samples)]
     return [card for card in made if card]
 
 
@@ -55,9 +65,10 @@ def _speed(before: Entry, after: Entry) -> dict[str, Any] | None:
     old, new = (one.get("latency_us", {}).get("p10") for one in (before, after))
     if not old or not new:
         return None
-    text = f"{microseconds(new)} µs in place of {microseconds(old)} µs, "
-    text += "one thread of the computer that made the file"
-    if new > old and after["scheme"] in ("int8", "int16x8", "int4"):
+    text = f"{microseconds(new)} µs in place of {microseconds(old)} µs of the original's "
+    text += f"{before['scheme']} file, one thread of the computer that made the files"
+    changed = before["scheme"] != after["scheme"]
+    if changed and new > old and after["scheme"] in ("int8", "int16x8", "int4"):
         text += "; on x86 integers are often slower, on ARM seldom"
     return {
         "what": "Speed",

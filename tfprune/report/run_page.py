@@ -77,7 +77,7 @@ def _rendered(
     prune = manifest["prune"]
     names = class_names(manifest)
     values: dict[str, Any] = {
-        "cards": headline.cards(*pair, tests) if pair else [],
+        "cards": headline.cards(files, tests),
         "compared": [one["file"] for one in pair or ()],
         "subtitle": _subtitle(prune),
         "findings": _findings(manifest),
@@ -158,8 +158,7 @@ def _file_table(files: Sequence[dict[str, Any]]) -> dict[str, Any]:
         (f["bytes"] for f in files if (f["variant"], f["scheme"]) == ("original", "float32")), None
     )
     columns: dict[str, list[str]] = {
-        "#": [str(number) for number, _ in enumerate(files, 1)],
-        "file": [f"{one['variant']} {one['scheme']}" for one in files],
+        "file": [f"{n}. {one['variant']} {one['scheme']}" for n, one in enumerate(files, 1)],
         **{
             head: [score_text(name, one.get(name)) for one in files]
             for name, head in METRICS.items()
