@@ -20,7 +20,7 @@ ORDER = [
     ["graph", "result_figure", "workers"],
     ["outputs", "tflite", "loading"],
     ["options", "data", "reconstruction"],
-    ["calibration"],
+    ["calibration", "adaptation"],
     ["criteria", "prune_result"],
     ["folding", "budget"],
     ["pruner"],

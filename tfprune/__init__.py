@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from tfprune.errors import PruningWarning, TfpruneError
 
 if TYPE_CHECKING:
+    from tfprune.adaptation import adapt
     from tfprune.core.unit_group import UnitGroup
     from tfprune.graph.registry import register_layer
     from tfprune.inspection.inspector import inspect
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "HealResult", "Inspection", "PruneResult", "Pruner", "PruningWarning", "TfpruneError",
-    "UnitGroup", "export", "heal", "heal_with_record", "inspect", "prune", "register_layer",
+    "UnitGroup", "adapt", "export", "heal", "heal_with_record", "inspect", "prune", "register_layer",
 ]  # fmt: skip
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.
@@ -50,7 +51,7 @@ _MODULES = {
     "export": "tflite.converter", "heal": "training.distillation",
     "heal_with_record": "training.distillation", "HealResult": "training.heal_result",
     "Inspection": "inspection.result", "inspect": "inspection.inspector",
-    "UnitGroup": "core.unit_group", "register_layer": "graph.registry",
+    "UnitGroup": "core.unit_group", "adapt": "adaptation", "register_layer": "graph.registry",
 }  # fmt: skip
 
 

@@ -46,6 +46,7 @@ class InspectConfig(CommonConfig):
     json: bool = option(False, switch, RUN, "", "Print JSON in place of the tables.")
 
     heal: int | None = None
+    adapt: bool = False
     augment: bool = False
     round_to: int | None = None
     schemes: tuple[str, ...] = DEFAULT_SCHEMES

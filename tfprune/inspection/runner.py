@@ -62,6 +62,7 @@ def run(config: InspectConfig, command: Sequence[str], say: Callable[[str], None
 def _measured(
     config: InspectConfig, command: Sequence[str], say: Callable[[str], None]
 ) -> Inspection:
+    from tfprune.job.adapted_start import start_of
     from tfprune.job.original import doubts, scorer
     from tfprune.job.pipeline import model_and_data
 
@@ -75,7 +76,8 @@ def _measured(
     measure_by = scorer(config, model, x, scored, data)
     for note in (*data.notes, *measure_by.notes):
         say(f"data: {note}")
-    for doubt in doubts(config, model, x, measure_by, data):
+    found_first = start_of(config, model, data, measure_by).findings
+    for doubt in (*doubts(config, model, x, measure_by, data), *found_first):
         say(str(doubt))
     layers = config.layers_to_prune
     assert layers is not None, "the option has a default"

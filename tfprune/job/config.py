@@ -160,6 +160,10 @@ class CommonConfig:
     calibration: int = option(10_000, whole(1, 2**40), CHOICE, "NUMBER",
         "How many training samples to measure activations on.")
 
+    adapt: bool = option(False, switch, TRAINING, "",
+        "Before pruning, give BatchNormalization the means and variances of the training data, for "
+        "data that differ from those that the model learnt on. Kept only if the original then "
+        "scores better on validation data; healing learns from it.")
     augment: bool = option(False, switch, TRAINING, "",
         "While healing, mirror the pictures trained on at random and shift them by up to a tenth.")
 

@@ -26,6 +26,7 @@ from tfprune.graph.names import check_names
 from tfprune.graph.predictions import output_names, outputs_of
 from tfprune.graph.unfollowed import unfollowed
 from tfprune.job import manifest, plots
+from tfprune.job.adapted_start import start_of
 from tfprune.job.answers import Answers
 from tfprune.job.config import CommonConfig, JobConfig
 from tfprune.job.drop_search import check_classes, within_drop
@@ -99,15 +100,19 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
         for note in (*data.notes, *measure.notes):
             say(f"data: {note}")
         warnings = doubts(config, model, x, measure, data)
+        start = start_of(config, model, data, measure)
+        warnings += start.findings
+        for note in start.notes:
+            say(f"data: {note}")
         for warning in warnings:
             say(str(warning))
-        data = replace(data, notes=(*data.notes, *measure.notes))
+        data = replace(data, notes=(*data.notes, *measure.notes, *start.notes))
         if measure.held_against:
             say(f"data: {measure.held_against}")
         if config.sparsity or config.cluster:
             say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
         pruner = Pruner(
-            model,
+            start.model,
             data.calibration.x,
             layers=config.layers_to_prune,
             skip=config.skip,
@@ -117,7 +122,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
         )
         if pruner.calibration.layers_note:
             say(pruner.calibration.layers_note)
-        builder = VariantBuilder(config, model, data, measure, pruner, say)
+        builder = VariantBuilder(config, start.model, data, measure, pruner, say)
         ready, tried = _made(builder)
         result, models = ready.result, ready.models
         for note in result.notes:

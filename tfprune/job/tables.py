@@ -77,7 +77,7 @@ def job_report(
     counts = ", ".join(
         f"{dataset[part]:,} {part}" for part in ("train", "calibration", "validation", "test")
     )
-    lines = [f"data: {name}; {counts}", *(f"data: {note}" for note in dataset["notes"])]
+    lines = [f"data: {name}; {counts}"]
     lines += [
         f"{entry['how']}: {entry['variant']} model, {entry['epochs']} epochs of "
         f"{entry['samples']:,} samples{', augmented,' * entry['augment']} in "

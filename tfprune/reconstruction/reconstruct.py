@@ -87,7 +87,7 @@ def reconstruct(
     with during("reconstruction"):
         ours, theirs = trace(in_float32(smaller)), trace(in_float32(model))
         shrunk = [cut.group for cut in cuts if len(cut.kept) < len(cut.group.unit_ids)]
-        x = _first(samples, model)
+        x = first_samples(samples, model)
         held = _held(x)
         if not held.any():
             return  # Too few to tell whether it helps.
@@ -131,7 +131,7 @@ def held_back_distance(smaller: keras.Model, model: keras.Model, samples: Sample
     float
         See :func:`tfprune.outputs.distance.confidence_free`; infinite where too few samples tell.
     """
-    x = _first(samples, model)
+    x = first_samples(samples, model)
     held = _held(x)
     if not held.any():
         return math.inf
@@ -230,8 +230,8 @@ def _macs(model: keras.Model) -> int:
     return sum(cost or 0 for cost in layer_macs(trace(model)).values())
 
 
-def _first(samples: Samples, model: keras.Model) -> list[Array]:
-    """The first samples, as many as are fitted on."""
+def first_samples(samples: Samples, model: keras.Model) -> list[Array]:
+    """The first samples, as many as are fitted on; arrays of shape (samples, ...)."""
     each = sum(math.prod(shape) for shape in ([n or 1 for n in t.shape[1:]] for t in model.inputs))
     most = min(
         SAMPLES, max(FEWEST, NUMBERS // max(each, 1)), max(FEWEST, int(MACS / max(_macs(model), 1)))

@@ -15,6 +15,7 @@ import numpy as np
 from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
+from tfprune.job.adapted_start import start_of
 from tfprune.job.original import doubts, scorer
 from tfprune.job.records import Finding
 from tfprune.options import DEGREES, prune_options
@@ -51,8 +52,25 @@ class Bench:
     ) -> None:
         self._request, self._model, self._data, self._say = config, model, data, say
         self._last: tuple[Point, _Made] | None = None
+        self._representative = check_inputs(model, data.calibration.x)
+        held, shown = (check_inputs(model, part.x) for part in (data.validation, data.test))
+        # Run as one, so that labels mean the same in both.
+        self._x = [concatenated(pair) for pair in zip(held, shown, strict=True)]
+        part = data.test.given(self._x).labelled_as([data.validation, data.test])
+        whole = scorer(config, model, self._x, part, data)
+        self._held = len(held[0])
+        self._validation, self._test = (
+            whole.some(index) for index in (slice(self._held), slice(self._held, None))
+        )
+        self.metric = whole.metric or "agreement"
+        self.notes = [*whole.notes]
+        self._whole = whole
+        start = start_of(config, model, data, self._validation)
+        self._start = start.model
+        self._findings = start.findings
+        self.notes += start.notes
         self._pruner = Pruner(
-            model,
+            start.model,
             data.calibration.x,
             layers=config.layers_to_prune,
             skip=config.skip,
@@ -67,23 +85,11 @@ class Bench:
         if calibration.layers_note:
             say(calibration.layers_note)
         self.layers = (calibration.asked,) if config.layers is None else config.layers
-        self._representative = check_inputs(model, data.calibration.x)
-        held, shown = (check_inputs(model, part.x) for part in (data.validation, data.test))
-        # Run as one, so that labels mean the same in both.
-        self._x = [concatenated(pair) for pair in zip(held, shown, strict=True)]
-        part = data.test.given(self._x).labelled_as([data.validation, data.test])
-        whole = scorer(config, model, self._x, part, data)
-        self._held = len(held[0])
-        self._validation, self._test = (
-            whole.some(index) for index in (slice(self._held), slice(self._held, None))
-        )
-        self.metric = whole.metric or "agreement"
-        self.notes = whole.notes
-        self._whole = whole
 
     def doubts(self) -> list[Finding]:
         """Why data and model do not seem to fit; nothing where they do."""
-        return doubts(self._request, self._model, self._x, self._whole, self._data)
+        found = doubts(self._request, self._model, self._x, self._whole, self._data)
+        return [*found, *self._findings]
 
     def rows(self, point: Point, keys: dict[str, str], known: Sequence[Row]) -> Iterator[Row]:
         """A row for each of the schemes, which come with their keys; and rows that are there."""
@@ -156,7 +162,7 @@ class Bench:
         )
         result = heal_with_record(
             pruned,
-            self._model,
+            self._start,
             x if len(x) > 1 else x[0],
             point.heal,
             augment=point.augment,

@@ -158,6 +158,8 @@ def _common(
         "layers": layers,
         "skip": config.skip,
         "versions": versions(),
+        # Not where it was not asked for, so that rows of before it are found.
+        **({"adapt": True} if config.adapt else {}),
     }
 
 
