@@ -20,7 +20,7 @@ ROWS = [
     ["pruner"],
     ["folding", "budget"],
     ["criteria", "prune_result"],
-    ["calibration"],
+    ["calibration", "adaptation"],
     ["options", "data", "reconstruction"],
     ["outputs", "tflite", "loading"],
     ["graph", "result_figure", "workers"],
@@ -31,7 +31,7 @@ ROWS = [
 WIDTH, HEIGHT, ROW = 130, 24, 46
 # Modules of the engine, the others are packages.
 ENGINE = {
-    "pruning", "pruner", "folding", "budget", "criteria", "prune_result", "calibration", "options",
+    "pruning", "pruner", "folding", "budget", "criteria", "prune_result", "calibration", "adaptation", "options",
     "reconstruction", "results", "result_figure", "errors",
 }  # fmt: skip
 

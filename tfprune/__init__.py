@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "HealResult", "Inspection", "PruneResult", "Pruner", "PruningWarning", "TfpruneError",
-    "UnitGroup", "adapt", "export", "heal", "heal_with_record", "inspect", "prune", "register_layer",
+    "UnitGroup", "adapt", "export", "heal", "heal_with_record", "inspect", "prune",
+    "register_layer",
 ]  # fmt: skip
 
 # Loaded at first use, so that what needs no TensorFlow does not wait for it.

@@ -46,7 +46,8 @@ def adapt(model: keras.Model, x: Any) -> keras.Model:
 
     References
     ----------
-    Li, Wang, Shi, Liu, Hou (2016), "Revisiting batch normalization for practical domain adaptation".
+    Li, Wang, Shi, Liu, Hou (2016), "Revisiting batch normalization for practical domain
+    adaptation".
 
     Examples
     --------

@@ -161,12 +161,16 @@ def default_layers(groups: Sequence[Group]) -> str:
     return "dense" if {"dense"} in able or not able else "all"
 
 
-def check_enough(samples: int) -> None:
-    """Raises :class:`TfpruneError` if so many samples are too few to measure angles on."""
+def check_enough(samples: int, whole: int | None = None) -> None:
+    """Raises :class:`TfpruneError` if so many samples are too few to measure angles on.
+
+    ``whole`` counts those as well that are there but kept for validation and tests.
+    """
     if samples < LEAST_SAMPLES:
+        rest = f" of {whole}; the others are for validation and tests" if whole else ""
         raise TfpruneError(
             f"data: expected at least {LEAST_SAMPLES} samples to measure angles on, "
-            f"received {samples}"
+            f"received {samples}{rest}"
         )
 
 

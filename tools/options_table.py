@@ -39,7 +39,7 @@ def _groups(table: type[Table]) -> Iterator[str]:
     for group, members in grouped(table).items():
         yield from (f"### {group}", "", "| option | default | |", "| --- | --- | --- |")
         for option in members:
-            usage = f"`{option.metavar if option.bare else option.usage}`".replace("|", r"\|")
+            usage = f"`{option.listed}`".replace("|", r"\|")
             default = f"`{option.default_text}`" if option.default_text else ""
             yield f"| {usage} | {default} | {option.help} |"
         yield ""

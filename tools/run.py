@@ -130,13 +130,13 @@ def parser() -> argparse.ArgumentParser:
     """The flags."""
     made = _Parser(prog="run.py", allow_abbrev=False, description=str(__doc__).split("\n")[0])
     add = made.add_argument
-    add("files", nargs="+", type=Path, metavar="FILE.tflite")
+    add("files", nargs="+", type=Path, metavar="FILE.tflite", help="files to run, side by side")
     add("--data", type=Path, help=".npz of x_test, y_test (or x, y); for an input NAME x_test_NAME")
     add("--image", type=Path, help="classify a picture of the model's size")
     add("--input", type=Path, help="classify one sample: .npy (several inputs: .npz by NAME)")
     scales = "auto (the default): uint8 data to 0..1, unless the file is known to take bytes"
     add("--scale", choices=("auto", "none"), default="auto", help=scales)
-    add("--threads", type=int, default=1)
+    add("--threads", type=int, default=1, help="threads of the runtime (1)")
     runs = f"timed invocations of a file, 0 for none; {RUNS} or 5 s (--image, --input: none)"
     add("--runs", type=int, help=runs)
     add("--reference", action="store_true", help="slow kernels that compute the same everywhere")
@@ -680,9 +680,16 @@ def real(values: Array, detail: Mapping[str, Any]) -> Array:
 
 def whole(path: Path) -> bytes:
     """A file's content; what is no file, such as a pipe, is not waited for."""
-    if path.exists() and not path.is_file():
-        raise RunError(f"{path}: expected a file")
+    check_there(path)
     return path.read_bytes()
+
+
+def check_there(path: Path) -> None:
+    """Raises :class:`RunError` for what is no file, or not there."""
+    if not path.exists():
+        raise RunError(f"{path}: no such file")
+    if not path.is_file():
+        raise RunError(f"{path}: expected a file")
 
 
 def check_sizes(path: Path) -> None:
@@ -713,8 +720,7 @@ def check_head(file: Any, size: int) -> None:
 
 def arrays_of(path: Path) -> dict[str, Array]:
     """The arrays of an .npz by their names, that of an .npy as ``x``."""
-    if path.exists() and not path.is_file():
-        raise RunError(f"{path}: expected a file")
+    check_there(path)
     try:
         check_sizes(path)
         with path.open("rb") as file:
@@ -723,8 +729,12 @@ def arrays_of(path: Path) -> dict[str, Array]:
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError, RuntimeError,
             NotImplementedError, OverflowError, SyntaxError) as error:  # fmt: skip
         # Of any other file numpy says that it is pickled, and how to load it.
-        why = "it holds something else" if "pickle" in str(error) else error
-        raise RunError(f"{path}: expected an .npz or .npy file of numbers: {why}") from None
+        other = "pickle" in str(error) or path.suffix not in (".npz", ".npy")
+        why = "it holds something else" if other else error
+        raise RunError(
+            f"{path}: expected an .npz or .npy file of numbers: {why}; tfprune export --test-data "
+            "100 writes such a file of your data"
+        ) from None
 
 
 def picture(path: Path) -> Array:
@@ -981,7 +991,16 @@ def described(out: Array, model: Model) -> dict[str, Any]:
     if values.ndim != 1 or values.size < 2:
         return {"values": values.tolist()}
     top = np.argsort(-values, kind="stable")[:3]
-    return {"class": int(top[0]), "top": [[int(place), float(values[place])] for place in top]}
+    told = {"class": int(top[0]), "top": [[int(place), float(values[place])] for place in top]}
+    names = class_names(model.manifest)
+    return told | ({"names": [names[n] for n in top]} if len(names) == values.size else {})
+
+
+def class_names(manifest: Mapping[str, Any]) -> list[str]:
+    """What the manifest calls the classes, as text; nothing where it does not say."""
+    dataset = manifest.get("dataset")
+    names = dataset.get("classes") if isinstance(dataset, Mapping) else None
+    return list(map(str, names)) if isinstance(names, list) else []
 
 
 def latencies(models: Sequence[Model], runs: int | None) -> list[dict[str, Any]]:
@@ -1097,8 +1116,12 @@ def _cells(result: Mapping[str, Any]) -> dict[str, str]:
 
 def _answer(output: Mapping[str, Any]) -> str:
     if "class" in output:
-        best = ", ".join(f"{place} ({value:.3f})" for place, value in output["top"])
-        return f"class {output['class']}; best: {best}"
+        called = output.get("names", [place for place, _ in output["top"]])
+        best = ", ".join(
+            f"{name} ({value:.3f})" for name, (_, value) in zip(called, output["top"], strict=True)
+        )
+        name = f" ({called[0]})" if "names" in output else ""
+        return f"class {output['class']}{name}; best: {best}"
     if "mse" in output:
         return f"the input again, mean squared error {output['mse']:.4g}"
     values = np.ravel(output["values"])

@@ -58,7 +58,7 @@ def test_that_it_would_help_is_said_and_that_it_did(folder, tmp_path, capfd):
     # The original's files stay as they were; the pruned model is as good as the adapted one.
     assert after["original"] == before["original"] < 0.9
     assert after["pruned"] > before["original"] + 0.05
-    assert "100.00 %" in told["message"]
+    assert " in place of " in told["message"]
 
 
 def test_where_it_does_not_help_the_original_is_kept(folder, tmp_path, capfd):

@@ -38,8 +38,8 @@ def test_help_shows_flags_as_they_are_typed(command, table, capsys):
     name = command.__name__.replace("tfprune.cli", "tools")
     assert command.main(["--help"], name) == command.main(["--prun", "-h"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith(f"Usage: python -m {name} [flags]\n")
-    assert f"\nUsage: tfprune {name.removeprefix('tools.')} [flags]\n" in shown
+    assert shown.startswith(f"Usage: python -m {name} [NAME|FILE] [flags]\n")
+    assert f"\nUsage: tfprune {name.removeprefix('tools.')} [NAME|FILE] [flags]\n" in shown
     typed = re.findall(r"(?m)^  (--\S+)", shown[: len(shown) // 2])
     assert sorted(typed) == sorted(option.flag for option in options(table))
     assert not any("_" in flag for flag in typed)

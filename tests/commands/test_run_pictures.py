@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,3 +46,14 @@ def test_pictures_that_only_pillow_reads(tmp_path, rng, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(run.RunError, match="Pillow"):
         run.picture(tmp_path / "bits.png")
+
+
+def test_an_answer_names_its_class(tmp_path):
+    """Where the manifest beside the file has as many names as there are classes."""
+    values = np.array([[0.1, 0.7, 0.2]], np.float32)
+    for classes, said in ((["ant", "bee", "cow"], "class 1 (bee); best: bee (0.700), cow (0.200)"),
+                          (["ant", "bee"], "class 1; best: 1 (0.700), 2 (0.200)")):  # fmt: skip
+        model = SimpleNamespace(manifest={"dataset": {"classes": classes}, "scoring": {}})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "reconstructs", lambda *_: False)
+            assert run._answer(run.described(values, model)).startswith(said)

@@ -133,6 +133,14 @@ def test_training_for_int8_is_advised_only_where_it_is_possible():
         assert "--schemes int16x8" in str(one)
 
 
+def test_training_for_int8_that_did_no_good_is_not_advised_again():
+    for kept in (True, False):
+        config = JobConfig(schemes=("float32", "int8"), qat=3).validate()
+        said = findings(run(scored(0.9, 0.9), scored(0.9, 0.6), config=config, qat_kept=kept))
+        (one,) = [one for one in said if one.about == "quantisation"]
+        assert ("--qat 6" in str(one)) == kept
+
+
 COMMANDS = [
     ["--prune", "30"],
     ["--remove=50%", "--compat", "--layers", "conv"],

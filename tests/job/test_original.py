@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
+import tfprune
 from tfprune.data.preprocessing import input_specs
 from tfprune.data.splits import Raw, Split, prepare, split
 from tfprune.graph.inputs import check_inputs
 from tfprune.job.config import JobConfig
-from tfprune.job.original import doubts, scorer
+from tfprune.job.original import check_samples, doubts, scorer
 from tfprune.job.pipeline import run
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import grid
@@ -52,6 +53,31 @@ def told(model, x, y, scale="auto", name="own.keras", classes=()):
     inputs = check_inputs(model, data.test.x)
     measure = scorer(config, model, inputs, data.test, data)
     return [one.message for one in doubts(config, model, inputs, measure, data)]
+
+
+@pytest.mark.parametrize("names", [("cat", "dog"), ("cat", "dog", "eel")])
+def test_fewer_names_than_classes_are_told(rng, names):
+    """Three outputs, each one of three inputs; labels are what it answers for two of them."""
+    model = linear(np.eye(3), (0.0,) * 3, shape=(3,))
+    y = rng.integers(0, 2, 400)
+    x = np.eye(3, dtype="float32")[y] + rng.normal(0, 0.01, (400, 3)).astype("float32")
+    words = "2 classes (cat, dog), and the model answers with one of 3"
+    said = [line for line in told(model, x, y, classes=names) if words in line]
+    assert len(said) == (len(names) == 2)
+
+
+def test_labels_that_fit_no_output_are_named(rng):
+    model = linear(np.eye(3), (0.0,) * 3, shape=(3,))
+    x = rng.normal(size=(400, 3)).astype("float32")
+    with pytest.raises(tfprune.TfpruneError, match=r"fit no output.*4 classes \(a, b, c, weird\)"):
+        told(model, x, rng.integers(0, 4, 400), classes=("a", "b", "c", "weird"))
+
+
+def test_too_few_samples_say_where_the_others_are(rng):
+    x = rng.normal(size=(9, 3)).astype("float32")
+    data = prepare(Raw("own", "", *split(Split(x, None), 0.75, 0)), "none", None, 10, 0)
+    with pytest.raises(tfprune.TfpruneError, match=r"received \d of 9; the others are for valid"):
+        check_samples(data)
 
 
 def test_a_range_that_a_flag_brings_is_named_with_what_it_scores(pictures):

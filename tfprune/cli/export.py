@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfprune.cli.command import PARTIAL
@@ -37,6 +38,7 @@ def export(config: JobConfig, command: list[str]) -> int:
         from tfprune.job.pipeline import run
     from tfprune.job.manifest import to_json
     from tfprune.job.tables import job_report
+    from tfprune.report.page import REPORT
 
     outcome = run(config, command, say)
     result = outcome.result
@@ -54,7 +56,8 @@ def export(config: JobConfig, command: list[str]) -> int:
             others=result.others,
             asked=result.asked,
             layers_note=result.layers_note,
-            reached=result.reached,
+            # A search says what it tried; the budgets on its way are its own.
+            reached=None if config.options.max_drop is not None else result.reached,
             microcontrollers=made.get("microcontrollers"),
         ),
         end="" if config.json else "\n",
@@ -62,6 +65,9 @@ def export(config: JobConfig, command: list[str]) -> int:
     )
     for finding in outcome.findings:
         print(plain(finding), file=sys.stderr, flush=True)
+    names = made["files"]
+    folder = Path(config.output)
+    say(f"{len(names)} files in {folder}; the report is {folder / REPORT}")
     if outcome.failed:
         count = len(outcome.failed)
         total = count + len(outcome.artifacts)

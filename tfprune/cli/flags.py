@@ -97,7 +97,9 @@ def help_text(table: type[Table], about: str, usage: str) -> str:
     width = min(shutil.get_terminal_size().columns, WIDEST)
     first, _, rest = about.strip().partition("\n")
     paragraphs = [first, *textwrap.dedent(rest).strip().split("\n\n")]
-    words = [usage, *(one.metavar for one in options(table) if one.bare), "[flags]"]
+    words = [usage, "[flags]"]
+    for one in [one for one in options(table) if one.bare]:
+        words.insert(1, f"[{one.metavar}]" if one.default else one.metavar)
     lines = [f"Usage: {' '.join(words)}", ""]
     for paragraph in filter(None, paragraphs):
         lines += [*textwrap.wrap(paragraph, width), ""]
@@ -105,7 +107,7 @@ def help_text(table: type[Table], about: str, usage: str) -> str:
         lines.append(f"{group}:")
         for option in members:
             default = f" (default: {option.default_text})" if option.default_text else ""
-            lines.append(f"  {option.metavar if option.bare else option.usage}")
+            lines.append(f"  {option.listed}")
             indent = " " * 6
             lines += textwrap.wrap(
                 option.help + default, width, initial_indent=indent, subsequent_indent=indent,

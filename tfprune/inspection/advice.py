@@ -12,7 +12,9 @@ from tfprune.inspection.trial_healing import Healed, healed_on_trial
 
 # Of the score: what a group alone may cost at a share to be cut by it, and what all may together.
 GROUP_DROP, DROP = 0.005, 0.01
-# What is recommended where nothing goes without a loss.
+# Of the parameters: what has to go for it to be worth a command.
+LEAST_SAVED = 0.05
+# What is recommended where nothing much goes without a loss.
 SMALL_SHARE, EPOCHS = 0.25, 10
 
 
@@ -53,8 +55,9 @@ def recommend(
     """What to do next, with what it was measured to cost.
 
     Degrees (30, 20, 10) for all groups, and each share for those groups that bear it, are tried;
-    of what costs at most a point of the score the smallest model is taken. Where all costs more,
-    it is a quarter of every group, with healing, which is tried where the model is small enough.
+    of what costs at most a point of the score the smallest model is taken. Where all costs more, or
+    saves less than a twentieth, it is a quarter of every group, with healing, which is tried where
+    the model is small enough.
 
     Parameters
     ----------
@@ -71,12 +74,13 @@ def recommend(
     """
     parameters = bench.calibration.model.count_params()
     best: tuple[Request, float, Size] | None = None
+    most = (1 - LEAST_SAVED) * parameters
     for request, selections in _candidates(bench, trials, measured.original):
         score = bench.scored(selections)
         if score < measured.original - DROP - 1e-9:
             continue
         size = bench.size(selections)
-        if size.parameters < (best[2].parameters if best else parameters):
+        if size.parameters <= most and (not best or size.parameters < best[2].parameters):
             best = request, score, size
     healed = None
     if best is None:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-from tfprune.data.built_in import BUILT_IN
 from tfprune.errors import TfpruneError
 from tfprune.job.config import CommonConfig
 from tfprune.tflite.schemes import DEFAULT_SCHEMES
-from tfprune.utils.checks import names, switch, text, whole
-from tfprune.utils.option_table import CHOICE, COMMON, RUN, option
+from tfprune.utils.checks import names, switch, whole
+from tfprune.utils.option_table import CHOICE, RUN, option
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -34,9 +33,6 @@ class InspectConfig(CommonConfig):
 
     needs_data: ClassVar[bool] = False
 
-    model: str = option("cnn", text, COMMON, "NAME|FILE",
-        f"{', '.join(BUILT_IN)}, or the path of a .keras or .h5 file; may stand without the flag.",
-        bare=True)
     layers: tuple[str, ...] | None = option(("all",), names, CHOICE, "KIND|NAME,NAME",
         "Measure dense, conv or all layers, or only these.")
     calibration: int = option(2_000, whole(1, 2**40), CHOICE, "NUMBER",

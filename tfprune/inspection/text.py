@@ -65,7 +65,8 @@ def sensitivity_title(measured: Measurements, blocks: bool = True) -> str:
     warning = f"WARNING: {measured.warning}\n" if measured.warning else ""
     return (
         f"{warning}Sensitivity: {measured.score} in % on {measured.scored:,} samples with one "
-        f"group alone cut and folded, untrained; {100 * measured.original:.2f} as it is "
+        f"group alone cut and folded, untrained; {100 * measured.original:.2f} as it is; "
+        f"no test samples "
         f"({legend})"
     )
 

@@ -64,14 +64,14 @@ def start_of(config: CommonConfig, model: keras.Model, data: Dataset, measure: S
     TfpruneError
         If ``--adapt`` was asked for and the model has no BatchNormalization.
     """
-    if not adaptable(model):
-        if config.adapt:
-            raise TfpruneError(
-                "--adapt: it sets the statistics of BatchNormalization, and the model has none"
-            )
-        return Start(model)
     part = data.validation.take(slice(TRIED))
-    if not config.adapt and (measure.target is None or config.built_in or len(part) < FEWEST):
+    able = adaptable(model)
+    if config.adapt and not able:
+        raise TfpruneError(
+            "--adapt: it sets the statistics of BatchNormalization, and the model has none"
+        )
+    told = measure.target is not None and len(part) >= FEWEST and not config.built_in
+    if not able or not (config.adapt or told):
         return Start(model)
     x = check_inputs(model, part.x)
     before = outputs_of(model, x)
@@ -81,17 +81,18 @@ def start_of(config: CommonConfig, model: keras.Model, data: Dataset, measure: S
     if judge.target is None or not len(part):
         return Start(adapted, (_unjudged(judge, after),))
     better = skill(judge, after) - skill(judge, before)
-    told = (
+    scores = (
         f"with BatchNormalization's means and variances of these data the original scores "
-        f"{said(judge, after)} in place of {said(judge, before)} on {len(part):,} validation samples"
+        f"{said(judge, after)} in place of {said(judge, before)} on {len(part):,} validation "
+        "samples"
     )
     if config.adapt:
         if better.mean() > 0:
-            return Start(adapted, (f"--adapt: {told}; pruned from there",))
-        return Start(model, (f"--adapt: {told}, so they are left as they were",))
+            return Start(adapted, (f"--adapt: {scores}; pruned from there",))
+        return Start(model, (f"--adapt: {scores}, so they are left as they were",))
     noise = DEVIATIONS * float(better.std()) / len(part) ** 0.5
     if better.mean() > max(MORE, noise):
-        return Start(model, (), (Finding("data", told, ("add --adapt",)),))
+        return Start(model, (), (Finding("data", scores, ("add --adapt",)),))
     return Start(model)
 
 

@@ -105,7 +105,8 @@ class CommonConfig:
     needs_data: ClassVar[bool] = True
 
     model: str = option("cnn", text, COMMON, "NAME|FILE",
-        f"{', '.join(BUILT_IN)}, or the path of a .keras or .h5 file.")
+        f"{', '.join(BUILT_IN)}, or the path of a .keras or .h5 file; may stand without the flag.",
+        bare=True)
     data: str | None = option(None, text, COMMON, "PATH",
         "A folder with a folder of pictures for each class, or of pictures alone, or with train "
         "and test of either; an .npz of x_train, y_train, x_test, y_test, or x, y; a .npy, .csv, "

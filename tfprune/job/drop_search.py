@@ -18,6 +18,11 @@ from tfprune.utils.console import meter
 
 # Models that a search makes.
 TRIES = 8
+# Of the parameters, what the first try has at least: half-way, by ratio, to the least there can be
+# is a network that few can be cut down to.
+BOLDEST = 1 / 4
+# Where one answer is more than this part of the drop that is asked for, that is said.
+COARSE = 3
 
 
 def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant, list[Tried]]:
@@ -50,6 +55,12 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
     x = check_inputs(model, part.x)
     measure = builder.measure.like(outputs_of(model, x), part)
     before = measure.scores(measure.reference)["accuracy"]
+    each = 100 / max(len(part), 1)
+    if each > points / COARSE:
+        builder.say(
+            f"max-drop: {len(part):,} validation samples, so that one answer is {each:.2f} points; "
+            "more data makes the search finer"
+        )
     best: Variant | None = None
     blend: float | None = None
 
@@ -71,8 +82,8 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
         tried = Tried(parameters, len(content), round(drop, 4), fits, reached.larger)
         builder.say(
             f"max-drop: {tried.parameters:,} parameters, {scheme} {tried.bytes:,} bytes, "
-            f"{tried.drop:+.2f} points down on {len(part):,} validation samples: "
-            + ("fits" if fits else "too much")
+            f"{abs(tried.drop):.2f} points {'down' if tried.drop >= 0 else 'up'} on "
+            f"{len(part):,} validation samples: " + ("fits" if fits else "too much")
         )
         bar.update()
         return tried
@@ -119,6 +130,8 @@ def halving(attempt: Callable[[int], Tried], whole: int, least: int) -> list[Tri
     large, small = float(whole), float(least)
     while len(tried) < TRIES and large - small >= 1:
         middle = math.sqrt(large * small)
+        if not tried:
+            middle = max(middle, BOLDEST * large)
         one = attempt(int(middle))
         tried.append(one)
         if one.fits:

@@ -66,6 +66,7 @@ def export_variants(
                 if isinstance(content, TfpruneError):
                     trained = (variant, scheme) == ("pruned", "int8")
                     advice = _trained_for_int8(config, model, calibration) if trained else ""
+                    advice += _scaled(builder) if variant == "original" else ""
                     reason = f"{content}; choose other --schemes{advice}"
                     failed.append(FailedFile(path.name, variant, scheme, reason))
                 else:
@@ -76,7 +77,8 @@ def export_variants(
                     files.append((artifact, LiteModel(content, signature_names(model))))
                 drawn.update()
     if failed and (len(config.schemes) == 1 or not files):
-        more = f" (nor any of the {len(failed) - 1} others)" if len(failed) > 1 else ""
+        others = [f"{one.variant} {one.scheme}" for one in failed[1:]]
+        more = f" (likewise the others: {', '.join(others)})" if others else ""
         raise TfpruneError(f"{failed[0]}{more}")
     return files, failed
 
@@ -86,6 +88,17 @@ def _trained_for_int8(config: JobConfig, model: keras.Model, x: Sequence[Array])
     if config.qat is not None:
         return ", or try more epochs of --qat"
     return f", or try --qat {EPOCHS}" if quantisable(model, x) else ""
+
+
+def _scaled(builder: VariantBuilder) -> str:
+    """That values which a model does not take may be the cause, where they were chosen for it."""
+    scales = [str(scale) for scale in builder.data.scales if not scale.unchanged]
+    if builder.config.built_in or not scales:
+        return ""
+    return (
+        f". Or does the model take other values? It got data {', '.join(scales)}; --scale none "
+        "leaves them as they are"
+    )
 
 
 def _artifact(

@@ -48,6 +48,8 @@ class Run:
         Whether the model has convolutions.
     quantisable : callable
         Says whether the model can be trained for int8; takes seconds, so it is asked when needed.
+    qat_kept : bool
+        False where quantisation-aware training was asked for and did worse than none.
     """
 
     config: JobConfig
@@ -59,6 +61,7 @@ class Run:
     samples: int
     filters: bool = False
     quantisable: Callable[[], bool] = lambda: True
+    qat_kept: bool = True
 
     @property
     def limits(self) -> dict[str, float]:
@@ -230,7 +233,8 @@ def _finer(run: Run, variant: str, schemes: Sequence[str]) -> list[str]:
     """What to type to lose less by quantisation."""
     config = run.config
     advice = []
-    if "int8" in schemes and variant == "pruned" and (config.qat or run.quantisable()):
+    trainable = run.qat_kept if config.qat else run.quantisable()
+    if "int8" in schemes and variant == "pruned" and trainable:
         epochs = QAT if config.qat is None else 2 * config.qat
         advice.append(run.typed("--qat", str(epochs)))
     if "int4" in schemes and variant == "pruned" and not config.heal:

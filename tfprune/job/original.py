@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from tfprune.calibration import check_enough
 from tfprune.data.networks import load_model
 from tfprune.data.scales import InputScale
 from tfprune.data.scoring import Scorer, make_scorer
@@ -20,6 +21,7 @@ from tfprune.job.config import CommonConfig
 from tfprune.job.records import Finding
 from tfprune.outputs.decisions import losses_of, rules_of
 from tfprune.utils.arrays import Array
+from tfprune.utils.escapes import plain
 
 # Samples that other ways of scaling are tried on.
 TRIED = 300
@@ -32,6 +34,15 @@ LEAST_KAPPA, DEVIATIONS = 0.1, 2.0
 FEWEST = 10
 # Points of accuracy, or of the share of the variance, by which another way has to be better.
 BETTER = 0.05
+# Names of classes that a line gives, and letters of each, at most.
+NAMED, NAME = 12, 30
+
+
+def check_samples(data: Dataset) -> None:
+    """Raises :class:`TfpruneError` if there are too few samples to measure angles on."""
+    whole = sum(len(part) for part in (data.train, data.validation, data.test))
+    all_used = len(data.calibration) == len(data.train)
+    check_enough(len(data.calibration), whole if all_used else None)
 
 
 def scorer(
@@ -55,7 +66,12 @@ def scorer(
     outputs = outputs_of(model, x)
     parts = (data.train, data.validation, data.test)
     known = [one for one in parts if one.labelled]
-    return measure_of(config, model, outputs, part, part.labelled_as(known) if known else part)
+    try:
+        return measure_of(config, model, outputs, part, part.labelled_as(known) if known else part)
+    except TfpruneError as error:
+        if not data.classes:
+            raise
+        raise TfpruneError(f"{error}; {_named(data.classes)}") from None
 
 
 def measure_of(
@@ -110,6 +126,13 @@ def doubts(
     return [Finding("data", line) for line in lines]
 
 
+def _named(classes: Sequence[str]) -> str:
+    """The classes of the data, by their names, the first of them."""
+    names = ", ".join(plain(name)[:NAME] for name in classes[:NAMED])
+    more = ", ..." if len(classes) > NAMED else ""
+    return f"the data has {len(classes)} class{'es' * (len(classes) != 1)} ({names}{more})"
+
+
 def _doubts(
     config: CommonConfig, model: keras.Model, x: Sequence[Array], measure: Scorer, data: Dataset
 ) -> list[str]:
@@ -119,13 +142,19 @@ def _doubts(
     each = measure.target[0].size
     chance = _chance(measure.some(order[: min(HELD, max(MOST_DECISIONS // each, FEWEST))]))
     lines = []
+    classes = measure.reference[measure.output].shape[-1]
+    if data.classes and measure.classifies and len(data.classes) != classes:
+        lines.append(
+            f"{_named(data.classes)}, and the model answers with one of {classes}: label 0 is its "
+            "class 0, and so on; are they the classes that it learnt, in that order?"
+        )
     if chance:
         score = said(measure, measure.reference)
         lines.append(f"the original scores {score}, no better than chance ({chance})")
         if config.built_in:
-            return [f"{lines[0]}; train it longer with --epochs"]
-        lines[0] = (
-            f"data and model do not seem to fit: {lines[0]}; the model got {_ranges(x, data)}; "
+            return [f"{lines[-1]}; train it longer with --epochs"]
+        lines[-1] = (
+            f"data and model do not seem to fit: {lines[-1]}; the model got {_ranges(x, data)}; "
             "check the range that it was trained on (--scale none leaves data as it is), the order "
             "of the channels and that of the classes"
         )

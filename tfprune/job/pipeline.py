@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from tfprune.calibration import check_enough, check_weights
+from tfprune.calibration import check_weights
 from tfprune.data import network_training, sources
 from tfprune.data.built_in import BUILT_IN
 from tfprune.data.networks import load_model
@@ -34,7 +34,7 @@ from tfprune.job.file_export import export_variants
 from tfprune.job.findings import Run, findings
 from tfprune.job.micro_files import check_early, examined
 from tfprune.job.model_card import card, licence
-from tfprune.job.original import doubts, scorer
+from tfprune.job.original import check_samples, doubts, scorer
 from tfprune.job.records import Artifact, FailedFile, Finding, Tried
 from tfprune.job.scale_choice import scale_for
 from tfprune.job.stages import MODEL_AND_DATA, planned
@@ -97,16 +97,13 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
         with during(MODEL_AND_DATA):
             model, data, about = model_and_data(config, say, config.test_data)
             x, measure = _checked(config, model, data)
-        for note in (*data.notes, *measure.notes):
-            say(f"data: {note}")
-        warnings = doubts(config, model, x, measure, data)
         start = start_of(config, model, data, measure)
-        warnings += start.findings
-        for note in start.notes:
+        data = replace(data, notes=(*data.notes, *measure.notes, *start.notes))
+        for note in data.notes:
             say(f"data: {note}")
+        warnings = [*doubts(config, model, x, measure, data), *start.findings]
         for warning in warnings:
             say(str(warning))
-        data = replace(data, notes=(*data.notes, *measure.notes, *start.notes))
         if measure.held_against:
             say(f"data: {measure.held_against}")
         if config.sparsity or config.cluster:
@@ -159,6 +156,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
                 filters=pruner.calibration.asked == "dense"
                 and any(type(layer) in (*CONVOLUTIONS, *SEPARABLE) for _, layer in walk(model)),
                 quantisable=lambda: quantisable(model, x),
+                qat_kept=config.qat is None or ready.quantised,
             )
         )  # fmt: skip
         _draw(result, artifacts, stage / PLOTS)
@@ -276,7 +274,7 @@ def _checked(config: JobConfig, model: keras.Model, data: Dataset) -> tuple[list
     check_names(model)
     check_stateless(model)
     x = check_inputs(model, data.test.x)
-    check_enough(len(data.calibration))
+    check_samples(data)
     if config.qat:
         check_quantisable(model, x)
     elif config.sparsity or config.cluster:

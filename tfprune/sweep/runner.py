@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
-from tfprune.calibration import check_enough
 from tfprune.data.scales import InputScale
 from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
+from tfprune.job.original import check_samples
 from tfprune.job.pipeline import model_and_data
 from tfprune.job.stages import MODEL_AND_DATA
 from tfprune.output_folder.staging import OutputFolder, writing
@@ -81,7 +81,7 @@ def _run(
     keras.utils.set_random_seed(config.seed)
     with during(MODEL_AND_DATA):
         model, data, about = model_and_data(config, say)
-        check_enough(len(data.calibration))
+        check_samples(data)
         if config.augment:
             check_pictures(model, "--augment")
     bench = Bench(config, model, data, say)

@@ -79,6 +79,11 @@ class Option:
         return f"{self.flag} {self.metavar}".rstrip()
 
     @property
+    def listed(self) -> str:
+        """How help and docs show it: by its flag, but what has to be given without one."""
+        return self.metavar if self.bare and not self.default else self.usage
+
+    @property
     def default_text(self) -> str:
         """The default as it would be typed; empty if there is none to type."""
         if isinstance(self.default, tuple):
