@@ -31,8 +31,8 @@ ROWS = [
 WIDTH, HEIGHT, ROW = 130, 24, 46
 # Modules of the engine, the others are packages.
 ENGINE = {
-    "pruning", "pruner", "folding", "budget", "criteria", "prune_result", "calibration", "adaptation", "options",
-    "reconstruction", "results", "result_figure", "errors",
+    "pruning", "pruner", "folding", "budget", "criteria", "prune_result", "calibration",
+    "adaptation", "options", "reconstruction", "results", "result_figure", "errors",
 }  # fmt: skip
 
 

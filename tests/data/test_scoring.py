@@ -213,3 +213,17 @@ def test_what_says_whether_outputs_are_as_good(rng):
     ]
     for reference, part, rules, names in expected:
         assert make_scorer(reference, part, rules).judged_by == names
+
+
+@pytest.mark.parametrize(
+    ("rare", "judged"), [(1, {"output_error"}), (9, {"agreement", "output_error"})]
+)
+def test_agreement_with_nearly_one_answer_alone_says_nothing(rare, judged):
+    probabilities = np.tile([[0.9, 0.1]], (100, 1))
+    probabilities[:rare] = [0.1, 0.9]
+    measure = make_scorer([probabilities], Split(np.zeros((100, 7)), None))
+    assert set(measure.judged_by) == judged
+    said = [note for note in measure.notes if "one answer for 99.0 % of the samples" in note]
+    assert len(said) == (rare == 1)
+    labelled = make_scorer([probabilities], Split(np.zeros((100, 7)), np.zeros(100, int)))
+    assert labelled.judged_by == ("accuracy",)

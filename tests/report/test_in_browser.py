@@ -19,8 +19,6 @@ from tfprune.report.comparison_page import comparison_page
 from tfprune.report.run_page import run_page
 from tfprune.sweep.page import sweep_page
 from tfprune.sweep.plot import picture
-from tfprune.sweep.results_log import Row
-from tfprune.sweep.tables import Sweep
 
 LONG = "a_rather_long_name_of_a_model_" * 4
 
@@ -29,21 +27,6 @@ LONG = "a_rather_long_name_of_a_model_" * 4
 def browser():
     with Browser() as opened:
         yield opened
-
-
-def swept():
-    """A sweep of some points."""
-    rows = [
-        Row(
-            key=str(n), select=select, amount=None if n == 0 else 0.1 * n, unit="share",
-            fold="least-squares" if n else "", refit=0, heal=0, scheme="int8", metric="accuracy",
-            bytes=30_000 - 2_000 * n, units=64 - 4 * n, units_before=64,
-            validation=0.99 - 0.002 * n, test=0.985 - 0.003 * n, agreement=0.99,
-        )
-        for n, select in enumerate(("unpruned", "effect", "angle", "effect", "magnitude"))
-    ]  # fmt: skip
-    about = {"model": "cnn", "data": "digits", "train": 9, "calibration": 8, "validation": 7}
-    return Sweep(rows, 5, about | {"test": 6}, ["python", "-m", "tools.sweep"])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +45,7 @@ def pages(tmp_path_factory):
         Side({(name := f"{LONG}{n}.tflite"): Model(name, size * n, 0.9) for n in (1, 2)})
         for size in (1000, 2000)
     ]
-    sweep = swept()
+    sweep = runs.swept()
     texts = {
         "run": run_page(runs.whole(), runs.layers(rng), runs.pictures(rng), runs.inspected()),
         "colours": run_page(runs.whole(), runs.layers(rng), runs.pictures(rng, 24, 96, 3)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tfprune.results import LayerResult
+from tfprune.sweep.results_log import Row
+from tfprune.sweep.tables import Sweep
 
 CLASSES = 10
 SAMPLES = 500
@@ -117,3 +119,18 @@ def pictures(rng, count=24, side=28, channels=1):
     y, x = np.mgrid[0:side, 0:side] / side
     waves = [np.sin(rng.uniform(2, 20) * x + rng.uniform(2, 20) * y) for _ in range(count)]
     return [np.repeat(wave[..., None], channels, axis=2).astype("float32") for wave in waves]
+
+
+def swept():
+    """A sweep of some points."""
+    rows = [
+        Row(
+            key=str(n), select=select, amount=None if n == 0 else 0.1 * n, unit="share",
+            fold="least-squares" if n else "", refit=0, heal=0, scheme="int8", metric="accuracy",
+            bytes=30_000 - 2_000 * n, units=64 - 4 * n, units_before=64,
+            validation=0.99 - 0.002 * n, test=0.985 - 0.003 * n, agreement=0.99,
+        )
+        for n, select in enumerate(("unpruned", "effect", "angle", "effect", "magnitude"))
+    ]  # fmt: skip
+    about = {"model": "cnn", "data": "digits", "train": 9, "calibration": 8, "validation": 7}
+    return Sweep(rows, 5, about | {"test": 6}, ["python", "-m", "tools.sweep"])

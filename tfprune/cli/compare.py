@@ -154,6 +154,7 @@ def _put(flags: argparse.Namespace, text: str) -> None:
     from tfprune.utils.files import write_whole
 
     write_whole(flags.output, (text + "\n").encode(errors="backslashreplace"))
+    print(f"written to {flags.output}", file=sys.stderr)
 
 
 def _page(comparison: Comparison, everything: bool) -> str:

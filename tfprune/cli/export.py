@@ -63,7 +63,8 @@ def export(config: JobConfig, command: list[str]) -> int:
         end="" if config.json else "\n",
         flush=True,
     )
-    for finding in outcome.findings:
+    # What concerns the data was said when the data was read.
+    for finding in (one for one in outcome.findings if one.about != "data"):
         print(plain(finding), file=sys.stderr, flush=True)
     names = made["files"]
     folder = Path(config.output)

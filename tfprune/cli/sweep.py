@@ -36,11 +36,16 @@ def sweep(config: SweepConfig, command: list[str]) -> None:
     start_keras()
     with quiet():
         from tfprune.sweep.runner import run
-    from tfprune.sweep.tables import to_text
+    from tfprune.job.repeated_command import repeated
+    from tfprune.sweep.tables import next_command, to_text
 
     made = run(wanted, command, say)
     print(to_text(made))
     print(f"\nall files: {wanted.config.output}/sweep.html, sweep.png, sweep.md, sweep.csv")
+    without = ("heal", "augment", "round_to", "schemes", "output")
+    line = next_command(made, repeated(wanted.config, command, "export", without))
+    if line:
+        print(f"next, the smallest within a point of the unpruned: {line}")
 
 
 def main(argv: Sequence[str] | None = None, name: str = "tfprune sweep") -> int:

@@ -11,11 +11,13 @@ import numpy as np
 from tfprune.core.metrics import disagreement
 from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
-from tfprune.outputs.decisions import Rule, rule_of
+from tfprune.outputs.decisions import Rule, commonest, rule_of
 from tfprune.utils.arrays import Array
 
 # An output of as many numbers as the input, and of at least so many, is taken for its copy.
 LEAST_RECONSTRUCTION = 16
+# From which share of the samples on one answer is nearly the only one.
+ONE_SIDED = 0.95
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,26 @@ class Scorer:
             return ("accuracy",) if whole else ("accuracy", "agreement")
         values = self.metric == "mse"
         names = []
-        if not values and not all(rule.values for rule in self.rules):
+        if not values and not self.one_sided and not all(rule.values for rule in self.rules):
             names.append("agreement")
-        if values or any(rule.values or rule.guessed for rule in self.rules):
+        if values or self.one_sided or any(rule.values or rule.guessed for rule in self.rules):
             names.append("output_error")
         return tuple(names)
+
+    @property
+    def one_sided(self) -> float | None:
+        """The share of samples with the commonest answer, where that is nearly all of them.
+
+        Without labels alone: agreement with such answers says next to nothing.
+        """
+        if self.metric is not None:
+            return None
+        shares = [
+            commonest(rule.decisions(output), each=rule.alone and output.shape[-1] > 1)
+            for rule, output in zip(self.rules, self.reference, strict=True)
+            if not rule.values
+        ]
+        return min(shares) if shares and min(shares) >= ONE_SIDED else None
 
     @property
     def notes(self) -> list[str]:
@@ -111,6 +128,12 @@ class Scorer:
                 notes.append(f"each unit of {who} decides alone, {binary}: {why}")
             elif rule.alone:
                 notes.append(f"{who} decides for class 1 {why}")
+        if self.one_sided:
+            notes.append(
+                f"the model gives one answer for {100 * self.one_sided:.1f} % of the samples, so "
+                "that agreement says next to nothing; look at the output error, or take data with "
+                "more of the other answers"
+            )
         return notes
 
     @property

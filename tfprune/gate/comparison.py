@@ -137,7 +137,8 @@ def _row(
         failed, verdict, reasons = True, "fail", [f"could not be made: {not_made[name]}"]
     elif new is None:
         failed = not config.allow_removed
-        verdict, reasons = "removed", ["removed, and that is not allowed" if failed else "removed"]
+        allowed = "removed, and that is not allowed (--allow-removed)"
+        verdict, reasons = "removed", [allowed if failed else "removed"]
     elif old is None:
         verdict = "fail" if failed else "added"
         reasons = reasons or ["not in the baseline"]

@@ -19,15 +19,13 @@ from tfprune.inspection.inspector import MOST_SCORED, SCORED, calibrated, measur
 from tfprune.inspection.records import Recommendation
 from tfprune.inspection.result import Inspection
 from tfprune.inspection.structure import structure_of
-from tfprune.job.config import CommonConfig
+from tfprune.job.repeated_command import repeated
 from tfprune.job.stages import MODEL_AND_DATA
 from tfprune.utils.console import Stages, during
-from tfprune.utils.option_table import options
 from tfprune.utils.streamed import concatenated
 
 # Options of which a recommended command has others, or none.
 NOT_REPEATED = ("layers", "skip", "heal", "schemes", "output", "calibration", "centre")
-
 WITH_DATA = "what of that could go, and at what cost"
 
 
@@ -53,7 +51,9 @@ def run(config: InspectConfig, command: Sequence[str], say: Callable[[str], None
         found = Inspection(path.stem, *structure_of(model))
         if not found.prunable:
             return found
-        again = shlex.join([*repeated(config, command, "inspect"), "--data", "PATH"])
+        again = shlex.join(
+            [*repeated(config, command, "inspect", without=NOT_REPEATED), "--data", "PATH"]
+        )
         return replace(found, recommended=Recommendation(again, WITH_DATA))
     with Stages([MODEL_AND_DATA, "activations", "sensitivity", "recommendation"]):
         return _measured(config, command, say)
@@ -74,7 +74,8 @@ def _measured(
     measured, scored = parts(data, config.calibration)
     x = check_inputs(model, scored.x)
     measure_by = scorer(config, model, x, scored, data)
-    for note in (*data.notes, *measure_by.notes):
+    # That the model nearly always gives one answer is said of the sensitivity.
+    for note in (*data.notes, *(() if measure_by.one_sided else measure_by.notes)):
         say(f"data: {note}")
     found_first = start_of(config, model, data, measure_by).findings
     for doubt in (*doubts(config, model, x, measure_by, data), *found_first):
@@ -114,7 +115,7 @@ def parts(data: Dataset, calibration: int) -> tuple[Split, Split]:
 
 def typed(config: InspectConfig, command: Sequence[str]) -> Typed:
     """Writes a request as a command for a shell, with the model and the data of this one."""
-    program = repeated(config, command, "export")
+    program = repeated(config, command, "export", without=NOT_REPEATED)
 
     def line(request: Request) -> str:
         words = [*program, "--layers", ",".join(request.layers or config.layers or ())]
@@ -127,14 +128,3 @@ def typed(config: InspectConfig, command: Sequence[str]) -> Typed:
         return shlex.join(words)
 
     return line
-
-
-def repeated(config: InspectConfig, command: Sequence[str], name: str) -> list[str]:
-    """The words of a command that says of model and data what this one did."""
-    words = ["tfprune", name] if command[0] == "tfprune" else ["python", "-m", f"tools.{name}"]
-    for one in options(CommonConfig):
-        value = getattr(config, one.name)
-        if one.name not in NOT_REPEATED and value != one.default:
-            typed = ",".join(value) if isinstance(value, tuple) else str(value)
-            words += [one.flag] if one.switch else [one.flag, typed]
-    return words

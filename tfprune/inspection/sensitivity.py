@@ -26,28 +26,7 @@ from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 
 FOLD = "least-squares"
-# From this share of equal answers on, whatever always gives that answer agrees nearly as well.
-ONE_SIDED = 0.95
 VARIANCE = "output variance kept"
-
-
-def commonest(decisions: Array, each: bool = False) -> float:
-    """The share of decisions that are the commonest one; with ``each`` unit's own, their mean.
-
-    Parameters
-    ----------
-    decisions : array of shape (samples, ...)
-        Whole numbers from 0.
-    each : bool
-        Whether the last axis is of units that decide alone.
-
-    Examples
-    --------
-    >>> commonest(np.array([0, 0, 0, 2])), commonest(np.array([[0, 1], [0, 1]]), each=True)
-    (0.75, 1.0)
-    """
-    columns = decisions.reshape(-1, decisions.shape[-1] if each else 1).T
-    return float(np.mean([np.bincount(column).max() / len(column) for column in columns]))
 
 
 def redundancy_of(stats: GroupStats) -> Redundancy:
@@ -108,17 +87,11 @@ class Bench:
     @cached_property
     def warning(self) -> str:
         """That agreement says nothing, where the model nearly always gives one answer."""
-        if self.scorer.metric is not None:
-            return ""
-        shares = [
-            commonest(rule.decisions(output), each=rule.alone and output.shape[-1] > 1)
-            for rule, output in zip(self.scorer.rules, self.scorer.reference, strict=True)
-            if not rule.values
-        ]
-        if not shares or min(shares) < ONE_SIDED:
+        share = self.scorer.one_sided
+        if share is None:
             return ""
         return (
-            f"the model gives one answer for {100 * min(shares):.1f} % of the samples, so that "
+            f"the model gives one answer for {100 * share:.1f} % of the samples, so that "
             "agreement says next to nothing; scores are the share of the outputs' variance that is "
             "kept. Data with more of the other answers, or labels, say more"
         )

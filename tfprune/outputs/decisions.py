@@ -208,3 +208,22 @@ def _activation(tensor: Any, calls: Sequence[Call]) -> str:
     else:
         return ""
     return name if name in (*MIDDLES, "linear") else ""
+
+
+def commonest(decisions: Array, each: bool = False) -> float:
+    """The share of decisions that are the commonest one; with ``each`` unit's own, their mean.
+
+    Parameters
+    ----------
+    decisions : array of shape (samples, ...)
+        Whole numbers from 0.
+    each : bool
+        Whether the last axis is of units that decide alone.
+
+    Examples
+    --------
+    >>> commonest(np.array([0, 0, 0, 2])), commonest(np.array([[0, 1], [0, 1]]), each=True)
+    (0.75, 1.0)
+    """
+    columns = decisions.reshape(-1, decisions.shape[-1] if each else 1).T
+    return float(np.mean([np.bincount(column).max() / len(column) for column in columns]))

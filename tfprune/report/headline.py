@@ -43,7 +43,7 @@ def cards(files: Sequence[Entry], samples: int) -> list[dict[str, Any]]:
     before, after = pair
     alike = [f for f in files if (f["variant"], f["scheme"]) == ("original", after["scheme"])]
     slow = alike[0] if alike else before
-    made = [_size(before, after), _speed(slow, after), _cost(before, after, samples)]
+    made = [_size(before, after, slow), _speed(slow, after), _cost(before, after, samples)]
     return [card for card in made if card]
 
 
@@ -52,11 +52,16 @@ def microseconds(time: float | None) -> str:
     return "" if time is None else f"{time:,.{1 if time >= 10 else 2}f}"
 
 
-def _size(before: Entry, after: Entry) -> dict[str, Any]:
+def _size(before: Entry, after: Entry, alike: Entry) -> dict[str, Any]:
+    text = f"{after['bytes']:,} bytes in place of {before['bytes']:,}"
+    if alike is not before:
+        alone = _times(alike["bytes"], after["bytes"], "smaller", "larger", "the same size")
+        text += f"; pruning alone: {alone} (the original's {alike['scheme']} file has "
+        text += f"{alike['bytes']:,})"
     return {
         "what": "Size",
         "head": _times(before["bytes"], after["bytes"], "smaller", "larger", "The same size"),
-        "text": f"{after['bytes']:,} bytes in place of {before['bytes']:,}",
+        "text": text,
         "good": after["bytes"] < before["bytes"],
     }
 
@@ -87,7 +92,12 @@ def _cost(before: Entry, after: Entry, samples: int) -> dict[str, Any] | None:
             "what": "Cost",
             "head": head if abs(points) >= EQUAL_POINTS else "No accuracy lost",
             "text": f"{100 * after['accuracy']:.2f} % in place of "
-            f"{100 * before['accuracy']:.2f} % on {measured}",
+            f"{100 * before['accuracy']:.2f} % on {measured}"
+            + (
+                f"; {100 * after['agreement']:.1f} % of the answers are the original's"
+                if after.get("agreement") is not None
+                else ""
+            ),
             "good": points < 0.5,
         }
     if _have("mse", before, after):

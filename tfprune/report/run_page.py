@@ -130,8 +130,8 @@ def _subtitle(prune: dict[str, Any]) -> str:
     if before == after:
         return "No units were removed: nothing was found to prune with what was asked for."
     return (
-        f"{before - after:,} of {before:,} hidden units ({(before - after) / before:.0%}) are "
-        "gone; the weights that read them are corrected."
+        f"{before - after:,} of {before:,} units of the layers that were to be pruned "
+        f"({(before - after) / before:.0%}) are gone; the weights that read them are corrected."
     )
 
 

@@ -7,8 +7,7 @@ import shlex
 import tfprune
 from tfprune.report.page import render
 from tfprune.sweep.grid import UNPRUNED
-from tfprune.sweep.results_log import Row
-from tfprune.sweep.tables import WORDS, Sweep, cells, told
+from tfprune.sweep.tables import WORDS, Sweep, cells, smallest_within, told
 
 # Files that the page lists, at most.
 MOST = 2000
@@ -51,15 +50,11 @@ def sweep_page(sweep: Sweep, picture: bytes | None = None) -> str:
 
 def _cards(sweep: Sweep) -> list[dict[str, str]]:
     """The smallest Pareto file within a point of the best unpruned one's accuracy, in words."""
-    base = [row for row in sweep.files if row.select == UNPRUNED]
-    if not base or base[0].metric == "mse":
+    found = smallest_within(sweep)
+    if found is None:
         return []
-    whole = max(base, key=lambda row: (row.validation or 0, -row.size))
-    near = [row for row in sweep.pareto if _points(whole, row) <= 1]
-    if not near:
-        return []
-    small = min(near, key=lambda row: row.size)
-    largest = max(base, key=lambda row: row.size)
+    whole, small = found
+    largest = max((row for row in sweep.files if row.select == UNPRUNED), key=lambda row: row.size)
     return [
         {
             "what": f"Smallest within a point of validation {small.metric}",
@@ -70,10 +65,6 @@ def _cards(sweep: Sweep) -> list[dict[str, str]]:
         {
             "what": f"Its test {small.metric}",
             "head": f"{100 * (small.test or 0):.2f} %",
-            "text": f"{100 * (whole.test or 0):.2f} % of the best unpruned file",
+            "text": f"the best unpruned file has {100 * (whole.test or 0):.2f} %",
         },
     ]
-
-
-def _points(whole: Row, row: Row) -> float:
-    return 100 * ((whole.validation or 0) - (row.validation or 0))

@@ -117,6 +117,42 @@ def to_text(sweep: Sweep) -> str:
     return "\n".join(lines)
 
 
+def smallest_within(sweep: Sweep, points: float = 1.0) -> tuple[Row, Row] | None:
+    """The best unpruned file, and the smallest of the Pareto set that is near it in validation.
+
+    None where figures are no shares, or no file is so near.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    points : float
+        How many percent points it may be below.
+    """
+    base = [row for row in sweep.files if row.select == UNPRUNED]
+    if not base or base[0].metric == "mse":
+        return None
+    whole = max(base, key=lambda row: (row.validation or 0, -row.size))
+    least = (whole.validation or 0) - points / 100 - 1e-9
+    near = [row for row in sweep.pareto if (row.validation or 0) >= least]
+    return (whole, min(near, key=lambda row: row.size)) if near else None
+
+
+def next_command(sweep: Sweep, export: Sequence[str]) -> str:
+    """What to type for the smallest file within a point; empty where that is not a pruned one.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    export : sequence of str
+        The words of ``export`` that say of model and data what the sweep was told.
+    """
+    found = smallest_within(sweep)
+    if found is None or not found[1].point.flags:
+        return ""
+    row = found[1]
+    return f"{shlex.join([*export, '--schemes', row.scheme])} {row.point.flags}"
+
+
 def told(sweep: Sweep) -> str:
     """How many files were measured, and on what, in words."""
     about = sweep.about
