@@ -1,11 +1,12 @@
-"""``python -m benchmarks.real --folder FOLDER``: a published classifier, cut, refitted and healed.
+"""``python -m benchmarks.real --folder FOLDER``: published networks pruned, refitted and healed.
 
-MLPerf Tiny's ResNet8 on CIFAR-10, or another classifier: a share of every layer's filters goes, by
-the package's own selections, on unlabelled training images; accuracy is that of all test images.
-Rows: the fold alone, the reconstruction on top, and with ``--epochs`` healing on more images. The
-int8 file of the last one runs in LiteRT. TFPRUNE_MODELS and TFPRUNE_DATA name the folders of
-``resnet8_cifar10.h5`` and ``cifar10.npz``. Results are kept in the folder; a run that was stopped
-goes on from there.
+Of each network in ``--models`` (:mod:`benchmarks.real_models`) a share of every layer's units goes
+(``--removes``), or as much as a budget of multiply-accumulates asks for (``--macs``), without
+labels. Scores are those of test samples that nothing else was done with: accuracy, or where there
+are no labels the share of the outputs' variance that is kept. Rows: the fold alone, the
+reconstruction on top, with ``--epochs`` healing on more samples, and the int8 file in LiteRT beside
+the original's. ``--adapt`` sets BatchNormalization to the data first. Results are kept in the
+folder; a run that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -14,57 +15,74 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.gradual import DATA, MODEL, named, numbers, read
-from benchmarks.mnist import Pictures, Row, Rows, accuracy
+from benchmarks.gradual import numbers
+from benchmarks.mnist import Row, Rows
+from benchmarks.real_models import CASES, Case, case
 from tfprune.utils.console import quiet
 
 with quiet():
     import keras
 
     import tfprune
-    from tfprune.data.networks import load_model
     from tfprune.graph.costs import macs
-    from tfprune.tflite.interpreter import LiteModel
+    from tfprune.tflite.interpreter import LiteModel, latencies
 
 CALIBRATION = 2_000
+# What names a row.
+KEYS = ("model", "removed", "macs_left", "select", "adapt", "epochs", "augment", "seed")
 HEAD = [
-    "removed", "by", "fold %", "refitted %", "seconds", "healed %", "seconds", "int8 %",
-    "int8 bytes", "multiply-accumulates",
+    "model", "removed", "by", "adapted", "original", "fold", "refitted", "seconds", "healed",
+    "seconds", "int8", "int8 original", "int8 bytes", "of", "MACs", "of", "time in int8",
 ]  # fmt: skip
 
 
-def row_of(
-    file: Path, data: Pictures, remove: float, select: str, asked: argparse.Namespace
-) -> Row:
-    """One share by one selection: accuracy in percent, seconds, and bytes of the int8 file."""
-    keras.utils.set_random_seed(asked.seed)
-    original = load_model(file)
-    few, test = data.x[:CALIBRATION], (data.x_test, data.y_test)
-    how = {"remove": remove, "layers": "all", "select": select, "seed": asked.seed}
-    fold = tfprune.prune(original, few, refit=0, **how).model
+def row_of(one: Case, key: Row, refit: int | None) -> Row:
+    """Scores in percent, seconds, bytes, multiply-accumulates and the ratio of int8 latencies."""
+    keras.utils.set_random_seed(key["seed"])
     start = time.perf_counter()
-    model = tfprune.prune(original, few, refit=asked.refit, **how).model
-    row = {
-        "removed": remove, "select": select, "macs": macs(model), "fold": accuracy(fold, *test),
-        "refitted": accuracy(model, *test), "seconds": round(time.perf_counter() - start),
+    few = one.x[:CALIBRATION]
+    original = tfprune.adapt(one.model, few) if key["adapt"] else one.model
+    how: dict[str, Any] = {"seed": key["seed"]}
+    if key["removed"] is None:
+        how["target_macs"] = key["macs_left"]
+    else:
+        how |= {"remove": key["removed"], "select": key["select"]}
+    pruner = tfprune.Pruner(original, few, layers="all")
+    model = pruner.prune(refit=refit, **how).model
+    seconds = time.perf_counter() - start
+    row = key | {
+        "original": score(one, one.model), "adapted": score(one, original),
+        "fold": score(one, pruner.prune(refit=0, **how).model), "refitted": score(one, model),
+        "seconds": round(seconds), "macs": macs(model), "macs_before": macs(one.model),
         "healed": None, "healing": None,
     }  # fmt: skip
-    if asked.epochs:
+    if key["epochs"]:
         start = time.perf_counter()
-        model = tfprune.heal(model, original, data.x, asked.epochs, augment=asked.augment)
-        row |= {
-            "healed": accuracy(model, *test), "healing": round(time.perf_counter() - start)
-        }  # fmt: skip
+        model = tfprune.heal(model, original, one.x, key["epochs"], augment=key["augment"])
+        row |= {"healed": score(one, model), "healing": round(time.perf_counter() - start)}
     with tempfile.TemporaryDirectory() as folder:
-        made = tfprune.export(model, folder, schemes=["int8"], representative=few[:200])["int8"]
-        outputs = LiteModel(made.read_bytes()).predict([data.x_test])[0]
-        row["int8"] = 100 * float(np.mean(outputs.argmax(axis=1) == data.y_test))
-        row["bytes"] = made.stat().st_size
+        files = [
+            tfprune.export(each, Path(folder, name), schemes=["int8"], representative=few[:200])
+            for name, each in (("original", one.model), ("pruned", model))
+        ]
+        before, after = (LiteModel(made["int8"].read_bytes()) for made in files)
+        row["bytes_before"], row["bytes"] = (made["int8"].stat().st_size for made in files)
+        row["int8_before"], row["int8"] = (
+            one.score(lite.predict([one.x_test])[0]) for lite in (before, after)
+        )
+        slow, fast = (time["p10"] for time in latencies([before, after], [one.x_test[0]]))
+        row["times"] = fast / slow
     return row
+
+
+def score(one: Case, model: keras.Model) -> float:
+    """Of the test samples, in percent."""
+    return one.score(np.asarray(model.predict(one.x_test, 500, verbose=0)))
 
 
 def shown(value: float | None) -> str:
@@ -75,33 +93,45 @@ def shown(value: float | None) -> str:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real")
-    parser.add_argument("--model", metavar="FILE", help="a classifier")
-    parser.add_argument("--data", metavar="FILE.npz", help="x_train, y_train, x_test, y_test")
-    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="keeps the results")
-    parser.add_argument("--removes", type=numbers(float), default=[0.125, 0.25, 0.5])
+    parser.add_argument("--models", type=numbers(str), default=["resnet8"], metavar="NAMES",
+        help=", ".join(CASES))  # fmt: skip
+    parser.add_argument("--folder", type=Path, default=Path("real"), help="keeps the results")
+    parser.add_argument("--removes", type=numbers(float), metavar="SHARES",
+        help="of the units of every layer; 0.125,0.25,0.5 by default")  # fmt: skip
+    parser.add_argument("--macs", metavar="SHARE", help="in place of shares what is left, as 50%%")
     parser.add_argument("--selects", type=numbers(str), default=["effect"])
+    parser.add_argument("--adapt", action="store_true", help="BatchNormalization to the data first")
     parser.add_argument("--epochs", type=int, default=0, help="of healing; none by default")
     parser.add_argument("--augment", action="store_true", help="flips and shifts in healing")
-    parser.add_argument("--samples", type=int, default=10_000, help="to heal on")
     parser.add_argument("--refit", type=int, help="steps of reconstruction, at most")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    file = named(asked.model, "TFPRUNE_MODELS", MODEL)
-    data = read(named(asked.data, "TFPRUNE_DATA", DATA), asked.samples)
-    rows = Rows(asked.folder and asked.folder / "real.jsonl", ("removed", "select"))
-    for remove in asked.removes:
-        for select in asked.selects:
-            if not rows.has(remove, select):
-                rows.add(row_of(file, data, remove, select, asked))
-    with quiet():
-        original = load_model(file)
-    score = accuracy(original, data.x_test, data.y_test)
-    print(f"unpruned: {score:.2f} %, {macs(original):,} multiply-accumulates")
+    unknown = set(asked.models) - set(CASES)
+    if unknown:
+        parser.error(f"--models: expected some of {', '.join(CASES)}; not {', '.join(unknown)}")
+    rows = Rows(asked.folder / "real.jsonl", KEYS)
+    shares = [None] if asked.macs else asked.removes or [0.125, 0.25, 0.5]
+    selects = ["effect"] if asked.macs else asked.selects
+    wanted = [
+        dict(zip(KEYS, (name, share, asked.macs, select, asked.adapt, asked.epochs, asked.augment,
+                        asked.seed), strict=True))
+        for name in asked.models for share in shares for select in selects
+    ]  # fmt: skip
+    for name in asked.models:
+        new = [key for key in wanted if key["model"] == name and not rows.has(*key.values())]
+        if new:
+            with quiet():
+                loaded = case(name, asked.folder)
+            for key in new:
+                rows.add(row_of(loaded, key, asked.refit))
     table = [
-        [f"{row['removed']:.1%}", row["select"], shown(row["fold"]), shown(row["refitted"]),
-         row["seconds"], shown(row["healed"]), row["healing"] or "", shown(row["int8"]),
-         f"{row['bytes']:,}", f"{row['macs']:,}"]
-        for row in rows.like()
+        [row["model"], f"{row['removed']:.1%}" if row["removed"] else f"to {row['macs_left']} MACs",
+         row["select"], shown(row["adapted"]) if row["adapt"] else "", shown(row["original"]),
+         shown(row["fold"]), shown(row["refitted"]), row["seconds"], shown(row["healed"]),
+         row["healing"] or "", shown(row["int8"]), shown(row["int8_before"]), f"{row['bytes']:,}",
+         f"{row['bytes_before']:,}", f"{row['macs']:,}", f"{row['macs_before']:,}",
+         f"{row['times']:.2f}"]
+        for key in wanted for row in rows.like(**key)
     ]  # fmt: skip
     print(tabulate(table, HEAD, "pipe", disable_numparse=True))
 
