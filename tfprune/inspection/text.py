@@ -64,8 +64,8 @@ def sensitivity_title(measured: Measurements, blocks: bool = True) -> str:
     legend = f"{marks} points lost or more" if blocks else "the redder, the more is lost"
     warning = f"WARNING: {measured.warning}\n" if measured.warning else ""
     return (
-        f"{warning}Sensitivity: {measured.score} in % on {measured.scored:,} samples held out of the "
-        f"training data, one group alone cut and folded; {100 * measured.original:.2f} as it is "
+        f"{warning}Sensitivity: {measured.score} in % on {measured.scored:,} samples held out of "
+        f"the training data, one group alone cut and folded; {100 * measured.original:.2f} as it is "
         f"({legend})"
     )
 
