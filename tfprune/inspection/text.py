@@ -65,7 +65,7 @@ def sensitivity_title(measured: Measurements, blocks: bool = True) -> str:
     warning = f"WARNING: {measured.warning}\n" if measured.warning else ""
     return (
         f"{warning}Sensitivity: {measured.score} in % on {measured.scored:,} samples held out of "
-        f"the training data, one group alone cut and folded; {100 * measured.original:.2f} as it is "
+        f"the training data, one group alone cut and folded; {100 * measured.original:.2f} whole "
         f"({legend})"
     )
 
