@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from tfprune.core.metrics import disagreement
+from tfprune.data.label_forms import matching_output, reconstructs, target_of, units_of
 from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.outputs.decisions import Rule, commonest, rule_of
 from tfprune.utils.arrays import Array
 
-# An output of as many numbers as the input, and of at least so many, is taken for its copy.
-LEAST_RECONSTRUCTION = 16
 # From which share of the samples on one answer is nearly the only one.
 ONE_SIDED = 0.95
 
@@ -123,7 +122,7 @@ class Scorer:
             rule = self.rules[place]
             who = f"output {place + 1}" if len(self.rules) > 1 else "the output"
             why = f"above {rule.threshold:g}, as {rule.reason}"
-            if rule.alone and _units(self.reference[place]) > 1:
+            if rule.alone and units_of(self.reference[place]) > 1:
                 binary = "as Keras' binary_accuracy has it"
                 notes.append(f"each unit of {who} decides alone, {binary}: {why}")
             elif rule.alone:
@@ -173,7 +172,7 @@ class Scorer:
         else:
             y = part.ys.get(self.name, part.y)
             if self.labels is not None and y is not None:
-                target = _target(self.labels, reference[self.output], y)
+                target = target_of(self.labels, reference[self.output], y)
         others = tuple(other.like(reference, part) for other in self.others)
         return replace(self, reference=reference, target=target, others=others)
 
@@ -281,14 +280,14 @@ def make_scorer(
     places = list(range(len(reference))) if only is None else [_place(names, only)]
     if test.ys:
         return _of_several(reference, test, rules, known=known or test, names=names, only=only)
-    copies = [n for n in places if len(x) == 1 and _reconstructs(reference[n], x[0])]
+    copies = [n for n in places if len(x) == 1 and reconstructs(reference[n], x[0])]
     if copies and (test.y is None or test.y.ndim == 1 or test.y.shape[1:] == (1,)):
         return Scorer(reference, rules, "mse", copies[0], labels="input").like(reference, test)
     if test.y is None:
         return Scorer(reference, rules)
     if labels is None:
         labels = test.y if known is None or known.y is None else known.y
-    place, form = _matching(reference, rules, labels, places)
+    place, form = matching_output(reference, rules, labels, places)
     return _scorer(reference, rules, place, form).like(reference, test)
 
 
@@ -317,7 +316,7 @@ def _of_several(
     found = []
     for name in wanted:
         try:
-            place, form = _matching(reference, rules, known.ys[name], [_place(names, name)])
+            place, form = matching_output(reference, rules, known.ys[name], [_place(names, name)])
         except TfpruneError as error:
             raise TfpruneError(f"labels of output {name}: {error}") from None
         found.append(replace(_scorer(reference, rules, place, form), name=name))
@@ -333,71 +332,3 @@ def _scorer(reference: Sequence[Array], rules: Sequence[Rule], place: int, form:
         rules = [replace(r, alone=True) if n == place else r for n, r in enumerate(rules)]
     metric = "mse" if form == "values" else "accuracy"
     return Scorer(reference, rules, metric, place, labels=form)
-
-
-def _matching(
-    reference: Sequence[Array], rules: Sequence[Rule], y: Array, places: Sequence[int]
-) -> tuple[int, str]:
-    """Which of the outputs labels fit, and what they are."""
-    matching = [(n, form) for n in places if (form := _form(reference[n], y, rules[n]))]
-    if matching:
-        # Classes of several units first, and best of as many as there are; else the first output.
-        most = int(y.max()) + 1
-        sizes = [_units(reference[n]) for n, _ in matching]
-        fit = [
-            (form != "values", size > 1, size == most)
-            for (_, form), size in zip(matching, sizes, strict=True)
-        ]
-        return matching[fit.index(max(fit))]
-    outputs = [reference[n] for n in places]
-    shapes = ", ".join(str(output.shape[1:]) for output in outputs)
-    from_one = y.min() == 1 and any(y.max() == _units(output) for output in outputs)
-    advice = "; are they numbered from 1? They are expected from 0" if from_one else ""
-    what = f"labels of shape {y.shape[1:]}" if y.ndim > 1 else "labels"
-    raise TfpruneError(
-        f"data: {what} from {y.min():g} to {y.max():g} fit no output of the model (shapes "
-        f"{shapes}){advice}; data without labels is compared with what the original answers"
-    )
-
-
-def _units(output: Array) -> int:
-    return output.shape[-1] if output.ndim > 1 else 1
-
-
-def _squeezed(output: Array, y: Array) -> Array:
-    """Labels of classes without a last axis of length 1, which Keras takes as well."""
-    fits = y.ndim > 1 and y.shape[-1] == 1 and y.shape[1:-1] == output.shape[1:-1]
-    return y[..., 0] if fits else y
-
-
-def _form(output: Array, y: Array, rule: Rule) -> str | None:
-    """What labels mean for an output, see :class:`Scorer`; None if they do not fit it."""
-    several = _units(output) > 1
-    plain = _squeezed(output, y)
-    if plain.shape[1:] == output.shape[1:-1]:
-        whole = y.dtype.kind in "iub" or bool((y == np.round(y)).all())
-        if whole and y.min() >= 0 and y.max() < max(_units(output), 2):
-            return "classes"
-        return None if several else "values"
-    if y.shape[1:] != output.shape[1:]:
-        return None
-    bits = bool(((y == 0) | (y == 1)).all())
-    if bits and (y.sum(axis=-1) == 1).all():
-        return "one-hot"
-    return "yes or no" if bits and rule.binary else "values"
-
-
-def _target(form: str, output: Array, y: Array) -> Array:
-    """Labels as :meth:`Scorer.scores` compares them."""
-    if form == "classes":
-        return _squeezed(output, y)
-    if form == "one-hot":
-        return y.argmax(axis=-1)
-    return y if form == "yes or no" else y.reshape(output.shape)
-
-
-def _reconstructs(output: Array, x: Array) -> bool:
-    """Whether an output reconstructs the input; small outputs and probabilities do not."""
-    flat = output.reshape(len(output), -1)
-    probabilities = flat.min() >= 0 and np.allclose(flat.sum(axis=1), 1, atol=1e-3)
-    return flat.shape[1] == x[0].size >= LEAST_RECONSTRUCTION and not probabilities
