@@ -51,7 +51,7 @@ def squeezed(output: Array, y: Array) -> Array:
 
 
 def form_of(output: Array, y: Array, rule: Rule) -> str | None:
-    """What labels mean for an output, see :class:`tfprune.data.scoring.Scorer`; None if they do not fit it."""
+    """What labels mean for an output, as ``Scorer.labels`` says it; None if they do not fit."""
     several = units_of(output) > 1
     plain = squeezed(output, y)
     if plain.shape[1:] == output.shape[1:-1]:
