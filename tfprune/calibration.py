@@ -16,6 +16,7 @@ from tfprune.errors import TfpruneError
 from tfprune.graph.activations import Measured, measure
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded
 from tfprune.graph.clone import walk
+from tfprune.graph.forward import numbers_of
 from tfprune.graph.groups import Consumer, Group, groups_of
 from tfprune.graph.inputs import Samples, packed
 from tfprune.graph.names import check_names
@@ -30,6 +31,8 @@ from tfprune.utils.checks import check_choice
 
 # With fewer samples any two vectors look alike.
 LEAST_SAMPLES = 8
+# Numbers that are computed to compare a copy with the model, if a sample does not take more.
+COMPARED = 2**26
 # Samples that the rules of registered layers are tried on; all their activations are in memory.
 TRIED = 16
 # What is said where no layers were asked for and the default takes more than Dense layers.
@@ -102,7 +105,7 @@ def calibrate(
     layers: str | Sequence[str] | None = None,
     skip: Sequence[str] = (),
     centre: str | float = "mean",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = False,
     hold_back: bool = False,
     validation: Any = None,
@@ -123,7 +126,7 @@ def calibrate(
     traced = trace(model)
     check_names(model)
     data = Samples(model, x, hold_back)
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
     check_call(model, data.head)
     _check_copy(model, traced, data.head)
@@ -187,7 +190,8 @@ def check_weights(model: Any) -> None:
 
 def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray[Any]]) -> None:
     """Raises where a copy computes something else: a layer holds state beside weights (a table)."""
-    batch = padded(samples, fixed_batch(model))
+    few = max(1, COMPARED // numbers_of(traced.model))
+    batch = padded([data[:few] for data in samples], fixed_batch(model))
     with from_zero_state(model, traced.model):
         ours, theirs = (
             keras.tree.flatten(one(packed(one, batch), training=False))

@@ -73,7 +73,7 @@ class Pruner:
         layers: str | Sequence[str] | None = None,
         skip: Sequence[str] = (),
         centre: str | float = "auto",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         validation: Any = None,
         progress: bool = False,
         hold_back: bool = True,

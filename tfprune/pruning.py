@@ -34,7 +34,7 @@ def prune(
     file_batch: int | None = 1,
     file_compat: bool = False,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> PruneResult:
     """Removes hidden units and filters that do the same work as others.
@@ -99,10 +99,11 @@ def prune(
         Whether that file is one for tflite-runtime 2.14.
     seed : int
         Of ``random``.
-    batch_size : int
-        A model of a fixed batch size takes batches of that, the last filled up with its last
-        sample, which is not counted again. Where a recurrent layer keeps its state from batch to
-        batch, the data is read in its order, from a state of zero.
+    batch_size : int, optional
+        Samples in a batch; by default 256, fewer where the model is large. A model of a fixed
+        batch size takes batches of that, the last filled up with its last sample, which is not
+        counted again. Where a recurrent layer keeps its state from batch to batch, the data is
+        read in its order, from a state of zero.
     progress : bool
         Whether to draw a progress bar on stderr.
 

@@ -27,6 +27,8 @@ SAMPLE = 1024
 # Size of the buffer of samples that are multiplied at once: numbers, and rows, at most.
 WAITING = 2**22
 ROWS = 8192
+# Rows in it at least, where a caller says how large it may be.
+FEWEST = 64
 
 
 class Moments:
@@ -40,6 +42,8 @@ class Moments:
     ----------
     units : int
         Number of units, at least 1.
+    waiting : int
+        Bytes of the buffer in which vectors wait to be multiplied, at most; 16 to 32 MiB do best.
 
     Attributes
     ----------
@@ -52,15 +56,18 @@ class Moments:
        The American Statistician 37(3).
     """
 
-    def __init__(self, units: int) -> None:
+    def __init__(self, units: int, waiting: int = 2**63) -> None:
         self.count = 0
         kind = np.float64 if units <= NARROW else np.float32
         self._reference: npt.NDArray[Any] = np.zeros(units, kind)
         self._sum = np.zeros(units)
         self._products = np.zeros((units, units))
         # Small batches wait here: one large product costs far less than many small ones.
-        rows = min(max(WAITING // units, 1), ROWS)
-        self._waiting = np.empty((rows, units), kind)
+        rows = min(
+            max(WAITING // units, 1), ROWS, max(waiting // (units * kind().itemsize), FEWEST)
+        )
+        self._rows = rows
+        self._waiting = np.empty((0, units), kind)
         self._filled = 0
 
     @property
@@ -100,12 +107,14 @@ class Moments:
         if len(batch) and not self.count:
             self._refer_to(batch[:SAMPLE])
         self.count += len(batch)
-        rows = len(self._waiting)
+        rows = self._rows
         while len(batch):
             if not self._filled and len(batch) >= rows and not self._reference.any():
                 self._take(np.asarray(batch[:rows], self._waiting.dtype))
                 batch = batch[rows:]
                 continue
+            if not len(self._waiting):
+                self._waiting = np.empty((rows, self.units), self._waiting.dtype)
             space = self._waiting[self._filled : self._filled + len(batch)]
             with np.errstate(invalid="ignore"):
                 np.subtract(batch[: len(space)], self._reference, out=space, casting="same_kind")
@@ -127,6 +136,11 @@ class Moments:
         if self._filled:
             self._take(self._waiting[: self._filled])
             self._filled = 0
+
+    def close(self) -> None:
+        """Lets go of the buffer until more is added."""
+        self.flush()
+        self._waiting = np.empty((0, self.units), self._waiting.dtype)
 
     def _take(self, centred: npt.NDArray[Any]) -> None:
         with np.errstate(over="ignore", invalid="ignore"):  # Both are checked below.

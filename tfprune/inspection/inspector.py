@@ -37,7 +37,7 @@ def inspect(
     layers: str | Sequence[str] = "all",
     skip: Sequence[str] = (),
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> Inspection:
     """Says what is in a model and what could go; the model stays as it is.
@@ -61,7 +61,7 @@ def inspect(
         Which layers are measured, as of :func:`tfprune.prune`; all that can be by default.
     seed : int
         Of drawing the samples that are scored.
-    batch_size : int
+    batch_size : int, optional
     progress : bool
         Whether to draw progress bars on stderr.
 
@@ -165,7 +165,7 @@ def calibrated(
     *,
     layers: str | Sequence[str] = "all",
     skip: Sequence[str] = (),
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> Calibration:
     """A model measured about the point that ``prune`` takes by default."""

@@ -22,8 +22,9 @@ from scipy import optimize
 from tfprune.core.blas import threads_for
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded, states_of
 from tfprune.graph.clone import clone_layer
+from tfprune.graph.forward import Forward
 from tfprune.graph.groups import Group
-from tfprune.graph.inputs import packed, predicted
+from tfprune.graph.inputs import predicted
 from tfprune.graph.layers import CONVOLUTIONS, SEPARABLE
 from tfprune.graph.safe_gradients import safe_gradients
 from tfprune.graph.trace import Trace
@@ -200,18 +201,17 @@ def _fit(block: _Block, x: Sequence[Array], iterations: int) -> None:
     _assign(block.variables, best[1])
 
 
-def computed(model: keras.Model, x: Sequence[Array]) -> list[Array]:
+def computed(model: keras.Model | Forward, x: Sequence[Array]) -> list[Array]:
     """What a model makes of samples in inference, as a list of arrays."""
-    size = fixed_batch(model)
+    forward = model if isinstance(model, Forward) else Forward(model, BATCH)
 
     def outputs(batch: list[Array]) -> list[Any]:
-        if size is not None:  # There may be many batches.
-            return predicted(model, batch)
-        # Called, not predict: models that live for one pass are not worth compiling.
-        return keras.tree.flatten(model(packed(model, batch), training=False))
+        if forward.size is not None:  # There may be many batches.
+            return predicted(forward.model, batch)
+        return forward(batch)
 
-    step = size or BATCH
-    with from_zero_state(model):
+    step = forward.step
+    with from_zero_state(forward.model):
         batches = [
             outputs([data[at : at + step] for data in x]) for at in range(0, len(x[0]), step)
         ]

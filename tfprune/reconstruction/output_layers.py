@@ -22,8 +22,9 @@ from tfprune.utils.arrays import Array
 ROWS, NUMBERS = 2**15, 2**24
 # Penalties of changes that are tried, for features of variance 1.
 PENALTIES = (1e-1, 1e-2, 1e-3)
-# Steps of L-BFGS at most; most fits need far fewer.
+# Steps of L-BFGS at most; most fits need far fewer. Of more weights than so many, fewer.
 STEPS = 100
+MANY, STEPS_OF_MANY = 2**18, 30
 # Nats that are rounding.
 NOTHING = 1e-6
 
@@ -178,7 +179,11 @@ class Divergence:
         scale = rows.std(axis=0, dtype=np.float64)
         # A feature that is nearly constant says nothing.
         self._scale = np.where(scale > 1e-6 * scale.max(), scale, np.inf)
-        self._rows = (rows - self._centre) / self._scale
+        self._rows, self._span = (rows - self._centre) / self._scale, None
+        if len(rows) < rows.shape[1] and kernel.size > MANY:
+            # Changes that the rows do not see are 0, so they are sought in the rows' span.
+            span, factor = np.linalg.qr(self._rows.T)
+            self._rows, self._span = factor.T, span
         self._present = self._logits(self._kernel, bias)
 
     def _logits(self, kernel: Array, bias: Array | None) -> Array:
@@ -196,7 +201,8 @@ class Divergence:
         penalty : float
             Above 0; of half the squared change of the kernel for features of variance 1.
         """
-        shape = (self._kernel.shape[0] + 1, self._kernel.shape[1])
+        shape = (self._rows.shape[1] + 1, self._kernel.shape[1])
+        steps = STEPS if self._kernel.size <= MANY else STEPS_OF_MANY
         constant = self._bias is not None
 
         def function(vector: Array) -> tuple[float, Array]:
@@ -211,10 +217,11 @@ class Divergence:
         with threads_for(shape[0]):
             found = optimize.minimize(
                 function, np.zeros(math.prod(shape)), jac=True, method="L-BFGS-B",
-                options={"maxiter": STEPS},
+                options={"maxiter": steps},
             )  # fmt: skip
         change = found.x.reshape(shape)
-        more = change[:-1] / self._scale[:, None]
+        more = change[:-1] if self._span is None else self._span @ change[:-1]
+        more = more / self._scale[:, None]
         bias = None
         if self._bias is not None:
             bias = self._bias + change[-1] - self._centre @ more

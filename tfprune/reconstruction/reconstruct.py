@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from tfprune.graph.batches import states_of
 from tfprune.graph.clone import copy_weights, walk
 from tfprune.graph.costs import layer_macs
+from tfprune.graph.forward import Forward
 from tfprune.graph.inputs import Samples
 from tfprune.graph.layers import DEPTHWISE
 from tfprune.graph.precision import in_float32
@@ -40,8 +42,8 @@ BATCH, BATCHES = 512, 512
 HELD_BACK = 7
 # By how much of the way statistics of BatchNormalization are moved, at most: one of these.
 SHARES = (0.1, 0.2, 0.3)
-# Samples that they are measured on.
-MEASURED = 512
+# Samples that they are measured on, and those of a large model.
+MEASURED, LARGE_MEASURED = 512, 128
 
 
 def reconstruct(
@@ -87,7 +89,8 @@ def reconstruct(
     with during("reconstruction"):
         ours, theirs = trace(in_float32(smaller)), trace(in_float32(model))
         shrunk = [cut.group for cut in cuts if len(cut.kept) < len(cut.group.unit_ids)]
-        x = first_samples(samples, model)
+        macs = _macs(traced)
+        x = first_samples(samples, model, macs)
         held = _held(x)
         if not held.any():
             return  # Too few to tell whether it helps.
@@ -98,7 +101,7 @@ def reconstruct(
             *wires, kept_outputs(traced, theirs, cuts), x, held, progress=progress
         ):
             candidates.offer()
-        if iterations and (always or _macs(model) <= SMALL):
+        if iterations and (always or macs <= SMALL):
             kept_units = {
                 layer: _kept(units, cut)
                 for cut in cuts
@@ -131,13 +134,13 @@ def held_back_distance(smaller: keras.Model, model: keras.Model, samples: Sample
     float
         See :func:`tfprune.outputs.distance.confidence_free`; infinite where too few samples tell.
     """
-    x = first_samples(samples, model)
+    theirs = trace(in_float32(model))
+    x = first_samples(samples, model, _macs(theirs))
     held = _held(x)
     if not held.any():
         return math.inf
-    candidates = _Candidates(
-        trace(in_float32(smaller)), trace(in_float32(model)), model, [data[held] for data in x]
-    )
+    ours = trace(in_float32(smaller))
+    candidates = _Candidates(ours, theirs, model, [data[held] for data in x])
     return candidates.score()
 
 
@@ -145,8 +148,9 @@ class _Candidates:
     """States of a model, of which the one that does best on samples held back is kept."""
 
     def __init__(self, ours: Trace, theirs: Trace, model: keras.Model, x: Sequence[Array]) -> None:
-        self._model, self._teacher, self._x = ours.model, theirs.model, x
-        self._goals = computed(theirs.model, x)
+        self._model, self._x = ours.model, x
+        self._ours, self._theirs = Forward(ours.model, BATCH), Forward(theirs.model, BATCH)
+        self._goals = computed(self._theirs, x)
         variances = [float(np.var(goal)) for goal in self._goals]
         self._matches = matches(ours.model, model, variances)
         self._rules = rules_of(theirs.model, self._goals)
@@ -155,7 +159,7 @@ class _Candidates:
 
     def score(self, outputs: Sequence[Array] | None = None) -> float:
         """How far the outputs are from the original's, whatever the confidence; less is better."""
-        outputs = computed(self._model, self._x) if outputs is None else outputs
+        outputs = computed(self._ours, self._x) if outputs is None else outputs
         triples = zip(self._matches, self._goals, outputs, strict=True)
         score = sum(one.weight * confidence_free(one.kind, *pair) for one, *pair in triples)
         return score if math.isfinite(score) else math.inf
@@ -176,13 +180,15 @@ class _Candidates:
         """
         normalised = any(normalises(wiring, path) for path in wiring.order)
         layers = output_layers(wiring, [match.kind for match in self._matches])
-        few = [data[~held][:MEASURED] for data in x]
-        goals = computed(self._teacher, x) if layers else []
+        some = np.flatnonzero(~held)[: LARGE_MEASURED if self._ours.large else MEASURED]
+        few = [data[some] for data in x]
+        goals = computed(self._theirs, x) if layers else []
         states = [(self._judged(), self._best)]
+        made: dict[Any, Forward] = {}
         for share in (0.0, *SHARES) if normalised else (0.0,):
             self._model.set_weights(self._best)
             if share:
-                measure_statistics(wiring, few, share)
+                measure_statistics(wiring, few, share, made)
                 states.append((self._judged(), self._model.get_weights()))
             for layer in layers:
                 fit_output_layer(layer, self._model.inputs, x, goals[layer.place], held)
@@ -195,7 +201,7 @@ class _Candidates:
 
     def _judged(self) -> tuple[float, float]:
         """The share of decisions that are not the original's, and the score."""
-        outputs = computed(self._model, self._x)
+        outputs = computed(self._ours, self._x)
         wrong = [
             float(np.mean(rule.decisions(ours) != rule.decisions(goal)))
             for rule, ours, goal in zip(self._rules, outputs, self._goals, strict=True)
@@ -226,20 +232,21 @@ def _held(x: Sequence[Array]) -> npt.NDArray[np.bool_]:
     return np.arange(len(x[0])) % HELD_BACK == HELD_BACK - 1
 
 
-def _macs(model: keras.Model) -> int:
-    return sum(cost or 0 for cost in layer_macs(trace(model)).values())
+def _macs(traced: Trace) -> int:
+    return sum(cost or 0 for cost in layer_macs(traced).values())
 
 
-def first_samples(samples: Samples, model: keras.Model) -> list[Array]:
+def first_samples(samples: Samples, model: keras.Model, macs: int | None = None) -> list[Array]:
     """The first samples, as many as are fitted on; arrays of shape (samples, ...)."""
+    macs = _macs(trace(model)) if macs is None else macs
     each = sum(math.prod(shape) for shape in ([n or 1 for n in t.shape[1:]] for t in model.inputs))
-    most = min(
-        SAMPLES, max(FEWEST, NUMBERS // max(each, 1)), max(FEWEST, int(MACS / max(_macs(model), 1)))
-    )
+    most = min(SAMPLES, max(FEWEST, NUMBERS // max(each, 1)), max(FEWEST, int(MACS / max(macs, 1))))
     batches: list[list[Array]] = []
     for batch in samples.batches(BATCH):
         batches.append(batch)
         # Each batch is a call, and those of a fixed size may be small.
         if sum(len(part[0]) for part in batches) >= most or len(batches) == BATCHES:
             break
+    if len(batches) == 1:
+        return [data[:most] for data in batches[0]]
     return [np.concatenate(parts)[:most] for parts in zip(*batches, strict=True)]

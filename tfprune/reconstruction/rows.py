@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from keras import layers as kl
 
+from tfprune.graph.forward import Index, taken
 from tfprune.utils.arrays import Array
 
 Places = npt.NDArray[np.intp]
@@ -62,34 +64,52 @@ def patches(layer: Any, x: Array, places: tuple[Places, ...]) -> Array:
     array of shape (rows, kernel positions, channels)
         Its last two axes in the order of the layer's kernel; one kernel position for Dense.
     """
+    return taken(x, patch_index(layer, x.shape, places))
+
+
+def index_of(shape: Sequence[int], places: tuple[Places, ...]) -> Index:
+    """Places as positions counted through all samples of a tensor of this shape."""
+    return np.ravel_multi_index(places, tuple(shape[:-1]))
+
+
+def patch_index(layer: Any, shape: Sequence[int], places: tuple[Places, ...]) -> Index:
+    """Where a layer reads to make its output at some places.
+
+    Parameters
+    ----------
+    layer, places
+        See :func:`patches`.
+    shape : sequence of int
+        Of the layer's input.
+
+    Returns
+    -------
+    array of shape (rows, kernel positions)
+        See :func:`tfprune.graph.forward.taken`.
+    """
     if type(layer) is kl.Dense:
-        return x[places][:, None]
-    before = [
-        _padding(*axis, layer.padding)
-        for axis in zip(
-            x.shape[1:-1], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
-        )
-    ]
-    x = np.pad(x, [(0, 0), *before, (0, 0)])
+        return index_of(shape, places)[:, None]
+    axes = list(
+        zip(shape[1:-1], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
+    )
+    before = [_zeros_before(*axis, layer.padding) for axis in axes]
     offsets = list(itertools.product(*map(range, layer.kernel_size)))
-    found = np.empty((len(places[0]), len(offsets), x.shape[-1]), x.dtype)
+    found = np.empty((len(places[0]), len(offsets)), np.intp)
     for number, offset in enumerate(offsets):
-        where = [
-            place * stride + step * spread
-            for place, stride, step, spread in zip(
-                places[1:], layer.strides, offset, layer.dilation_rate, strict=True
-            )
-        ]
-        found[:, number] = x[(places[0], *where)]
+        index, inside = places[0], np.ones(len(places[0]), bool)
+        for place, (size, _, stride, spread), step, zeros in zip(
+            places[1:], axes, offset, before, strict=True
+        ):
+            at = place * stride + step * spread - zeros
+            inside &= (at >= 0) & (at < size)
+            index = index * size + at
+        found[:, number] = np.where(inside, index, -1)
     return found
 
 
-def _padding(size: int, kernel: int, stride: int, spread: int, kind: str) -> tuple[int, int]:
-    """Zeros before and behind an axis."""
+def _zeros_before(size: int, kernel: int, stride: int, spread: int, kind: str) -> int:
+    """Zeros that stand before an axis."""
     reach = spread * (kernel - 1)
-    if kind == "valid":
-        return 0, 0
-    if kind == "causal":
-        return reach, 0
-    missing = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
-    return missing // 2, missing - missing // 2
+    if kind in ("valid", "causal"):
+        return reach if kind == "causal" else 0
+    return max((-(-size // stride) - 1) * stride + reach + 1 - size, 0) // 2

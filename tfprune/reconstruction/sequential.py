@@ -8,15 +8,18 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from tfprune.graph.forward import Index
 from tfprune.reconstruction.least_squares import Problem, solved
-from tfprune.reconstruction.rows import patches, places_of
+from tfprune.reconstruction.rows import index_of, patch_index, places_of
 from tfprune.reconstruction.segments import Segments
 from tfprune.reconstruction.sites import Site, Wiring, sites_of
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 
-# Numbers in the rows of one layer, at most (256 MiB), and rows.
-NUMBERS, ROWS = 2**26, 2**17
+# Numbers in the rows of one layer, at most (256 MiB), in what it should make, and rows.
+NUMBERS, GOALS, ROWS = 2**26, 2**25, 2**17
+# In a large model, where each is dear: rows for an unknown of an output, and rows at least.
+ROWS_PER_UNKNOWN, LEAST_ROWS = 32, 2**14
 # Relative squared error that is rounding.
 NOTHING = 1e-9
 # A normalisation's gain below this share of the median is as good as none.
@@ -73,7 +76,11 @@ def _solve(
     """Solves for one layer; returns whether it changed."""
     kernel, bias = site.layer.get_weights()[0], _bias(site)
     inputs = kernel[..., 0].size
-    each = max(1, -(-min(ROWS, NUMBERS // inputs) // segments.samples))
+    most = min(ROWS, NUMBERS // inputs, GOALS // len(site.kept))
+    if segments.large:
+        unknowns = inputs // kernel.shape[-2] if site.depthwise else inputs
+        most = min(most, max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns))
+    each = max(1, -(-most // segments.samples))
     rows, goal, added, sample = _drawn(site, segments, each, rng)
     gain, shift = _normalisation(site)
     if site.norm is not None and not site.others:
@@ -115,18 +122,27 @@ def _drawn(
     site: Site, segments: Segments, each: int, rng: np.random.Generator
 ) -> tuple[Array, Array, Array | float, npt.NDArray[np.intp]]:
     """Of some positions what the layer reads, should make, what is added, and the sample."""
+    samples: list[npt.NDArray[np.intp]] = []
+
+    def places(
+        ours: list[tuple[int, ...]], theirs: list[tuple[int, ...]]
+    ) -> tuple[list[Index], list[Index]]:
+        drawn = places_of(theirs[0], each, rng)
+        samples.append(drawn[0])
+        mine = [patch_index(site.layer, ours[0], drawn)]
+        return [*mine, *(index_of(one, drawn) for one in ours[1:])], [index_of(theirs[0], drawn)]
+
     parts: list[list[Array]] = []
-    start = 0
-    for mine, (goal,) in zip(
-        segments.ours(site.tensors), segments.theirs([site.goal]), strict=True
-    ):
-        places = places_of(goal.shape, each, rng)
-        added = [np.sum([one[places] for one in mine[1:]], axis=0)] if site.others else []
-        rows = patches(site.layer, mine[0], places)
-        parts.append([rows, goal[places][:, site.kept], places[0] + start, *added])
-        start += len(goal)
-    rows, goal, sample, *rest = (np.concatenate(one) for one in zip(*parts, strict=True))
-    return rows.astype(np.float32), goal.astype(np.float32), rest[0] if rest else 0.0, sample
+    for (rows, *others), (goal,), start in segments.drawn(site.tensors, [site.goal], places):
+        samples[-1] = samples[-1] + start
+        parts.append([rows, goal[:, site.kept], *([np.sum(others, axis=0)] if others else [])])
+    arrays = []
+    while parts[0]:  # One after the other, so that what is joined is let go.
+        arrays.append(
+            np.concatenate([part.pop(0) for part in parts]).astype(np.float32, copy=False)
+        )
+    rows, goal, *rest = arrays
+    return rows, goal, rest[0] if rest else 0.0, np.concatenate(samples)
 
 
 def _normalisation(site: Site) -> tuple[Array, Array]:

@@ -8,12 +8,18 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.graph.forward import Forward
 from tfprune.reconstruction.segments import Segments
 from tfprune.reconstruction.sites import Wiring, normalises
 from tfprune.utils.arrays import Array
 
+# Values of a channel that are looked at in a large model, of all samples together.
+VALUES = 2**15
 
-def measure_statistics(ours: Wiring, x: Sequence[Array], share: float) -> None:
+
+def measure_statistics(
+    ours: Wiring, x: Sequence[Array], share: float, made: dict[Any, Forward] | None = None
+) -> None:
     """Moves means and variances of BatchNormalization towards those of what reaches it; in place.
 
     From the input on, so that each layer sees what those before it make after the change.
@@ -24,13 +30,16 @@ def measure_statistics(ours: Wiring, x: Sequence[Array], share: float) -> None:
     x : sequence of arrays of shape (samples, ...)
     share : float
         In (0, 1]; 1 takes the new statistics.
+    made : dict, optional
+        See :class:`tfprune.reconstruction.segments.Segments`.
     """
-    segments = Segments(ours, ours, x)
+    segments = Segments(ours, None, x, made)
+    each = max(1, VALUES // segments.samples)
     for path in [path for path in ours.order if normalises(ours, path)]:
         segments.go_to(path)
         norm = ours.trace.copies[path]
         count, total, squares = 0, np.zeros(1), np.zeros(1)
-        for (values,) in segments.ours([ours.trace.call_inputs[path][0][0]]):
+        for (values,) in segments.ours([ours.trace.call_inputs[path][0][0]], each):
             flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
             count += len(flat)
             total = total + flat.sum(axis=0)
