@@ -17,6 +17,8 @@ RIDGES = (1e-4, 1e-2, 1.0)
 ROUNDS = 5
 # Rows that are multiplied at a time in float32 and added up in float64.
 CHUNK = 8192
+# Numbers in the rows that are kept beside them as they are multiplied.
+FEW = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,20 +156,27 @@ class _Normal:
         self.sum = np.zeros(rows.shape[1])
         self.goal_sum = np.zeros(goal.shape[1])
         self._index = index
+        self._pieces: list[Array] = []
         for at in range(0, len(index), CHUNK):
-            piece = rows[index[at : at + CHUNK]] - self.centre.astype(rows.dtype)
+            piece = self._piece(rows, index[at : at + CHUNK])
+            if rows.size <= FEW:  # Taken once, and not for every goal.
+                self._pieces.append(piece)
             self.gram += piece.T @ piece
             self.sum += piece.sum(axis=0, dtype=np.float64)
         self.aim(rows, goal)
+
+    def _piece(self, rows: Array, index: npt.NDArray[np.intp]) -> Array:
+        return rows[index] - self.centre.astype(rows.dtype)
 
     def aim(self, rows: Array, goal: Array) -> None:
         """Sets the goal anew."""
         self.cross[:] = 0
         self.goal_sum[:] = 0
-        for at in range(0, len(self._index), CHUNK):
+        for number, at in enumerate(range(0, len(self._index), CHUNK)):
             index = self._index[at : at + CHUNK]
             aims = goal[index] - self.aim_centre.astype(goal.dtype)
-            self.cross += (rows[index] - self.centre.astype(rows.dtype)).T @ aims
+            piece = self._pieces[number] if self._pieces else self._piece(rows, index)
+            self.cross += piece.T @ aims
             self.goal_sum += aims.sum(axis=0, dtype=np.float64)
 
     def _about_mean(self) -> tuple[Array, Array, Array, Array]:

@@ -19,7 +19,7 @@ from tfprune.utils.console import meter
 # Numbers in the rows of one layer, at most (256 MiB), in what it should make, and rows.
 NUMBERS, GOALS, ROWS = 2**26, 2**25, 2**17
 # In a large model, where each is dear: rows for an unknown of an output, and rows at least.
-ROWS_PER_UNKNOWN, LEAST_ROWS = 32, 2**14
+ROWS_PER_UNKNOWN, LEAST_ROWS = 32, 2**13
 # Relative squared error that is rounding.
 NOTHING = 1e-9
 # A normalisation's gain below this share of the median is as good as none.
