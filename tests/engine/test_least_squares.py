@@ -125,8 +125,12 @@ def test_everything_goes_through_narrow_places():
     assert not {"depth", "outer", "second"} & set(names)
 
 
-def test_a_spoilt_model_is_solved_back(rng):
+@pytest.mark.parametrize("large", [False, True])
+def test_a_spoilt_model_is_solved_back(rng, monkeypatch, large):
     """With no unit gone every layer can make again exactly what the original's makes."""
+    if large:
+        monkeypatch.setattr("tfprune.reconstruction.segments.LARGE", 0)
+        monkeypatch.setattr("tfprune.graph.forward.IN_TENSOR", 5000)  # Several batches.
     model = fill(residual(), rng)
     x = rng.normal(size=(300, 8, 8, 3)).astype("float32")
     spoilt = keras.models.clone_model(model)
@@ -144,7 +148,10 @@ def test_a_spoilt_model_is_solved_back(rng):
     assert after < 0.05 * before
 
 
-def test_statistics_are_those_of_what_reaches_the_layer(rng):
+@pytest.mark.parametrize("large", [False, True])
+def test_statistics_are_those_of_what_reaches_the_layer(rng, monkeypatch, large):
+    if large:
+        monkeypatch.setattr("tfprune.reconstruction.segments.LARGE", 0)
     model = fill(residual(), rng)
     x = rng.normal(1, 2, (200, 8, 8, 3)).astype("float32")
     ours = trace(model)

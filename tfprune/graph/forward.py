@@ -17,8 +17,10 @@ from tfprune.utils.arrays import Array
 
 # Numbers that a model computes of a sample, in all its tensors together, above which it is large.
 LARGE = 2**21
-# Numbers that a compiled model computes for a batch: a fifth of them is held at a time.
-IN_BATCH = 2**28
+# Numbers that a compiled model computes for a batch, a fifth of which it holds at a time, and those
+# in the largest tensor: the C library gives memory of over 32 MiB back to the system each time, and
+# to have it cleared anew costs more than the computing.
+IN_BATCH, IN_TENSOR = 2**28, 2**23
 
 Index = npt.NDArray[np.intp]
 
@@ -50,11 +52,14 @@ class Forward:
 
     def __init__(self, model: keras.Model, most: int, large: bool | None = None) -> None:
         self.model, self.size = model, fixed_batch(model)
-        numbers = numbers_of(model)
+        sizes = _sizes(model)
+        numbers = sum(sizes)
         wanted = numbers > LARGE if large is None else large
         self.large = wanted and self.size is None and not states_of(model)
         if self.large:
-            most = min(most, max(1, IN_BATCH // max(numbers, 1)))
+            most = max(
+                1, min(most, IN_BATCH // max(numbers, 1), IN_TENSOR // max(sizes, default=1))
+            )
         self.step = self.size or most
         self._compiled: dict[tuple[int, ...], Any] = {}
 
@@ -96,14 +101,19 @@ class Forward:
 
 def numbers_of(model: keras.Model) -> int:
     """The numbers that a model computes of a sample, in all its tensors; unknown sizes are 1."""
-    total = 0
+    return sum(_sizes(model))
+
+
+def _sizes(model: keras.Model) -> list[int]:
+    """Numbers of a sample in each of a model's tensors."""
+    sizes = []
     for operation in getattr(model, "operations", model.layers):
         try:
             made = keras.tree.flatten(operation.output)
         except (AttributeError, ValueError):  # It was never called by itself.
             continue
-        total += sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in made)
-    return total
+        sizes += [math.prod(size or 1 for size in tensor.shape[1:]) for tensor in made]
+    return sizes
 
 
 def taken(values: Array, index: Index) -> Array:
