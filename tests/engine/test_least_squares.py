@@ -174,3 +174,12 @@ def test_held_out_outputs_come_nearer(steps, rng):
         smaller = tfprune.prune(model, x[:600], remove=0.4, layers="all", refit=refit).model
         errors.append(np.mean((outputs(smaller, x[600:])[0] - outputs(model, x[600:])[0]) ** 2))
     assert errors[1] < errors[0]
+
+
+def test_both_models_run_in_the_same_batches(rng, monkeypatch):
+    """Also where those of the smaller one could be larger."""
+    monkeypatch.setattr("tfprune.reconstruction.segments.IN_BATCH", 1100)
+    model = fill(residual(), rng)
+    x = rng.normal(size=(140, 8, 8, 3)).astype("float32")
+    result = tfprune.prune(model, x, remove=0.4, layers="all", refit=1)
+    assert np.isfinite(outputs(result.model, x)[0]).all()
