@@ -21,6 +21,7 @@ ROWS = [
     ["folding", "budget"],
     ["criteria", "prune_result"],
     ["calibration", "adaptation"],
+    ["shards"],
     ["options", "data", "reconstruction"],
     ["outputs", "tflite", "loading"],
     ["graph", "result_figure", "workers"],
@@ -31,7 +32,7 @@ ROWS = [
 WIDTH, HEIGHT, ROW = 130, 24, 46
 # Modules of the engine, the others are packages.
 ENGINE = {
-    "pruning", "pruner", "folding", "budget", "criteria", "prune_result", "calibration",
+    "pruning", "pruner", "folding", "budget", "criteria", "prune_result", "calibration", "shards",
     "adaptation", "options", "reconstruction", "results", "result_figure", "errors",
 }  # fmt: skip
 

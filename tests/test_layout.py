@@ -20,6 +20,7 @@ ORDER = [
     ["graph", "result_figure", "workers"],
     ["outputs", "tflite", "loading"],
     ["options", "data", "reconstruction"],
+    ["shards"],
     ["calibration", "adaptation"],
     ["criteria", "prune_result"],
     ["folding", "budget"],

@@ -27,7 +27,9 @@ from tfprune.graph.tracer import trace
 from tfprune.graph.unfollowed import Unfollowed, unfollowed
 from tfprune.options import KINDS
 from tfprune.results import ASKED_TO_SKIP, Other, Skipped
+from tfprune.shards import Shards, measure_samples
 from tfprune.utils.checks import check_choice
+from tfprune.workers.pool import Workers
 
 # With fewer samples any two vectors look alike.
 LEAST_SAMPLES = 8
@@ -109,11 +111,13 @@ def calibrate(
     progress: bool = False,
     hold_back: bool = False,
     validation: Any = None,
+    pool: Workers | None = None,
 ) -> Calibration:
     """Follows a model's units and measures their activations; parameters as of ``prune``.
 
     ``centre`` is ``mean``, ``activation``, ``none`` or a number. Folds are tried on a part of ``x``
-    with ``hold_back``, or on other samples, ``validation``.
+    with ``hold_back``, or on other samples, ``validation``. :class:`Shards` are measured by the
+    workers of ``pool``.
 
     Raises
     ------
@@ -125,7 +129,8 @@ def calibrate(
     check_weights(model)
     traced = trace(model)
     check_names(model)
-    data = Samples(model, x, hold_back)
+    shards = x if isinstance(x, Shards) else None
+    data = Samples(model, x if shards is None else shards.x, hold_back)
     if batch_size is not None and batch_size < 1:
         raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
     check_call(model, data.head)
@@ -135,7 +140,9 @@ def calibrate(
     wanted = default_layers(all_groups) if layers is None else layers
     groups, skipped, others = _choose(traced, all_groups, unfollowed_layers, wanted, skip)
     consumers = [consumer for group in groups for consumer in group.consumers]
-    measurements = measure(traced, consumers, data, batch_size, progress) if consumers else []
+    measurements = measure_samples(
+        traced, consumers, data, shards, pool, batch_size=batch_size, progress=progress
+    )
     if validation is not None and consumers:
         other_measurements = measure(traced, consumers, Samples(model, validation), batch_size)
         pairs = zip(measurements, other_measurements, strict=True)

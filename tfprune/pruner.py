@@ -14,7 +14,7 @@ from tfprune.core.fold import FOLD_RULES
 from tfprune.core.selection import Selection
 from tfprune.core.unit_group import ScoreFunction
 from tfprune.criteria import select_all, words_for
-from tfprune.errors import PruningWarning
+from tfprune.errors import PruningWarning, TfpruneError
 from tfprune.folding import cuts_of
 from tfprune.graph.attention import can_be_reduced, reduce_attention
 from tfprune.graph.clone import lost, walk
@@ -33,7 +33,9 @@ from tfprune.outputs.change import Change, change_of
 from tfprune.prune_result import PruneResult, layer_results, surprises
 from tfprune.reconstruction.reconstruct import held_back_distance, reconstruct
 from tfprune.results import ASKED_TO_SKIP, LayerResult, Skipped
-from tfprune.utils.console import during
+from tfprune.shards import as_shards, in_order
+from tfprune.utils.console import during, say
+from tfprune.workers.pool import open_workers
 
 
 class Pruner:
@@ -46,6 +48,8 @@ class Pruner:
     hold_back : bool
         Whether a part of ``x`` is held back where there is no ``validation``. With neither the
         least-squares fold is taken as it is.
+    workers, cluster
+        As of :func:`tfprune.prune`.
 
     Raises
     ------
@@ -77,14 +81,24 @@ class Pruner:
         validation: Any = None,
         progress: bool = False,
         hold_back: bool = True,
+        workers: int | None = None,
+        cluster: str | None = None,
     ) -> None:
         self._centre = check_centre(centre)
         self._progress = progress
         first = FOLD_RULES["least-squares"].centre(self._centre)
-        self._calibration = calibrate(
-            model, x, layers=layers, skip=skip, centre=first, batch_size=batch_size,
-            progress=progress, hold_back=hold_back and validation is None, validation=validation,
-        )  # fmt: skip
+        shards, validation = as_shards(x), in_order(validation)
+        if shards is None and (workers is not None or cluster is not None):
+            raise TfpruneError(
+                "workers: for data in several files, expected a list of paths of .npy or .npz "
+                f"files, received {type(x).__name__}"
+            )
+        with open_workers(workers, cluster, say) as pool:
+            self._calibration = calibrate(
+                model, x if shards is None else shards, layers=layers, skip=skip, centre=first,
+                batch_size=batch_size, progress=progress, validation=validation, pool=pool,
+                hold_back=hold_back and validation is None,
+            )  # fmt: skip
         self._calibrations = {first: self._calibration}
         self._validation = validation
         self._schedules: dict[bool, RemovalSchedule] = {}

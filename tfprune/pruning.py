@@ -36,6 +36,8 @@ def prune(
     seed: int = 0,
     batch_size: int | None = None,
     progress: bool = False,
+    workers: int | None = None,
+    cluster: str | None = None,
 ) -> PruneResult:
     """Removes hidden units and filters that do the same work as others.
 
@@ -45,7 +47,9 @@ def prune(
         A built Sequential or Functional model; it stays as it is.
     x : array, list or dict of arrays, path of a .npy, tf.data.Dataset or keras.utils.PyDataset
         Calibration data as the model takes it, arrays of shape (samples, ...); labels are not
-        needed. A memory-mapped array or a data set is never held whole.
+        needed. A memory-mapped array or a data set is never held whole. For a model of one input
+        also a list of paths of .npy or .npz files (arrays ``x``, or ``x_train``), which are read
+        one at a time.
     threshold : float
         Degrees in (0, 90). Units are similar below it and complementary above 180 minus it.
     remove : float, optional
@@ -106,6 +110,11 @@ def prune(
         read in its order, from a state of zero.
     progress : bool
         Whether to draw a progress bar on stderr.
+    workers : int, optional
+        How many processes of this machine measure the files of a list of paths.
+    cluster : str, optional
+        In place of ``workers`` the address of a Dask scheduler, whose workers find the files under
+        the same paths; needs ``pip install 'tfprune[cluster]'``.
 
     Returns
     -------
@@ -149,6 +158,6 @@ def prune(
     )  # fmt: skip
     pruner = Pruner(
         model, x, layers=layers, skip=skip, centre=centre, batch_size=batch_size,
-        progress=progress, validation=validation,
+        progress=progress, validation=validation, workers=workers, cluster=cluster,
     )  # fmt: skip
     return warned(pruner.prune_as(options, compare=True))

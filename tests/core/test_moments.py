@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfprune.core.moments import ROWS, Moments, angles
@@ -62,6 +62,37 @@ def test_batches_and_shards_add_up(a, data):
         np.testing.assert_allclose(other.mean, a.mean(axis=0), atol=1e-5)
         np.testing.assert_allclose(other.gram(), a.T.astype(float) @ a, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(other.covariance(), whole.covariance(), atol=1e-5)
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([3, 140]),
+    st.sampled_from([0.0, 2.0, 1e4]),
+    st.sampled_from([0.0, 5.0]),
+)
+def test_shards_in_any_order_are_one_pass_to_twelve_digits(seed, units, mean, drift):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(mean, 1, (400, units)).astype(np.float32)
+    a += drift * np.linspace(0, 1, len(a), dtype=np.float32)[:, None]
+    cuts = np.sort(rng.integers(0, len(a), 6))
+    parts = [part for part in np.split(a, cuts) if len(part)]
+    whole, total = Moments(units, exact=True), Moments(units, exact=True)
+    whole.add(a)
+    for place in rng.permutation(len(parts)):
+        shard = Moments(units, exact=True)
+        shard.add(parts[place])
+        total = total + Moments.of(shard.state())
+    exact = a.astype(np.float64)
+    centred = exact - exact.mean(axis=0)
+    for ours in (whole, total):
+        assert ours.count == len(a)
+        np.testing.assert_allclose(ours.mean, exact.mean(axis=0), 1e-12, 1e-12)
+        for made, wanted in (
+            (ours.gram(), exact.T @ exact), (len(a) * ours.covariance(), centred.T @ centred),
+        ):  # fmt: skip
+            size = float(np.abs(wanted).max())
+            np.testing.assert_allclose(made, wanted, 0, 1e-12 * size)
 
 
 def test_more_samples_than_wait_at_once(rng):

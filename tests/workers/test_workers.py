@@ -15,14 +15,16 @@ import keras
 import numpy as np
 import pytest
 
+import tfprune
 from tests.support.paths import ROOT
+from tfprune import shards
 from tfprune.errors import TfpruneError
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import grid
 from tfprune.sweep.runner import run
 from tfprune.workers import cluster as cluster_module
 from tfprune.workers import pool as pool_module
-from tfprune.workers.pool import Piece, workers
+from tfprune.workers.pool import Piece, open_workers
 
 pytest.importorskip("distributed", reason="needs requirements-cluster.txt")
 PIECES = "tests.support.pieces"
@@ -74,7 +76,7 @@ def where(request):
 def test_pieces_are_done_once_each_whatever_dies(where, tmp_path):
     pieces = [plain(f"piece {n}", "scaled", number=n, marker=None) for n in range(7)]
     pieces[2] = replace(pieces[2], arguments={"number": 2, "marker": str(tmp_path / "died")})
-    with workers(*where, nothing) as pool:
+    with open_workers(*where, nothing) as pool:
         done = list(pool.results(pieces, ordered=True, shared=b"\x03"))
         assert [one.value for one in done] == [{"number": n, "factor": 3} for n in range(7)]
         for n, one in enumerate(done):
@@ -96,7 +98,7 @@ def test_pieces_are_done_once_each_whatever_dies(where, tmp_path):
 
 def test_a_piece_that_ends_every_worker_is_told():
     with (
-        workers(1, None, nothing) as pool,
+        open_workers(1, None, nothing) as pool,
         pytest.raises(TfpruneError, match="piece: a worker ended 3 times over it: SIGKILL"),
     ):
         list(pool.results([plain("piece", "deadly")]))
@@ -106,7 +108,7 @@ def test_a_scheduler_that_does_not_answer_is_told(monkeypatch):
     monkeypatch.setattr(cluster_module, "PATIENCE", 1)
     for wrong in ("tcp://127.0.0.1:9", "nonsense", "foo://127.0.0.1:9"):
         said = f"--cluster {wrong}: no scheduler answers there .* start one with: dask scheduler"
-        with pytest.raises(TfpruneError, match=said), workers(None, wrong, nothing):
+        with pytest.raises(TfpruneError, match=said), open_workers(None, wrong, nothing):
             pass
 
 
@@ -114,7 +116,7 @@ def test_dask_that_is_not_installed_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (
         pytest.raises(TfpruneError, match=r"--cluster: needs Dask, .*'tfprune\[cluster\]'"),
-        workers(None, "tcp://127.0.0.1:9", nothing),
+        open_workers(None, "tcp://127.0.0.1:9", nothing),
     ):
         pass
 
@@ -136,10 +138,10 @@ def home(tmp_path_factory, seed):
 INTERRUPTED = """
 import sys
 from tfprune.cli.command import guarded
-from tfprune.workers.pool import Piece, workers
+from tfprune.workers.pool import Piece, open_workers
 
 def work():
-    with workers(2, None, print) as pool:
+    with open_workers(2, None, print) as pool:
         piece = Piece("piece", "tests.support.pieces:endless", {"folder": sys.argv[1]}, keras=False)
         list(pool.results([piece, piece, piece]))
     return 0
@@ -160,6 +162,25 @@ def test_ctrl_c_ends_the_workers(tmp_path):
     for path in tmp_path.iterdir():
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.name), 0)
+
+
+def test_files_are_measured_where_the_workers_are(address, tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(shards, "LEAST", 1)
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(16, "tanh", name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="output")(hidden))
+    paths = [tmp_path / f"{n}.npy" for n in range(5)]
+    for path in paths:
+        np.save(path, rng.normal(size=(40, 4)))
+    alone, shared = tfprune.Pruner(model, paths), tfprune.Pruner(model, paths, cluster=address)
+    for ours, theirs in zip(shared.calibration.groups, alone.calibration.groups, strict=True):
+        for one, other in zip(ours.views, theirs.views, strict=True):
+            np.testing.assert_allclose(one.moments.gram(), other.moments.gram(), 1e-12, 1e-12)
+            np.testing.assert_allclose(one.held.gram(), other.held.gram(), 1e-12, 1e-12)
+    known = shards.as_shards(paths)
+    paths[3].unlink()
+    with pytest.raises(TfpruneError, match=r"^worker tcp://.*3\.npy: .*cannot be read \(No such"):
+        tfprune.Pruner(model, known, cluster=address)
 
 
 def test_a_sweep_is_that_without_workers(home, address):

@@ -128,6 +128,42 @@ def held_bytes(path: Path) -> int:
         return 0
 
 
+def sample_shape(path: Path) -> tuple[str, tuple[int, ...], np.dtype[Any]]:
+    """What the samples of a ``.npy`` or ``.npz`` are called there, their shape and dtype.
+
+    Nothing but headers is read. Of an ``.npz`` it is ``x``, or ``x_train`` where there is no ``x``.
+
+    Raises
+    ------
+    TfpruneError
+        If the file cannot be read, or has no such array.
+    """
+    try:
+        check_archive(path)
+        if path.suffix.lower() == ".npy":
+            with path.open("rb") as file:
+                shape, _, kind = _plain(file)
+            return STEMS[-1], shape, kind
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            stem = next((one for one in ("x", "x_train") if one in names), None)
+            if stem is None:
+                raise TfpruneError(
+                    f"{path}: expected an array x or x_train, received {', '.join(sorted(names))}"
+                )
+            with archive.open(f"{stem}.npy") as content:
+                shape, _, kind = _plain(content)
+            return stem, shape, kind
+    except TfpruneError:
+        raise
+    except FileNotFoundError:
+        raise TfpruneError(f"{path}: no such file") from None
+    except Exception as error:  # Truncated or foreign files fail in zipfile or numpy.
+        raise TfpruneError(
+            f"{path}: expected a readable .npy or .npz file ({error or type(error).__name__})"
+        ) from None
+
+
 def _bytes_of(file: IO[bytes]) -> int:
     declared = header(file)
     if declared is None:

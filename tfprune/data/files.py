@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tfprune.data import array_files, columns, picture_folders, tfrecords
-from tfprune.data.parts import Parts, joined, to_raw
+from tfprune.data.parts import TRAIN, Parts, joined, to_raw
 from tfprune.data.scales import Shape
-from tfprune.data.splits import Raw, Split
+from tfprune.data.splits import Raw, ShardFiles, Split
 from tfprune.errors import TfpruneError
 from tfprune.utils.digests import file_digest, text_digest
 from tfprune.utils.memory import most_held
@@ -90,6 +90,7 @@ def read(data: str, reading: Reading) -> Raw:
     digests = [file_digest(path) for path in paths if path.is_file()]
     sha256 = digests[0] if len(digests) == 1 else text_digest("".join(digests))
     classes: tuple[str, ...] = ()
+    shards: ShardFiles | None = None
     if reading.feature is not None and kinds[0] != tfrecords.SUFFIX:
         raise TfpruneError(f"--feature: for {tfrecords.SUFFIX} alone, received {paths[0]}")
     bytes_needed = sum(_held_bytes(path, kinds[0], reading) for path in paths)
@@ -107,7 +108,7 @@ def read(data: str, reading: Reading) -> Raw:
     else:
         reader = READERS.get(kinds[0], _npz)
         made = [reader(path, reading) for path in paths]
-        parts = joined(data, [one for one, _ in made]) if len(made) > 1 else made[0][0]
+        parts, shards = _together(paths, [one for one, _ in made], data, reading)
         notes = list(dict.fromkeys(note for _, said in made for note in said))
     if reading.stream:
         notes.append(
@@ -117,7 +118,22 @@ def read(data: str, reading: Reading) -> Raw:
         notes.insert(0, f"{len(paths)} files, from {paths[0]} to {paths[-1]}")
     if kinds[0] in LABELLED:
         parts = {key: _shaped(part, reading, paths[0], notes) for key, part in parts.items()}
-    return to_raw(data, parts, reading.seed, name, sha256, notes=notes, classes=classes)
+    raw = to_raw(data, parts, reading.seed, name, sha256, notes=notes, classes=classes)
+    return replace(raw, shards=shards)
+
+
+def _together(
+    paths: Sequence[Path], files: Sequence[Parts], data: str, reading: Reading
+) -> tuple[Parts, ShardFiles | None]:
+    """The parts of all files, and where those samples lie that models are calibrated on."""
+    if len(files) == 1:
+        return files[0], None
+    parts = joined(data, files)
+    part = TRAIN if TRAIN in parts else next(iter(parts))
+    counts = tuple(len(one[part]) for one in files)
+    numbered = replace(parts[part], numbers=np.arange(sum(counts)))
+    names = tuple(str(path) for path in paths)
+    return {**parts, part: numbered}, ShardFiles(names, counts, part, reading.inputs)
 
 
 def _npz(path: Path, reading: Reading) -> tuple[Parts, list[str]]:

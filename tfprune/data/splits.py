@@ -35,11 +35,14 @@ class Split:
     y : array of shape (samples, ...) or None
     ys : dict of str to array of shape (samples, ...)
         In place of ``y`` labels of several outputs, by the names of these.
+    numbers : array of shape (samples,) or None
+        The places of samples that come from several files, in all of these one behind the other.
     """
 
     x: Array | dict[str, Array]
     y: Array | None = None
     ys: dict[str, Array] = field(default_factory=dict)
+    numbers: Array | None = None
 
     @property
     def arrays(self) -> list[Array]:
@@ -53,7 +56,8 @@ class Split:
         """The samples at an index, labels with them."""
         part = self.given([data[index] for data in self.arrays])
         ys = {name: y[index] for name, y in self.ys.items()}
-        return replace(part, y=None if self.y is None else self.y[index], ys=ys)
+        y, numbers = (None if one is None else one[index] for one in (self.y, self.numbers))
+        return replace(part, y=y, ys=ys, numbers=numbers)
 
     def held(self) -> Split:
         """In memory; where samples are streamed, as many of the first ones as fit."""
@@ -108,6 +112,8 @@ class Dataset:
         Of each input, in their order.
     classes : tuple of str
         The names that labels count; none where they are numbers anyway.
+    shards : ShardFiles or None
+        The files that the training samples lie in, where they are several.
     """
 
     name: str
@@ -120,6 +126,28 @@ class Dataset:
     notes: tuple[str, ...] = ()
     scales: tuple[InputScale, ...] = ()
     classes: tuple[str, ...] = ()
+    shards: ShardFiles | None = None
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """Files that hold samples, one behind the other.
+
+    Attributes
+    ----------
+    paths : tuple of str
+    counts : tuple of int
+        Samples in each.
+    part : str
+        What the arrays of samples are called in each: ``x_train`` or ``x``.
+    inputs : tuple of str
+        The names of the model's inputs.
+    """
+
+    paths: tuple[str, ...]
+    counts: tuple[int, ...]
+    part: str
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +164,7 @@ class Raw:
     fallback_from: str | None = None
     notes: tuple[str, ...] = field(default=())
     classes: tuple[str, ...] = ()
+    shards: ShardFiles | None = None
 
 
 def split(whole: Split, share: float, seed: int) -> tuple[Split, Split]:
@@ -183,6 +212,7 @@ def prepare(
         notes=(*raw.notes, *notes),
         scales=scales,
         classes=raw.classes,
+        shards=raw.shards,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -48,12 +48,19 @@ class Measured:
     held: Moments | None = None
 
 
+# Moments of what each consumer receives: of the samples that folds are fitted on, or of all where
+# none are held back, and of those held back; no second ones where there are none.
+Pair = tuple[list[Moments], list[Moments]]
+
+
 def measure(
     trace: Trace,
     consumers: Sequence[Consumer],
     samples: Samples,
     batch_size: int | None = None,
     progress: bool = False,
+    *,
+    exact: bool = False,
 ) -> list[Measured]:
     """Moments of the activation vectors that each consumer receives, in one forward pass.
 
@@ -69,6 +76,8 @@ def measure(
         2 million numbers a sample) as many as there is memory for.
     progress : bool
         Whether to draw a progress bar on stderr.
+    exact : bool
+        See :class:`tfprune.core.moments.Moments`.
 
     Returns
     -------
@@ -82,36 +91,103 @@ def measure(
     TfpruneError
         If an activation is NaN or infinite; names the layer that receives it.
     """
-    needed = sorted({tensor for consumer in consumers for tensor in consumer.tensors})
-    probe = keras.Model(trace.model.inputs, [trace.tensors[tensor] for tensor in needed])
-    forward, rng = Forward(probe, BATCH), np.random.default_rng(0)
-    each = max(POSITIONS, -(-VECTORS // samples.total) if samples.total else 0)
-    widths = [consumer.index.shape[1] for consumer in consumers]
-    share = WAITING // (2 * len(widths))
-    moments = [Moments(units, share) for units in widths]
-    others: list[Moments] = []
-    with meter("activations", samples.total, progress) as bar, from_zero_state(probe):
-        for batch, held in samples.divided(batch_size or forward.step):
-            if forward.large:
-                index = [_drawn(tensor.shape, len(held), each, rng) for tensor in probe.outputs]
-                made = [
-                    out if one is None else out.reshape(len(held), each, -1)
-                    for out, one in zip(forward(batch, index), index, strict=True)
-                ]
-            else:
-                made = predicted(probe, batch)
-            received = dict(zip(needed, made, strict=True))
-            parts: list[tuple[list[Moments], npt.NDArray[np.bool_] | None]] = [(moments, None)]
-            if held.any():
-                others = others or [Moments(units, share) for units in widths]
-                parts = [(moments, ~held), (others, held)]
-            for place, consumer in enumerate(consumers):
-                with _naming(consumer.layer):
-                    for tensor in consumer.tensors:
-                        for which, rows in parts:
-                            part = received[tensor] if rows is None else received[tensor][rows]
-                            which[place].add(vectors(part, consumer.index))
-            bar.update(len(batch[0]))
+    probe = Probe(trace, consumers, exact)
+    with meter("activations", samples.total, progress) as bar:
+        return measured(consumers, probe.moments(samples, batch_size, done=bar.update))
+
+
+class Probe:
+    """A model that gives what consumers receive.
+
+    Parameters
+    ----------
+    trace : Trace
+    consumers : sequence of Consumer
+    exact : bool
+        See :class:`tfprune.core.moments.Moments`.
+    """
+
+    def __init__(self, trace: Trace, consumers: Sequence[Consumer], exact: bool = False) -> None:
+        self._consumers, self._exact = consumers, exact
+        self._needed = sorted({tensor for consumer in consumers for tensor in consumer.tensors})
+        self._model = keras.Model(
+            trace.model.inputs, [trace.tensors[tensor] for tensor in self._needed]
+        )
+        self._forward = Forward(self._model, BATCH)
+
+    def moments(
+        self,
+        samples: Samples,
+        batch_size: int | None = None,
+        *,
+        total: int | None = None,
+        done: Callable[[int], object] = lambda samples: None,
+    ) -> Pair:
+        """The moments of some samples, in one pass.
+
+        Parameters
+        ----------
+        samples : Samples
+        batch_size : int, optional
+        total : int, optional
+            The number of all samples, of which these are a part.
+        done : callable
+            Is told after every batch how many samples it had.
+
+        Raises
+        ------
+        TfpruneError
+            See :func:`measure`.
+        """
+        rng = np.random.default_rng(0)
+        total = total or samples.total
+        each = max(POSITIONS, -(-VECTORS // total) if total else 0)
+        moments, others = self._empty(), list[Moments]()
+        with from_zero_state(self._model):
+            for batch, held in samples.divided(batch_size or self._forward.step):
+                received = self._received(batch, each, rng)
+                parts: list[tuple[list[Moments], npt.NDArray[np.bool_] | None]] = [(moments, None)]
+                if held.any():
+                    others = others or self._empty()
+                    parts = [(moments, ~held), (others, held)]
+                for place, consumer in enumerate(self._consumers):
+                    with _naming(consumer.layer):
+                        for tensor in consumer.tensors:
+                            for which, rows in parts:
+                                part = received[tensor] if rows is None else received[tensor][rows]
+                                which[place].add(vectors(part, consumer.index))
+                done(len(batch[0]))
+        return moments, others
+
+    def _empty(self) -> list[Moments]:
+        widths = [consumer.index.shape[1] for consumer in self._consumers]
+        share = WAITING // (2 * len(widths))
+        return [Moments(units, self._exact, waiting=share) for units in widths]
+
+    def _received(
+        self, batch: Sequence[npt.NDArray[Any]], each: int, rng: np.random.Generator
+    ) -> dict[int, npt.NDArray[Any]]:
+        """What the tensors needed hold for a batch, of a large model at some positions."""
+        forward, count = self._forward, len(batch[0])
+        if not forward.large:
+            return dict(zip(self._needed, predicted(self._model, batch), strict=True))
+        index = [_drawn(tensor.shape, count, each, rng) for tensor in self._model.outputs]
+        made = [
+            out if one is None else out.reshape(count, each, -1)
+            for out, one in zip(forward(batch, index), index, strict=True)
+        ]
+        return dict(zip(self._needed, made, strict=True))
+
+
+def measured(consumers: Sequence[Consumer], pair: Pair) -> list[Measured]:
+    """What was measured of each consumer.
+
+    Raises
+    ------
+    TfpruneError
+        See :func:`measure`.
+    """
+    moments, others = pair
     results = []
     for place, consumer in enumerate(consumers):
         with _naming(consumer.layer):

@@ -136,9 +136,12 @@ class Samples:
     hold_back : bool
         Whether a few of them, drawn at random, are held back to try out what was fitted on the
         others: see :meth:`divided`.
+    held : array of int, optional
+        In place of ``hold_back`` the numbers of the samples that are held back, in order.
 
     Attributes
     ----------
+    model : keras.Model
     total : int or None
         Number of samples, where that is known before they are read.
     head : list of arrays
@@ -150,9 +153,11 @@ class Samples:
         If it is of another kind, never ends, is empty, or its first batch does not fit the model.
     """
 
-    def __init__(self, model: keras.Model, x: Any, hold_back: bool = False) -> None:
-        self._model = model
-        self._hold_back = hold_back
+    def __init__(
+        self, model: keras.Model, x: Any, hold_back: bool = False, held: Array | None = None
+    ) -> None:
+        self.model = self._model = model
+        self._hold_back, self._numbers = hold_back, held
         self._held: list[list[Array]] = []
         self._arrays: list[Array] | None = None
         self.total: int | None = None
@@ -197,10 +202,7 @@ class Samples:
         one in sixteen up to 256. They are the same in every pass over the same data.
         """
         rng = np.random.default_rng(0)
-        indices = np.zeros(0, np.intp)
-        if self._hold_back and self.total is not None:
-            count = min(self.total // HELD_BACK, MOST_HELD_BACK)
-            indices = np.sort(rng.choice(self.total, count, replace=False))
+        indices = self.held_numbers()
         start = held_so_far = 0
         first = not self._held
         for batch in self._whole(size):
@@ -216,6 +218,21 @@ class Samples:
             if first and held.any():
                 self._held.append([data[held] for data in batch])
             yield batch, held
+
+    def held_numbers(self) -> Array:
+        """The numbers of the samples that are held back, where all are known; else none."""
+        if self._numbers is not None:
+            return self._numbers
+        if not self._hold_back or self.total is None:
+            return np.zeros(0, np.intp)
+        count = min(self.total // HELD_BACK, MOST_HELD_BACK)
+        return np.sort(np.random.default_rng(0).choice(self.total, count, replace=False))
+
+    def hold(self) -> None:
+        """Reads the samples held back, where others make the pass that would have met them."""
+        numbers = self.held_numbers()
+        if len(numbers) and not self._held:
+            self._held.append(self.at(numbers))
 
     @property
     def streamed(self) -> bool:

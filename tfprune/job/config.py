@@ -51,6 +51,7 @@ from tfprune.utils.option_table import (
     flag,
     option,
 )
+from tfprune.workers.asked import workers_or_address
 
 MODEL_FILES = (".keras", ".h5", ".hdf5")
 # Options that say how much goes, of which one can be given; all but degrees are budgets.
@@ -289,6 +290,10 @@ class JobConfig(CommonConfig):
         "answered with all names) or FILE.toml with ram and flash.")
 
     json: bool = option(False, switch, RUN, "", "Print the manifest in place of the tables.")
+    workers: int | str | None = option(None, workers_or_address, RUN, "NUMBER|ADDRESS",
+        "How many processes of this machine measure activations on several .npz or .npy files of "
+        "--data; or the address of a Dask scheduler, whose workers do it. Without it this process "
+        "does.")
     # fmt: on
     options: PruneOptions = field(default_factory=PruneOptions)
 

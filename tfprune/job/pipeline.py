@@ -47,6 +47,7 @@ from tfprune.pruner import Pruner
 from tfprune.report.headline import compared
 from tfprune.report.page import REPORT
 from tfprune.report.run_page import run_page, shown
+from tfprune.shards import of_data
 from tfprune.tflite.compat import RUNTIME
 from tfprune.tflite.converter import signature_names
 from tfprune.tflite.interpreter import LiteModel, latencies
@@ -108,17 +109,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
             say(f"data: {measure.held_against}")
         if config.sparsity or config.cluster:
             say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
-        pruner = Pruner(
-            start.model,
-            data.calibration.x,
-            layers=config.layers_to_prune,
-            skip=config.skip,
-            centre=config.centre,
-            validation=data.validation.take(slice(MOST_HELD_BACK)).x,
-            progress=True,
-        )
-        if pruner.calibration.layers_note:
-            say(pruner.calibration.layers_note)
+        pruner = _measured_model(config, start.model, data, say)
         builder = VariantBuilder(config, start.model, data, measure, pruner, say)
         ready, tried = _made(builder)
         result, models = ready.result, ready.models
@@ -304,6 +295,30 @@ def _check_names(config: CommonConfig, model: keras.Model) -> None:
                 f"layer {name!r} is not a Dense or convolution layer of the model; "
                 f"these are: {', '.join(names)}"
             )
+
+
+def _measured_model(
+    config: JobConfig, model: keras.Model, data: Dataset, say: Callable[[str], None]
+) -> Pruner:
+    """The model with its activations measured, where its data lies in several files by workers."""
+    shards = of_data(data, config.import_)
+    asked = config.workers if shards else None
+    if config.workers and not shards:
+        say("--workers: --data is not several .npz or .npy files, so activations are measured here")
+    pruner = Pruner(
+        model,
+        shards or data.calibration.x,
+        layers=config.layers_to_prune,
+        skip=config.skip,
+        centre=config.centre,
+        validation=data.validation.take(slice(MOST_HELD_BACK)).x,
+        progress=True,
+        workers=asked if isinstance(asked, int) else None,
+        cluster=asked if isinstance(asked, str) else None,
+    )
+    if pruner.calibration.layers_note:
+        say(pruner.calibration.layers_note)
+    return pruner
 
 
 def _made(builder: VariantBuilder) -> tuple[Variant, list[Tried]]:

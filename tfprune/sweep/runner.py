@@ -26,7 +26,7 @@ from tfprune.sweep.tables import Sweep
 from tfprune.training.augmentation import check_pictures
 from tfprune.utils.console import Stages, during, meter
 from tfprune.utils.versions import versions
-from tfprune.workers.pool import Workers, workers
+from tfprune.workers.pool import Workers, open_workers
 
 JOURNAL, PICTURE, PAGE = "sweep.jsonl", "sweep.png", "sweep.html"
 # Raised when the same settings come to mean other angles or folds, so that old rows are left.
@@ -62,7 +62,7 @@ def run(grid: Grid, command: Sequence[str], say: Callable[[str], None]) -> Sweep
     stages = Stages([MODEL_AND_DATA, "activations", "sweep"])
     config = grid.config
     # Workers start while model and data are loaded here.
-    pool = workers(config.workers, config.cluster, say)
+    pool = open_workers(config.workers, config.cluster, say)
     with writing(Path(config.output), places=places) as output, stages, pool as started:
         return _run(grid, output, command, say, started)
 

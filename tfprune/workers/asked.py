@@ -25,7 +25,7 @@ def cluster_option() -> Any:
     return option(
         None, text, RUN, "ADDRESS",
         "In place of --workers the address of a Dask scheduler, such as tcp://10.0.0.1:8786, "
-        "whose workers share the work; files need the same paths there.",
+        "whose workers do it; files need the same paths there.",
     )  # fmt: skip
 
 
@@ -33,3 +33,19 @@ def check_asked(workers: int | None, cluster: str | None) -> None:
     """Raises :class:`TfpruneError` where both are given."""
     if workers is not None and cluster is not None:
         raise TfpruneError("--workers and --cluster: expected one of them, received 2")
+
+
+def workers_or_address(value: object, what: str) -> int | str:
+    """A number of processes, or the address of a scheduler, where one option says either.
+
+    Examples
+    --------
+    >>> workers_or_address("4", "--workers"), workers_or_address("tcp://10.0.0.1:8786", "--workers")
+    (4, 'tcp://10.0.0.1:8786')
+    """
+    if isinstance(value, str) and "://" in value:
+        return value
+    try:
+        return whole(1, MOST + 1)(value, what)
+    except TfpruneError as error:
+        raise TfpruneError(f"{error}; or an address such as tcp://10.0.0.1:8786") from None

@@ -1,4 +1,4 @@
-"""``workers``: where pieces of work are done, the same for processes and for a cluster."""
+"""``open_workers``: where pieces of work are done, the same for processes and for a cluster."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Done:
 
 
 class Workers:
-    """Processes that do pieces of work: see :func:`workers`."""
+    """Processes that do pieces of work: see :func:`open_workers`."""
 
     def __init__(self, engine: Engine, say: Callable[[str], None]) -> None:
         self._engine, self._say = engine, say
@@ -128,7 +128,7 @@ class Workers:
 
 
 @contextmanager
-def workers(
+def open_workers(
     number: int | None, cluster: str | None, say: Callable[[str], None]
 ) -> Iterator[Workers | None]:
     """The workers that were asked for, or None; they end with the block.
