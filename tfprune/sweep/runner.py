@@ -127,16 +127,15 @@ def _run(
         for (point, scheme), name in row_keys.items():
             if name not in journal.rows:
                 left.setdefault(point, {})[scheme] = name
-        for point, keys in left.items():
-            _check_any(so_far())
-            if pool is None or point.select == UNPRUNED:
-                bar.set_postfix_str(point.name)
-                keep(bench.rows(point, keys, so_far().rows))
         if pool is not None:
-            pruned = {point: keys for point, keys in left.items() if point.select != UNPRUNED}
-            for rows in pieces.measured(pool, config, pruned, so_far().rows, origin, say=say):
+            for rows in pieces.measured(pool, config, left, so_far().rows, origin, say=say):
                 keep(rows)
                 bar.set_postfix_str(rows[-1].point.name)
+                _check_any(so_far())
+        for point, keys in left.items() if pool is None else ():
+            _check_any(so_far())
+            bar.set_postfix_str(point.name)
+            keep(bench.rows(point, keys, so_far().rows))
     result = so_far()
     output.replace(_files(result, True))
     return result
@@ -175,8 +174,9 @@ def _about(name: str, data: Dataset) -> dict[str, Any]:
 
 def _check_any(sweep: Sweep) -> None:
     """Raises :class:`TfpruneError` if the unpruned model can be exported in no scheme."""
-    if sweep.rows and all(row.reason for row in sweep.rows):
-        raise TfpruneError(sweep.rows[0].reason)
+    unpruned = [row for row in sweep.rows if row.select == UNPRUNED]
+    if unpruned and all(row.reason for row in unpruned):
+        raise TfpruneError(unpruned[0].reason)
 
 
 def _files(sweep: Sweep, draw: bool) -> dict[str, bytes]:
