@@ -4,15 +4,12 @@ A request is a plain dict: ``function`` (``module:name``), ``arguments`` that JS
 ``versions`` of the packages on the side that asks, ``keras``, whether Keras is to be imported, and
 perhaps ``shared``, the digest of bytes that many requests have in common. The function returns a
 value that JSON can hold and arrays by name. The answer is a dict with one of: ``value`` and
-``arrays``; ``refused``, the text of a mistake that a user can mend; ``failed``, the traceback of
-anything else; ``lacking``, where the shared bytes are not known yet.
+``arrays`` (or ``file``, with these); ``refused``, the text of a mistake that a user can mend;
+``failed``, the traceback of anything else; ``lacking``, where the shared bytes are not known yet.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 import traceback
 from collections.abc import Mapping
 from importlib import import_module
@@ -32,8 +29,6 @@ THREADS = (
 )  # fmt: skip
 
 Answer = dict[str, Any]
-# A process works on one request at a time: its threads are all taken by that.
-_lock = threading.Lock()
 # Shared bytes of the last request that had some, by their digest.
 _shared: dict[str, bytes] = {}
 
@@ -90,18 +85,6 @@ def answer_by_files(request: Mapping[str, Any], folder: str, number: int) -> Ans
         np.savez(path, **arrays)
         made["file"] = str(path)
     return made
-
-
-def answer_on_cluster(request: Mapping[str, Any], content: bytes | None = None) -> Answer:
-    """As :func:`answer`, on a Dask worker: with as many threads as Dask says that it has."""
-    from distributed import get_worker
-
-    worker = get_worker()
-    if "tensorflow" not in sys.modules:
-        for name in THREADS[:2]:
-            os.environ.setdefault(name, str(worker.state.nthreads))
-    with _lock:
-        return {**answer(request, content), "where": worker.address}
 
 
 def loaded(made: Answer) -> dict[str, Array]:

@@ -10,7 +10,8 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from tfprune.errors import TfpruneError
-from tfprune.workers.answering import Answer, answer_on_cluster
+from tfprune.workers.answering import Answer
+from tfprune.workers.on_cluster import answer_on_cluster
 
 # Seconds within which a scheduler has to answer.
 PATIENCE = 10

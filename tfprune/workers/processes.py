@@ -30,14 +30,16 @@ class LocalWorkers:
     ----------
     number : int
         How many, at least 1.
+    variables : mapping of str to str, optional
+        Of their environment; by default their share of the cores, where the user says nothing.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, variables: Mapping[str, str] | None = None) -> None:
         self._number = number
         self._folder = Path(tempfile.mkdtemp(prefix="tfprune-"))
         threads = str(max(cores() // number, 1))
         # What a user set stays.
-        environment = {name: os.environ.get(name, threads) for name in THREADS}
+        environment = variables or {name: os.environ.get(name, threads) for name in THREADS}
         self._idle: SimpleQueue[Child] = SimpleQueue()
         self._children = [Child(answering.__name__, environment=environment) for _ in range(number)]
         for child in self._children:
@@ -60,9 +62,12 @@ class LocalWorkers:
 
     def share(self, digest: str, content: bytes) -> None:
         """Makes bytes known that requests name by their digest."""
-        path = self._folder / digest
-        if not path.exists():
-            path.write_bytes(content)
+        if not self.knows(digest):
+            (self._folder / digest).write_bytes(content)
+
+    def knows(self, digest: str) -> bool:
+        """Whether these bytes were shared."""
+        return (self._folder / digest).exists()
 
     def submit(self, request: Mapping[str, Any]) -> Future[Answer]:
         """Has a piece of work done; a piece whose worker ends is done again."""
