@@ -115,6 +115,15 @@ def test_a_scheduler_that_does_not_answer_is_told(monkeypatch):
             pass
 
 
+def test_numbers_that_are_none_are_told():
+    for number, cluster, said in (
+        (0, None, "workers: expected a whole number from 1 to 1024"),
+        (2, "tcp://127.0.0.1:9", "workers and cluster: expected one of them"),
+    ):
+        with pytest.raises(TfpruneError, match=said), open_workers(number, cluster, nothing):
+            pass
+
+
 def test_dask_that_is_not_installed_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 from tfprune.errors import TfpruneError
 from tfprune.utils.arrays import Array
+from tfprune.utils.checks import whole
 from tfprune.utils.versions import versions
 from tfprune.workers.answering import Answer, loaded
+from tfprune.workers.asked import MOST
 
 # Seconds between two looks at whether there are more workers.
 LOOK = 5.0
@@ -145,11 +147,15 @@ def open_workers(
     Raises
     ------
     TfpruneError
-        If a cluster cannot be reached.
+        If both are given, a number is not possible, or a cluster cannot be reached.
     """
     if number is None and cluster is None:
         yield None
         return
+    if number is not None:
+        if cluster is not None:
+            raise TfpruneError("workers and cluster: expected one of them, received 2")
+        number = whole(1, MOST + 1)(number, "workers")
     engine: Engine
     if cluster is not None:
         from tfprune.workers.cluster import ClusterWorkers
