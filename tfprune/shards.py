@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -68,27 +68,28 @@ class Shards:
 
     def measured(
         self,
-        pool: Workers,
+        pool: Workers | None,
         traced: Trace,
         consumers: Sequence[Consumer],
         samples: Samples,
         *,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         progress: bool = False,
     ) -> list[Measured]:
-        """As :func:`tfprune.graph.activations.measure`, by workers.
+        """As :func:`tfprune.graph.activations.measure`, file by file, small ones together.
 
-        Each measures a file, or some small ones; the moments are summed in the order of the files,
-        so that the sum is the same whoever did what.
+        The moments are summed in the order of the files, so that the sum is the same whoever did
+        what.
 
         Parameters
         ----------
-        pool : Workers
+        pool : Workers or None
+            None for this process alone.
         traced : Trace
         consumers : sequence of Consumer
         samples : Samples
             All samples; their model is sent to the workers.
-        batch_size : int
+        batch_size : int, optional
         progress : bool
 
         Raises
@@ -96,17 +97,36 @@ class Shards:
         TfpruneError
             If a worker cannot read a file or the model, or a layer is known to this process alone.
         """
-        self._check(samples.model, traced)
         fitted, held = list[Moments](), list[Moments]()
-        pieces, counts = self._pieces(samples.held_numbers(), batch_size, consumers)
-        with meter("activations", samples.total, progress) as bar:
+        pieces, places = self._pieces(samples.held_numbers(), batch_size, consumers)
+        if pool is None:
+            made = self._measured_here(traced, consumers, samples, pieces, places)
+        else:
+            self._check(samples.model, traced)
             done = pool.results(pieces, ordered=True, shared=_content(samples.model))
-            for count, one in zip(counts, done, strict=True):
-                parts = _read(one.arrays)
+            made = (_read(one.arrays) for one in done)
+        with meter("activations", samples.total, progress) as bar:
+            for index, parts in zip(places, made, strict=True):
                 fitted, held = _added(fitted, parts[0]), _added(held, parts[1])
-                bar.update(count)
+                bar.update(len(index))
         samples.hold()
         return measured(consumers, (fitted, held))
+
+    def _measured_here(
+        self,
+        traced: Trace,
+        consumers: Sequence[Consumer],
+        samples: Samples,
+        pieces: Sequence[Piece],
+        places: Sequence[Array],
+    ) -> Iterator[Pair]:
+        """The moments of the pieces' samples, which are read once for all uses here."""
+        probe = Probe(traced, consumers, exact=True)
+        for piece, index in zip(pieces, places, strict=True):
+            several = isinstance(self.x, dict)
+            x = {name: one[index] for name, one in self.x.items()} if several else self.x[index]
+            part = Samples(samples.model, x, held=np.array(piece.arguments["held"], np.intp))
+            yield probe.moments(part, piece.arguments["batch_size"], total=samples.total)
 
     def _check(self, model: keras.Model, traced: Trace) -> None:
         if traced.registered:
@@ -121,9 +141,9 @@ class Shards:
             )
 
     def _pieces(
-        self, held: Array, batch_size: int, consumers: Sequence[Consumer]
-    ) -> tuple[list[Piece], list[int]]:
-        """The pieces of work, and how many samples each has."""
+        self, held: Array, batch_size: int | None, consumers: Sequence[Consumer]
+    ) -> tuple[list[Piece], list[Array]]:
+        """The pieces of work, and the places among all samples of those that each has."""
         arrays = list(self.x.values()) if isinstance(self.x, dict) else [self.x]
         numbers = np.arange(sum(self.files.counts)) if self.numbers is None else self.numbers
         # Which place in a pass in order each sample has.
@@ -138,8 +158,9 @@ class Shards:
             "consumers": _described(consumers),
             "imports": [str(Path(path).absolute()) for path in self.imports],
             "batch_size": batch_size,
+            "total": len(order),
         }
-        pieces, counts = list[Piece](), list[int]()
+        pieces, places = list[Piece](), list[Array]()
         files, first, start = list[list[Any]](), 0, 0
         for place, (low, high) in enumerate(pairwise(ends.tolist())):
             count, path = self.files.counts[place], str(Path(self.files.paths[place]).absolute())
@@ -154,9 +175,9 @@ class Shards:
                 pieces.append(
                     Piece(name, f"{__name__}:measure", {**common, "files": files, "held": part})
                 )
-                counts.append(high - first)
+                places.append(order[first:high])
                 files, first = [], high
-        return pieces, counts
+        return pieces, places
 
 
 def of_data(data: Dataset, imports: Sequence[str] = ()) -> Shards | None:
@@ -174,7 +195,7 @@ def measure_samples(
     shards: Shards | None,
     pool: Workers | None,
     *,
-    batch_size: int,
+    batch_size: int | None,
     progress: bool,
 ) -> list[Measured]:
     """What consumers receive of some samples, measured by workers where there are any.
@@ -184,7 +205,8 @@ def measure_samples(
     """
     if not consumers:
         return []
-    if shards is None or pool is None:
+    # A model that keeps a state from batch to batch reads all samples in their order.
+    if shards is None or (pool is None and states_of(samples.model)):
         exact = shards is not None
         return measure_here(traced, consumers, samples, batch_size, progress, exact=exact)
     return shards.measured(
@@ -246,7 +268,8 @@ def measure(
     kinds: list[tuple[str, list[int]]],
     scales: list[dict[str, Any]],
     imports: list[str],
-    batch_size: int,
+    batch_size: int | None,
+    total: int,
 ) -> tuple[None, dict[str, Array]]:
     """The moments of some files' samples; what a worker runs.
 
@@ -266,7 +289,7 @@ def measure(
         )
     x = ready[0] if len(ready) == 1 else dict(zip(inputs, ready, strict=True))
     samples = Samples(model, x, held=np.array(held, np.intp))
-    return None, _written(probe.moments(samples, batch_size))
+    return None, _written(probe.moments(samples, batch_size, total=total))
 
 
 def _ready(rows: Array, dtype: str, shape: list[int], scale: InputScale | None) -> Array:

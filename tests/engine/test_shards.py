@@ -83,6 +83,11 @@ def test_files_by_workers_are_one_pass(files, monkeypatch, least):
     for hold_back in (False, True):
         samples = Samples(model, shards.x, hold_back)
         made = shards.measured(Workers(engine, print), traced, consumers, samples, batch_size=16)
+        here = shards.measured(
+            None, traced, consumers, Samples(model, shards.x, hold_back), batch_size=16
+        )
+        for one, other in zip(made, here, strict=True):
+            assert one.moments.gram().tolist() == other.moments.gram().tolist()
         whole = Samples(model, x, hold_back)
         assert_equal(made, measure(traced, consumers, whole, 16, exact=True))
         if hold_back:
