@@ -86,7 +86,10 @@ def row_of(kind: type) -> Row:
     name = _names()[kind]
     if kind is kl.TimeDistributed:
         assert wrapped(kl.TimeDistributed(kl.Dense(2))), "what is said below"
-        return Row(name, True, True, True, "as the layer inside; other wrappers inside stay whole")
+        return Row(name, True, True, True, "as the layer inside")
+    if kind is kl.Bidirectional:
+        assert len(wrapped(kl.Bidirectional(kl.GRU(2)))) == 2, "what is said below"
+        return Row(name, True, False, True, "as the two recurrent layers inside")
     if kind in (kl.Layer, kl.Wrapper):
         return Row(name, reason="only its subclasses compute something")
     if kind is kl.InputLayer:

@@ -38,7 +38,7 @@ class RemovalSchedule:
     """
 
     def __init__(self, calibration: Calibration, macs: bool = False) -> None:
-        self._groups = calibration.groups
+        self._groups, self._trace = calibration.groups, calibration.trace
         groups = [stats.group for stats in calibration.groups]
         self._costs = (multiply_accumulates if macs else parameters)(calibration.trace, groups)
         eliminations = [elimination(stats, calibration.trace) for stats in calibration.groups]
@@ -71,10 +71,11 @@ class RemovalSchedule:
         With a multiple, units come back, the last ones that went first, until widths are multiples.
         """
         lost = np.bincount(self._ranking[:steps], minlength=len(self._groups))
-        return [
-            settled(stats, without(order[:count], stats.constant), multiple)
+        selections = [
+            without(order[:count], stats.constant)
             for order, count, stats in zip(self._orders, lost, self._groups, strict=True)
         ]
+        return settled(self._groups, self._trace, selections, multiple)
 
     def least(self, multiple: int | None = None) -> float:
         """The predicted cost once nothing more can go."""

@@ -38,9 +38,8 @@ COMPARED = 2**26
 # Samples that the rules of registered layers are tried on; all their activations are in memory.
 TRIED = 16
 # What is said where no layers were asked for and the default takes more than Dense layers.
-FILTERS_TOO = (
-    "layers: all, so filters too, as the model has no hidden Dense layer that can lose units"
-)
+TOO = {"conv": "filters", "recurrent": "units of recurrent layers", "embedding": "embeddings"}
+MORE_TOO = "layers: all, so {} too, as the model has no hidden Dense layer that can lose units"
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +157,9 @@ def calibrate(
         stats.append(group_stats(group, [next(measured) for _ in group.consumers], centre))
         check_enough(stats[-1].samples)
     asked = wanted if isinstance(wanted, str) else "named"
-    note = FILTERS_TOO if layers is None and wanted == "all" else ""
+    there = {kind for group in groups for kind in group.kinds.values()}
+    more = [word for kind, word in TOO.items() if kind in there]
+    note = MORE_TOO.format(" and ".join(more)) if layers is None and wanted == "all" else ""
     return Calibration(model, traced, data, tuple(stats), skipped, others, asked, note)
 
 
@@ -238,8 +239,7 @@ def _choose(
         if name not in kinds and name not in {one.name for one in unfollowed_layers}:
             known = ", ".join(kinds) or "none"
             raise TfpruneError(
-                f"layer {name!r} is not a Dense or convolution layer of the model; "
-                f"these are: {known}"
+                f"layer {name!r} is no layer of the model with units; these are: {known}"
             )
     groups_to_prune = []
     skipped = []

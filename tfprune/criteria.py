@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from tfprune.calibration import Calibration, GroupStats
 from tfprune.core.arrays import Array
 from tfprune.core.elimination import ConsumerStats, Elimination, backward_elimination
 from tfprune.core.fold import FOLD_RULES
-from tfprune.core.rounding import Units, nearest_width, parts, rounded_up
+from tfprune.core.rounding import Units, least_safe_first, nearest_width, parts, rounded_up
 from tfprune.core.selection import Selection, by_nearest, by_span, without
 from tfprune.core.unit_group import (
     ScoreFunction,
@@ -22,7 +22,7 @@ from tfprune.core.unit_group import (
     magnitude,
 )
 from tfprune.graph.groups import Consumer, Group
-from tfprune.graph.layers import arrays_of, kernel_of
+from tfprune.graph.layers import arrays_of, gates_of, kernel_of, makes_with
 from tfprune.graph.trace import Trace
 from tfprune.options import PruneOptions, criterion_name
 
@@ -140,19 +140,48 @@ def select_all(whole: Calibration, options: PruneOptions) -> list[Selection]:
     TfpruneError
         See :func:`select_units`.
     """
-    chosen = (select_units(seen, whole, options, n) for n, seen in enumerate(whole.groups))
-    return [
-        settled(seen, selection, options.round_to)
-        for seen, selection in zip(whole.groups, chosen, strict=True)
-    ]
+    chosen = [select_units(seen, whole, options, n) for n, seen in enumerate(whole.groups)]
+    return settled(whole.groups, whole.trace, chosen, options.round_to)
 
 
-def settled(seen: GroupStats, selection: Selection, multiple: int | None = None) -> Selection:
-    """A selection that leaves a unit in every layer, and a multiple of units if asked."""
-    selection = keep_one_per_layer(seen.group, selection)
-    if multiple is None:
-        return selection
-    return rounded_up(selection, _parts(seen.group), multiple, seen.angles)
+def settled(
+    groups: Sequence[GroupStats],
+    trace: Trace,
+    selections: Sequence[Selection],
+    multiple: int | None = None,
+) -> list[Selection]:
+    """Selections that leave a unit in every layer, and a multiple of units if asked.
+
+    Layers that have to be equally wide (:attr:`tfprune.graph.trace.Trace.even`) are.
+    """
+    pairs = zip(groups, selections, strict=True)
+    result = [keep_one_per_layer(seen.group, selection) for seen, selection in pairs]
+    if multiple is not None:
+        result = [
+            rounded_up(selection, _parts(seen.group), multiple, seen.angles)
+            for seen, selection in zip(groups, result, strict=True)
+        ]
+    places = {layer: place for place, seen in enumerate(groups) for layer in seen.group.producers}
+
+    def width(layer: str) -> int:
+        if layer not in places:
+            return len(trace.producers[layer].labels)
+        units = groups[places[layer]].group.producers[layer]
+        return int(np.isin(units, result[places[layer]].kept).sum())
+
+    uneven = True
+    while uneven:  # What comes back may be a unit of other layers as well.
+        uneven = False
+        for pair in trace.even:
+            narrow, wide = sorted(pair, key=width)
+            missing = width(wide) - width(narrow)
+            if missing:
+                place, uneven = places[narrow], True
+                units = groups[place].group.producers[narrow]
+                order = least_safe_first(result[place], groups[place].angles)
+                back = [unit for unit in order if unit in units][:missing]
+                result[place] = result[place].kept_even(back)
+    return result
 
 
 def _parts(group: Group) -> list[Units]:
@@ -231,11 +260,12 @@ def _spread(seen: GroupStats) -> Array:
 def _incoming(trace: Trace, path: str) -> Array:
     """Weights from which a layer makes its units, shape (inputs, its units)."""
     layer = trace.layers[path]
-    where = kernel_of(layer, "")
-    kernel = arrays_of(layer)[where.name]
-    # Of the last two axes one counts inputs, the other units.
-    kernel = np.moveaxis(kernel, where.axis, -2).astype(np.float64)
-    return kernel.reshape(-1, kernel.shape[-1])
+    weights, incoming = arrays_of(layer), []
+    for where in makes_with(layer):
+        # Of the last two axes one counts inputs, the other units, in a block for each gate.
+        kernel = np.moveaxis(weights[where.name], where.axis, -2).astype(np.float64)
+        incoming.append(kernel.reshape(-1, kernel.shape[-1] // gates_of(layer)))
+    return np.concatenate(incoming)
 
 
 def _outgoing(trace: Trace, consumer: Consumer) -> Array:
@@ -243,7 +273,8 @@ def _outgoing(trace: Trace, consumer: Consumer) -> Array:
     layer = trace.layers[consumer.layer]
     where = kernel_of(layer, consumer.part)
     kernel = np.moveaxis(arrays_of(layer)[where.name], where.axis, 0)
-    rows = kernel.reshape(len(kernel), -1).astype(np.float64)[consumer.index]
+    flat = kernel.reshape(len(kernel), -1)[:, where.columns]
+    rows = flat.astype(np.float64)[consumer.index]
     return np.asarray(np.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1))
 
 

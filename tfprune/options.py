@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from tfprune.core.unit_group import ScoreFunction
 
 # What kinds of layers a word for --layers means.
-KINDS = {"dense": {"dense"}, "conv": {"conv"}, "all": {"dense", "conv", "embedding"}}
+KINDS = {
+    "dense": {"dense"}, "conv": {"conv"}, "recurrent": {"recurrent"},
+    "all": {"dense", "conv", "recurrent", "embedding"},
+}  # fmt: skip
 FARTHEST_CENTRE = 1e6
 MOST_MULTIPLE = 1024
 # The keys of core.fold.FOLD_RULES, which needs numpy.

@@ -196,6 +196,9 @@ def layer_results(stats: GroupStats, selection: Selection, words: str) -> list[L
         rounded = int(np.isin(units, selection.rounded).sum())
         if rounded:
             note = "; ".join([*[note] * bool(note), f"{rounded} put back to round the width"])
+        evened = int(np.isin(units, selection.evened).sum())
+        if evened:
+            note = "; ".join([*[note] * bool(note), f"{evened} put back: both ways are as wide"])
         results.append(
             LayerResult(
                 name=name,

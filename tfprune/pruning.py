@@ -76,7 +76,7 @@ def prune(
         with padding, whose bias cannot take a constant, always 0.
     fold : {"least-squares", "scaled", "outgoing", "incoming", "drop"}
         What the layers that consume a removed unit get in its place.
-    layers : {"dense", "conv", "all"} or sequence of str, optional
+    layers : {"dense", "conv", "recurrent", "all"} or sequence of str, optional
         Prune only these. By default all Dense layers that can be, or, in a model without a hidden
         Dense layer that can lose units, ``all``; ``result.layers_note`` and the table say so.
         Layers that meet in an Add go together, or not at all.

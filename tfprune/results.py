@@ -155,6 +155,7 @@ NAMED = 3
 _ASKED = {
     "dense": ("Dense layer", "the model has no Dense layer"),
     "conv": ("convolution", "the model has no convolution"),
+    "recurrent": ("recurrent layer", "the model has no recurrent layer"),
     "all": ("layer with units", "the model has no layer with units"),
 }
 
@@ -173,7 +174,7 @@ def layer_table(
     layers, skipped, others
         As of :class:`tfprune.PruneResult`.
     asked : str
-        ``dense``, ``conv``, ``all``, or anything else for layers that were named.
+        ``dense``, ``conv``, ``recurrent``, ``all``, or anything else for layers that were named.
     note : str
         A line below the table, such as why these layers were taken.
     """

@@ -157,7 +157,7 @@ BAD = {
     "negative": (["--prune", "-5"], "degrees between 0 and 90, received '-5'"),
     "layer": (
         [*OWN, "--layers", "third"],
-        "layer 'third' is not a Dense or convolution layer",
+        "layer 'third' is no layer of the model with units",
     ),
     "layer to skip": ([*OWN, "--skip", "third"], "layer 'third' is not"),
     "both": ([*OWN, "--layers", "first", "--skip", "first"], "both name first"),
@@ -174,7 +174,7 @@ BAD = {
     "model": (["--model", "resnet"], "--model: expected cnn, mlp, autoencoder or the path"),
     "layer of another kind": (
         ["--dataset", "digits", "--layers", "flatten"],
-        "'flatten' is not a Dense or convolution layer of the model; these are: conv1, conv2",
+        "'flatten' is no layer of the model with units; these are: conv1, conv2",
     ),
     "two arrays": (
         ["--model", "{}/own.keras", "--data", "{}/archive.npy"],

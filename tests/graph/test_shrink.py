@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.support.graphs import build, fill, outputs, recipes
+from tests.support.recurrent import StepByStep
 from tfprune.core.fold import Fold
 from tfprune.graph.clone import functional, walk
 from tfprune.graph.groups import groups_of
@@ -42,9 +43,17 @@ def masked(model, folds):
             args = tuple(
                 behind_mask(layer.name, part, x) for part, x in zip(parts, args, strict=True)
             )
+        if isinstance(layer, keras.layers.RNN):
+            # What it reads of its own is inside it, at each step.
+            own = {part: mask(layer.name, part, layer.units) for part in ("recurrent", "candidate")}
+            return StepByStep(source.get_layer(layer.name), own)(*args)
         return layer(*args, **kwargs)
 
     def behind_mask(name, part, x):
+        found = mask(name, part, x.shape[-1])
+        return Masked(*found)(x) if found else x
+
+    def mask(name, part, size):
         mine = [
             (consumer, fold)
             for consumer, fold in folds
@@ -52,7 +61,7 @@ def masked(model, folds):
             # Groups of channels are read from one tensor.
             and consumer.part.partition(" ")[0] in (part, part or "group")
         ]
-        matrix, offset = np.eye(x.shape[-1]), np.zeros(x.shape[-1])
+        matrix, offset = np.eye(size), np.zeros(size)
         for consumer, fold in mine:
             for features in consumer.index:
                 # A unit's number among those that the reader sees.
@@ -61,7 +70,7 @@ def masked(model, folds):
                     offset[feature] = fold.offset[unit]
                     for row, survivor in enumerate(fold.kept):
                         matrix[features[survivor], feature] = fold.matrix[row, unit]
-        return Masked(matrix, offset)(x) if mine else x
+        return (matrix, offset) if mine else None
 
     source = functional(model)
     copy = keras.models.clone_model(source, call_function=call)
@@ -70,7 +79,7 @@ def masked(model, folds):
             kernel, *others = layer.get_weights()
             copy.get_layer(f"{layer.name}_depthwise").set_weights([kernel])
             copy.get_layer(f"{layer.name}_pointwise").set_weights(others)
-        elif layer.weights:
+        elif layer.weights and not isinstance(layer, keras.layers.RNN):
             copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
 
@@ -127,7 +136,7 @@ def check(model, seed, flat=None):
             layer = smaller
             for part in name.split("/"):
                 layer = layer.get_layer(part)
-            width = layer.units if isinstance(layer, keras.layers.Dense) else layer.filters
+            width = layer.units if hasattr(layer, "units") else layer.filters
             assert width == np.isin(units, cut.kept).sum()
     x = rng.normal(0, 1, (4, *model.inputs[0].shape[1:])).astype("float32")
     original = outputs(masked(flat, [fold for cut in cuts for fold in cut.folds]), x)

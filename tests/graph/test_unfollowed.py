@@ -103,17 +103,20 @@ CASES = {
         ),
         {"steps/lstm": "inside steps (TimeDistributed), which is not looked into"},
     ),
-    "both ways": (
-        lambda: several(kl.Bidirectional(kl.GRU(4, name="gru"), name="both")),
+    "both ways of cells": (
+        lambda: several(kl.Bidirectional(kl.RNN(kl.GRUCell(4), name="rnn"), name="both")),
         {
-            "both/forward_gru": "inside both (Bidirectional), which is not looked into",
-            "both/backward_gru": "inside both (Bidirectional), which is not looked into",
+            "both/forward_rnn": "inside both (Bidirectional), which is not looked into",
+            "both/backward_rnn": "inside both (Bidirectional), which is not looked into",
         },
     ),
     "recurrent": (
-        lambda: several(kl.LSTM(4, return_sequences=True, name="lstm"), kl.SimpleRNN(3, name="rnn"),
-                        kl.RepeatVector(2), kl.RNN(kl.GRUCell(3), name="cell")),
-        dict.fromkeys(("lstm", "rnn", "cell"), "recurrent units are not pruned"),
+        lambda: several(
+            kl.RNN(kl.GRUCell(3), name="cell", return_sequences=True), kl.Reshape((10, 3, 1)),
+            kl.ConvLSTM1D(2, 2, name="lstm"),
+        ),
+        {"cell": "the units of the cells of an RNN are not pruned",
+         "lstm": "the filters of a ConvLSTM are not pruned"},
     ),
     "gated attention": (
         lambda: attention(kl.MultiHeadAttention(2, 3, use_gate=True, name="mha")),
@@ -184,7 +187,7 @@ def test_an_embedding_has_its_row(rng):
 def test_layers_of_other_kinds_are_named_in_a_line(rng):
     model = several(
         *[kl.Conv1D(3, 1, name=f"conv{at}") for at in range(4)],
-        kl.LSTM(4, return_sequences=True, name="lstm"),
+        kl.RNN(kl.LSTMCell(4), return_sequences=True, name="lstm"),
         kl.SpectralNormalization(kl.Conv1D(2, 1, name="deep"), name="norm"),
         tail=[kl.Dense(6, activation="relu", name="hidden")],
     )
@@ -194,7 +197,7 @@ def test_layers_of_other_kinds_are_named_in_a_line(rng):
     assert sum("(lstm)" in line for line in table) == 1
     assert [line for line in table if line.startswith("also there")] == [
         "also there, not asked for: 4 Conv1D (conv0, conv1, conv2, ...)",
-        "also there, never pruned: 1 LSTM (lstm), 1 Conv1D (norm/deep)",
+        "also there, never pruned: 1 RNN (lstm), 1 Conv1D (norm/deep)",
     ]
 
 
@@ -211,17 +214,17 @@ def test_layers_of_other_kinds_are_named_in_a_line(rng):
 )
 def test_nothing_to_prune_says_what_was_asked_for_and_what_there_is(rng, layers, sentence, lines):
     model = keras.Sequential(
-        [keras.Input((10, 3)), kl.LSTM(4, return_sequences=True, name="lstm"),
+        [keras.Input((10, 3)), kl.RNN(kl.LSTMCell(4), return_sequences=True, name="lstm"),
          kl.Conv1D(3, 1, name="conv")]
     )  # fmt: skip
     result = tfprune.prune(model, rng.normal(0, 1, (40, 10, 3)), layers=layers)
     said = str(result).split("\n")
     assert f"nothing to prune: {sentence}" in said
-    rest = [*lines, *(["never pruned: 1 LSTM (lstm)"] * (layers != "all"))]
+    rest = [*lines, *(["never pruned: 1 RNN (lstm)"] * (layers != "all"))]
     assert [line for line in said if line.startswith("also")] == [f"also there, {r}" for r in rest]
-    assert ("recurrent" in str(result)) == (layers == "all")
+    assert ("the cells" in str(result)) == (layers == "all")
 
 
 def test_layers_that_do_not_exist_are_still_told(rng):
-    with pytest.raises(TfpruneError, match="layer 'hiden' is not a Dense or convolution layer"):
+    with pytest.raises(TfpruneError, match="layer 'hiden' is no layer of the model with units"):
         tfprune.prune(chain(rng), np.zeros((40, 6)), layers=["hiden"])

@@ -9,7 +9,7 @@ from keras import layers as kl
 
 import tfprune
 from tests.support.graphs import outputs
-from tests.support.recurrent import at, duplicated, filled
+from tests.support.recurrent import at, duplicated, filled, steps_of
 from tfprune.graph.clone import walk
 from tfprune.graph.costs import macs
 from tfprune.graph.tracer import trace
@@ -161,3 +161,131 @@ def test_the_traced_copy_computes_the_same(rng):
     model = filled(steps(kl.TimeDistributed(net(), name="td")), rng)
     x = rng.normal(size=(7, 5, 3)).astype("float32")
     np.testing.assert_allclose(trace(model).model(x), model(x), atol=1e-6)
+
+
+MODES = ["concat", "sum", "ave", "mul"]
+
+
+def both_ways(mode, rng, sequences=True, kind=kl.LSTM, **more):
+    inner = kind(6, return_sequences=sequences, name="r", **more)
+    wrapper = kl.Bidirectional(inner, merge_mode=mode, name="both")
+    return filled(steps(wrapper, shape=(5, 3)), rng)
+
+
+@pytest.mark.parametrize("sequences", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_bidirectional(rng, mode, sequences, tmp_path):
+    model = both_ways(mode, rng, sequences, kl.LSTM if sequences else kl.GRU)
+    x = rng.normal(size=(60, 5, 3)).astype("float32")
+    # Sums need the same copies on both sides; laid end to end these are each other's business.
+    other = (2, 3) if mode == "concat" else (1, 0)
+    duplicated(at(model, "both/backward_r"), *other)
+    duplicated(at(model, "both/forward_r"))
+    result = tfprune.prune(model, x, 0.5, layers="all")
+    assert [(row.name, row.units_after) for row in result.layers] == [
+        ("both/forward_r", 5), ("both/backward_r", 5),
+    ]  # fmt: skip
+    assert {row.group for row in result.layers} == (
+        {""} if mode == "concat" else {"both/forward_r + both/backward_r"}
+    )
+    np.testing.assert_allclose(result.model(x), model(x), atol=2e-6)
+    wrapper = result.model.get_layer("both")
+    assert (type(wrapper), wrapper.merge_mode) == (kl.Bidirectional, mode)
+    paths = [
+        [w.path.split("both/")[-1] for w in one.get_layer("both").weights]
+        for one in (result.model, model)
+    ]
+    assert paths[0] == paths[1]
+    if mode == "concat":
+        result.model.save(tmp_path / "smaller.keras")
+        again = keras.models.load_model(tmp_path / "smaller.keras")
+        np.testing.assert_array_equal(again(x), result.model(x))
+
+
+@pytest.mark.parametrize("mode", ["concat", "mul"])
+def test_what_goes_both_ways_is_zero_at_every_step(rng, mode):
+    model = both_ways(mode, rng)
+    x = rng.normal(size=(60, 5, 3)).astype("float32")
+    result = tfprune.prune(
+        model, x, remove=0.5, select="random", fold="drop", refit=0, layers="recurrent"
+    )
+    made = []
+    for row in result.layers:
+        kept = np.isin(np.arange(6), row.kept)
+        same = (np.diag(kept.astype(float)), np.zeros(6))
+        made.append(steps_of(at(model, row.name), x, read={"recurrent": same}) * kept)
+    made[1] = made[1][:, ::-1]
+    both = np.concatenate(made, axis=-1) if mode == "concat" else made[0] * made[1]
+    kernel, bias = at(model, "out").get_weights()
+    expected = both.reshape(60, -1) @ kernel + bias
+    np.testing.assert_allclose(result.model(x), expected, atol=2e-6)
+
+
+def test_both_ways_stay_as_wide_as_each_other(rng):
+    """Keras takes them for equally wide, so what only one of them could lose stays."""
+    model = both_ways("concat", rng)
+    duplicated(at(model, "both/forward_r"))
+    duplicated(at(model, "both/forward_r"), 3, 2)
+    duplicated(at(model, "both/backward_r"))
+    x = rng.normal(size=(60, 5, 3)).astype("float32")
+    result = tfprune.prune(model, x, 0.5, layers="all")
+    assert [row.units_after for row in result.layers] == [5, 5]
+    assert result.layers[0].note == "1 put back: both ways are as wide"
+    np.testing.assert_allclose(result.model(x), model(x), atol=2e-6)
+    # And what is left out keeps the other one whole.
+    spared = tfprune.prune(model, x, remove=0.5, refit=0, layers="all", skip=["both/backward_r"])
+    assert [row.units_after for row in spared.layers] == [6]
+    budget = tfprune.prune(model, x, target_params=0.5, refit=0, layers="all")
+    assert len({row.units_after for row in budget.layers}) == 1
+    assert budget.model.count_params() <= model.count_params() / 2
+
+
+def test_a_tagger_of_masked_words_and_states_of_both_ways(rng):
+    words, other = keras.Input((6,), dtype="int32", name="words"), keras.Input((4, 2), name="other")
+    x = kl.Embedding(9, 4, mask_zero=True)(words)
+    x, *states = kl.Bidirectional(
+        kl.GRU(4, return_sequences=True, return_state=True, name="r"), name="both"
+    )(x)
+    tags = kl.TimeDistributed(kl.Dense(3, activation="softmax"), name="tags")(x)
+    decoded = kl.Bidirectional(kl.GRU(4, name="d"), name="decoder")(other, initial_state=states)
+    model = filled(keras.Model([words, other], [tags, kl.Dense(2)(decoded)]), rng)
+    paths = ["both/forward_r", "both/backward_r", "decoder/forward_d", "decoder/backward_d"]
+    for path in paths:
+        duplicated(at(model, path))
+    lengths = rng.integers(2, 7, (60, 1))
+    x = {"words": rng.integers(1, 9, (60, 6)) * (np.arange(6) < lengths),
+         "other": rng.normal(size=(60, 4, 2)).astype("float32")}  # fmt: skip
+    result = tfprune.prune(model, x, 0.5, layers="recurrent")
+    assert {row.name: row.units_after for row in result.layers} == dict.fromkeys(paths, 3)
+    for ours, theirs in zip(outputs(result.model, x), outputs(model, x), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+def test_both_outputs_by_themselves_inside_time_distributed(rng):
+    data = keras.Input((3, 5, 2), name="data")
+    x = kl.TimeDistributed(kl.Bidirectional(kl.SimpleRNN(4, name="r"), name="both"), name="td")(
+        data
+    )
+    one, two = kl.Bidirectional(kl.GRU(4, name="g"), merge_mode=None, name="apart")(x)
+    model = filled(keras.Model(data, [kl.Dense(2)(one), kl.Dense(2)(two)]), rng)
+    paths = ["td/both/forward_r", "td/both/backward_r", "apart/forward_g", "apart/backward_g"]
+    for path in paths:
+        duplicated(at(model, path))
+    x = rng.normal(size=(60, 3, 5, 2)).astype("float32")
+    result = tfprune.prune(model, x, 0.5, layers="all")
+    assert {row.name: row.units_after for row in result.layers} == dict.fromkeys(paths, 3)
+    for ours, theirs in zip(outputs(result.model, x), outputs(model, x), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+def test_a_user_s_function_inside_both_ways(rng):
+    def mine(x):
+        return keras.ops.tanh(x) / 2
+
+    with keras.saving.custom_object_scope({"mine": mine}):
+        model = both_ways("concat", rng, kind=kl.SimpleRNN, activation=mine)
+    result = tfprune.prune(
+        model, rng.normal(size=(30, 5, 3)), remove=0.5, refit=0, layers=["both/forward_r"]
+    )
+    assert "not known to treat units alone" in result.skipped[0].reason
+    assert result.model.get_layer("both").forward_layer.activation is mine

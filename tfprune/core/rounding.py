@@ -108,7 +108,7 @@ def rounded_up(
     >>> rounded.kept, rounded.similar
     (array([1, 3]), {0: 3, 2: 3})
     """
-    order = _least_safe_first(selection, degrees)
+    order = least_safe_first(selection, degrees)
     back: list[int] = []
     for part in apart:
         kept = int(np.isin(part, selection.kept).sum())
@@ -117,7 +117,9 @@ def rounded_up(
     return selection.widened(back) if back else selection
 
 
-def _least_safe_first(selection: Selection, degrees: Array) -> list[int]:
+def least_safe_first(selection: Selection, degrees: Array) -> list[int]:
+    """The units that go, those first whose removal is least safe: see :func:`rounded_up`."""
+
     def distance(unit: int, partner: int, complement: bool) -> float:
         angle = float(degrees[unit, partner])
         return 180 - angle if complement else angle

@@ -31,6 +31,8 @@ class Selection:
         Units that stay only because a layer cannot be empty.
     rounded : tuple
         Units that stay only because a width is to be a multiple.
+    evened : tuple
+        Units that stay only because two layers have to be equally wide.
     """
 
     kept: npt.NDArray[np.intp]
@@ -40,6 +42,7 @@ class Selection:
     least: tuple[int, ...] = ()
     rescued: tuple[int, ...] = ()
     rounded: tuple[int, ...] = ()
+    evened: tuple[int, ...] = ()
 
     @property
     def units(self) -> int:
@@ -54,6 +57,10 @@ class Selection:
     def widened(self, units: Sequence[int]) -> Selection:
         """The same selection, except that these units stay for a multiple."""
         return replace(self._with(units), rounded=(*self.rounded, *units))
+
+    def kept_even(self, units: Sequence[int]) -> Selection:
+        """The same selection, except that these units stay as another layer is as wide."""
+        return replace(self._with(units), evened=(*self.evened, *units))
 
     def _with(self, units: Sequence[int]) -> Selection:
         back = set(units)

@@ -89,7 +89,7 @@ def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
             *_shares(trace, groups, path, name, weight),
         )
         for path, calls in trace.call_inputs.items()
-        if type(layer := trace.layers[path]) in READERS
+        if type(layer := trace.layers.get(path)) in READERS
         for inputs in calls
         for name, weight in _weights(layer).items()
         if name.endswith("kernel")
@@ -109,7 +109,7 @@ def layer_macs(traced: Trace) -> dict[str, int | None]:
     """
     costs: dict[str, int | None] = {}
     for path, calls in traced.call_inputs.items():
-        layer = traced.layers[path]
+        layer = traced.layers.get(path)
         if type(layer) not in READERS:
             continue
         kernels = [w for name, w in _weights(layer).items() if name.endswith("kernel")]
@@ -181,8 +181,10 @@ def _shares(
     layer = trace.layers[path]
     reads = units = np.zeros(0, np.intp)
     part = name.partition("/")[0] if type(layer) in ATTENTION else ""
+    if name == "recurrent_kernel":
+        part = "recurrent"
     own = type(layer) not in READERS or type(layer) in DEPTHWISE or name == "depthwise_kernel"
-    if part in (*ATTENDED, "") and (own or name == kernel_of(layer, part).name):
+    if part in (*ATTENDED, "recurrent", "") and (own or name == kernel_of(layer, part).name):
         reads = trace.input_labels.get(slot(path, part), reads)
     if type(layer) not in READERS and weight.shape[-1:] != reads.shape:
         reads = np.zeros(0, np.intp)  # It does not depend on the number of features.

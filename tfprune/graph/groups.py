@@ -48,7 +48,7 @@ class Group:
     producers : dict of str to array
         Layer -> which unit of the group each of its units is; several that go together are one.
     kinds : dict of str to str
-        Layer -> ``dense``, ``conv`` or ``embedding``.
+        Layer -> ``dense``, ``conv``, ``recurrent`` or ``embedding``.
     unit_ids : array of shape (units,)
         The label of each unit.
     consumers : tuple of Consumer

@@ -84,3 +84,82 @@ class StepsBack(_Helper):
             sizes = ops.shape(inputs[1])[: 1 + self._axes]
             return ops.reshape(made, (*sizes, *ops.shape(made)[1:]))
         return before if before is not None and len(before.shape) <= 1 + self._axes else None
+
+
+class PreviousStates(_Helper):
+    """The state in front of each step, of those after it; called on ``[states]`` or with a start.
+
+    Without a start the first state is zero.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        states, *start = inputs
+        first = start[0][:, None] if start else ops.zeros_like(states[:, :1])
+        return ops.concatenate([ops.cast(first, states.dtype), states[:, :-1]], axis=1)
+
+
+class ResetStates(_Helper):
+    """What a GRU that resets its state first multiplies with its last kernel.
+
+    Called on ``[before, sequence]``: the state in front of each step, in the order in which the
+    layer goes through them, and what the layer takes.
+
+    Parameters
+    ----------
+    name : str
+    layer : keras.layers.GRU
+    """
+
+    def __init__(self, name: str, layer: Any) -> None:
+        super().__init__(name)
+        # Not as a part of this layer: it has its own place in the model.
+        self.__dict__["_gru"] = layer
+
+    def call(self, inputs: Any) -> Any:
+        before, sequence = inputs
+        cell = self._gru.cell
+        if self._gru.go_backwards:
+            sequence = ops.flip(sequence, axis=1)
+        own = slice(cell.units, 2 * cell.units)
+        sums = ops.matmul(ops.cast(sequence, before.dtype), cell.kernel[:, own])
+        sums += ops.matmul(before, cell.recurrent_kernel[:, own])
+        if cell.use_bias:
+            sums += cell.bias[own]
+        return before * cell.recurrent_activation(sums)
+
+
+class BothWays(_Helper):
+    """What a Bidirectional makes of what its two layers make, the second of which goes backwards.
+
+    Parameters
+    ----------
+    name : str
+    mode : {"concat", "sum", "ave", "mul"} or None
+        None turns the second round alone; called on that alone.
+    axis : int or None
+        Of the steps, where both return sequences.
+    """
+
+    stands_for = "Bidirectional"
+
+    def __init__(self, name: str, mode: str | None, axis: int | None) -> None:
+        super().__init__(name)
+        self._mode, self._axis = mode, axis
+
+    def made(self, inputs: Any) -> tuple[int | None, ...]:
+        shapes = [tuple(one.shape) for one in keras.tree.flatten(inputs)]
+        if self._mode != "concat":
+            return shapes[0]
+        return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+
+    def call(self, inputs: Any) -> Any:
+        *first, second = keras.tree.flatten(inputs)
+        if self._axis is not None:
+            second = ops.flip(second, axis=self._axis)
+        if self._mode is None:
+            return second
+        if self._mode == "concat":
+            return ops.concatenate([*first, second], axis=-1)
+        if self._mode == "mul":
+            return first[0] * second
+        return (first[0] + second) / (2 if self._mode == "ave" else 1)

@@ -106,7 +106,7 @@ class InPlace:
             stays = kept_features(self._trace, self._trace.input_labels[slot(path, part)], cuts)
             if type(layer) in SEPARABLE:
                 stays = np.repeat(stays, layer.depth_multiplier)
-            kernel = np.moveaxis(weights[where.name], where.axis, 0)
-            kernel = np.where(stays.reshape(-1, *[1] * (kernel.ndim - 1)), kernel, 0)
+            kernel = np.moveaxis(np.array(weights[where.name]), where.axis, 0)
+            kernel[~stays, where.columns] = 0  # Others may still read what goes.
             weights[where.name] = np.moveaxis(kernel, 0, where.axis)
         return stored(self._copies[path], weights)

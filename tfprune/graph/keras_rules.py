@@ -27,13 +27,6 @@ def _made(call: Call, kind: str, units: int) -> Features:
     return _activated(call, call.ledger.produce(call.layer, kind, units, call.output))
 
 
-def recurrent(call: Call) -> None:
-    """A recurrent layer reads units and makes none that could go."""
-    call.ledger.read(call.layer, call.inputs[0], call.features[0])
-    for features in call.features[1:]:
-        call.ledger.block(features.labels, f"is the initial state of {call.name}")
-
-
 def attention(call: Call) -> None:
     """Multi-head attention reads query, key and value with a kernel for each."""
     if config_of(call.layer).get("use_gate"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -80,8 +80,11 @@ SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
 RECURRENT = (kl.SimpleRNN, kl.GRU, kl.LSTM)
 # Attention with kernels for queries, keys and values.
 ATTENTION = (kl.MultiHeadAttention, kl.GroupQueryAttention)
-# What has units or filters that could go.
-MAKERS = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
+# What a recurrent layer reads of its own units: see :func:`parts_of`.
+ITSELF = ("candidate", "recurrent")
+# What has units or filters that could go, and what of it has one activation alone.
+FEEDFORWARD = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
+MAKERS = (*FEEDFORWARD, *RECURRENT)
 READERS = (kl.Dense, *CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *RECURRENT, *ATTENTION)
 # Tables of a row for each word, whose columns are units.
 EMBEDDINGS = (kl.Embedding, kl.ReversibleEmbedding)
@@ -111,16 +114,27 @@ class Kernel:
         The kernel's axis of input features.
     outputs : int
         How many axes of the kernel, the last ones, are the bias's.
+    columns : slice
+        Which outputs' weights read it, where others read something else.
+    bias_row : int
+        Where a layer has several biases, that which belongs to the kernel.
     """
 
     name: str
     bias: str
     axis: int = -2
     outputs: int = 1
+    columns: slice = field(default_factory=lambda: slice(None))
+    bias_row: int = 0
 
 
 def kernel_of(layer: Any, part: str) -> Kernel:
     """The weights by which a layer reads an input; ``part`` names the input of several."""
+    if type(layer) in RECURRENT and part:
+        # A GRU that resets its state first has one part of the kernel for it, and one in front.
+        gates = slice(None, 2 * layer.units) if "candidate" in parts_of(layer) else slice(None)
+        columns = gates if part == "recurrent" else slice(2 * layer.units, None)
+        return Kernel("recurrent_kernel", "bias", columns=columns, bias_row=1)
     if type(layer) in EMBEDDINGS:
         # Read in reverse it multiplies with a table of its own.
         return Kernel("reverse_embeddings" if part else "embeddings", "", -2)
@@ -129,6 +143,31 @@ def kernel_of(layer: Any, part: str) -> Kernel:
     if type(layer) in SEPARABLE:
         return Kernel("pointwise_kernel", "bias")
     return Kernel("kernel", "bias", -1 if type(layer) in TRANSPOSED else -2)
+
+
+def parts_of(layer: Any) -> tuple[str, ...]:
+    """The names of a layer's inputs for which it has a kernel each; one without a name else.
+
+    A recurrent layer also reads its own units, ``recurrent``; a GRU that resets its state before it
+    multiplies reads what is left of it as its ``candidate``.
+    """
+    if type(layer) in ATTENTION:
+        return ATTENDED
+    if type(layer) in RECURRENT:
+        first = type(layer) is kl.GRU and not layer.reset_after
+        return ("", *ITSELF) if first else ("", "recurrent")
+    return (REVERSE,) if type(layer) in EMBEDDINGS else ("",)
+
+
+def makes_with(layer: Any) -> list[Kernel]:
+    """The weights from which a layer makes its units."""
+    own = [kernel_of(layer, "recurrent")] if type(layer) in RECURRENT else []
+    return [kernel_of(layer, ""), *own]
+
+
+def gates_of(layer: Any) -> int:
+    """How many numbers a layer computes for each unit: its weights are so many blocks of units."""
+    return {kl.LSTM: 4, kl.GRU: 3}.get(type(layer), 1)
 
 
 def weights_of(layer: Any) -> dict[str, Any]:
@@ -207,13 +246,6 @@ def width_of(layer: Any) -> str:
     if type(layer) in EMBEDDINGS:
         return "output_dim"
     return "filters" if type(layer) in (*CONVOLUTIONS, *SEPARABLE) else "units"
-
-
-def parts_of(layer: Any) -> tuple[str, ...]:
-    """The names of a layer's inputs for which it has a kernel each; one without a name else."""
-    if type(layer) in ATTENTION:
-        return ATTENDED
-    return (REVERSE,) if type(layer) in EMBEDDINGS else ("",)
 
 
 def is_operation(layer: Any) -> bool:

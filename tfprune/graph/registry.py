@@ -10,7 +10,7 @@ import keras
 from keras import layers as kl
 
 from tfprune.errors import TfpruneError
-from tfprune.graph import keras_rules, rules, tensor_rules
+from tfprune.graph import keras_rules, recurrent, rules, tensor_rules
 from tfprune.graph import layers as known
 from tfprune.graph.features import Features
 from tfprune.graph.rules import Call
@@ -36,7 +36,7 @@ KERAS_RULES: dict[type, Rule] = {
     **dict.fromkeys(known.NONLINEAR, keras_rules.nonlinear),
     **dict.fromkeys(known.MOVING, tensor_rules.moving),
     **dict.fromkeys(known.MIXING, keras_rules.mixing),
-    **dict.fromkeys(known.RECURRENT, keras_rules.recurrent),
+    **dict.fromkeys(known.RECURRENT, recurrent.recurrent),
 }
 # For these classes and their subclasses.
 USER_RULES: dict[type, Rule] = {}

@@ -25,8 +25,10 @@ from tfprune.graph.layers import (
     Kernel,
     arrays_of,
     describe,
+    gates_of,
     groups_in,
     kernel_of,
+    makes_with,
     parts_of,
     stored,
     weights_of,
@@ -178,19 +180,20 @@ class _Change:
         weights = arrays_of(layer)
         for name, variable in weights_of(copy).items():
             # A new bias starts with all units, as the kernel does.
-            shape = variable.shape if intake is None else intake.shape[:1]
-            weights.setdefault(name, np.zeros(shape, variable.dtype))
+            width = variable.shape[-1] if intake is None else gates_of(layer) * len(intake)
+            weights.setdefault(name, np.zeros((*variable.shape[:-1], width), variable.dtype))
         for part, keep in keeps.items():
             name = slot(path, part)
             folds = [(r, f) for r, f in self._folds.get(path, []) if slot(path, r.part) == name]
             stays = _depthwise(layer, weights, keep)
             if groups_in(layer) > 1 and path not in self._trace.producers and keep is not None:
                 _whole_groups(layer, weights, keep)
-            if intake is not None:
-                _make(weights, kernel_of(layer, ""), intake)
             where = kernel_of(layer, part)
             if type(layer) not in DEPTHWISE and where.name in weights:
-                read_by(weights, where, folds, stays)
+                # The last part of a kernel cuts it, when all of its columns have their folds.
+                read_by(weights, where, folds, None if part == "candidate" else stays)
+        if intake is not None:
+            _make(weights, layer, intake)
         return stored(copy, weights)
 
 
@@ -241,17 +244,18 @@ def read_by(
     kernel = np.moveaxis(weights[where.name], where.axis, 0)
     flat = kernel.reshape(len(kernel), -1)
     if folds:
-        flat = flat.astype(np.float64)
+        flat = flat.astype(np.float64)  # A copy, even of one that is of that type.
     for read, fold in folds:
-        flat, bias_change = apply_fold(flat, read.index, fold)
+        flat[:, where.columns], bias_change = apply_fold(flat[:, where.columns], read.index, fold)
         if where.bias in weights:
             bias = weights[where.bias]
-            shape = kernel.shape[kernel.ndim - where.outputs :]
-            bias_change = bias_change.reshape(-1, *shape).sum(axis=0)
+            if where.columns == slice(None):  # Taps come first.
+                shape = kernel.shape[kernel.ndim - where.outputs :]
+                bias_change = bias_change.reshape(-1, *shape).sum(axis=0)
             # A GRU has two biases; the first belongs to the inputs' kernel.
-            first = (0,) * (bias.ndim - bias_change.ndim)
+            row = (where.bias_row,) * (bias.ndim - bias_change.ndim)
             bias = bias.astype(np.float64)
-            bias[first] += bias_change
+            bias[row][where.columns] += bias_change
             weights[where.bias] = bias
     if keep is not None:
         flat = flat[keep]
@@ -259,12 +263,20 @@ def read_by(
     weights[where.name] = np.moveaxis(folded, 0, where.axis)
 
 
-def _make(weights: dict[str, Array], where: Kernel, intake: Array) -> None:
+def _make(weights: dict[str, Array], layer: Any, intake: Array) -> None:
     """Merges or cuts the units that a layer produces."""
-    inputs_first = np.moveaxis(weights[where.name], where.axis, 0)
-    weights[where.name] = np.moveaxis(_taken_in(inputs_first, intake), 0, where.axis)
+    for where in makes_with(layer):
+        inputs_first = np.moveaxis(weights[where.name], where.axis, 0)
+        made = _of_gates(inputs_first, gates_of(layer), intake)
+        weights[where.name] = np.moveaxis(made, 0, where.axis)
     if where.bias in weights:
-        weights[where.bias] = _taken_in(weights[where.bias], intake)
+        weights[where.bias] = _of_gates(weights[where.bias], gates_of(layer), intake)
+
+
+def _of_gates(weights: Array, gates: int, intake: Array) -> Array:
+    """Survivors' incoming weights, in the blocks that gates are."""
+    blocks = weights.reshape(*weights.shape[:-1], gates, -1)
+    return _taken_in(blocks, intake).reshape(*weights.shape[:-1], -1)
 
 
 def _taken_in(weights: Array, intake: Array) -> Array:

@@ -23,7 +23,7 @@ class Producer:
     ----------
     name : str
     kind : str
-        ``dense``, ``conv`` or ``embedding``.
+        ``dense``, ``conv``, ``recurrent`` or ``embedding``.
     labels : array of shape (units,)
     """
 
@@ -122,6 +122,9 @@ class Trace:
         The calls of attention layers, in order.
     sized : list of Sized
         The first call of each layer or operation whose settings count features.
+    even : list of (str, str)
+        Layers that have to keep as many units as each other, though not the same ones: Keras takes
+        the two of a Bidirectional for equally wide.
     """
 
     model: keras.Model
@@ -139,6 +142,7 @@ class Trace:
     steps: dict[str, int] = field(default_factory=dict)
     sized: list[Sized] = field(default_factory=list)
     attended: list[Attended] = field(default_factory=list)
+    even: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Ledger:
@@ -155,7 +159,7 @@ class Ledger:
         self.views = 0
         self.refused: dict[str, str] = {}
         self.paths: dict[int, str] = {}
-        # Halves of separable convolutions, which take the weights of their layers.
+        # Halves of separable convolutions and their likes, which take the weights of their layers.
         self.inner: list[tuple[str, Any]] = []
         # Axes of steps of the TimeDistributed layers around what is called, and what has them.
         self.axes = 0
@@ -174,7 +178,8 @@ class Ledger:
 
     def describe(self, layer: Any) -> str:
         """A layer's path and class, for messages."""
-        return f"{self.path(layer)} ({type(layer).__name__})"
+        kind = getattr(layer, "stands_for", type(layer).__name__)
+        return f"{self.path(layer)} ({kind})"
 
     def features_of(self, tensor: Any) -> Features:
         """A tensor's features; without units if none were noted."""

@@ -7,6 +7,7 @@ model's layers are copied and called one by one; for each call the layer's rule
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -17,15 +18,17 @@ from tfprune.errors import TfpruneError
 from tfprune.graph import rules
 from tfprune.graph.clone import clone_layer, copy_weights, functional
 from tfprune.graph.features import Features, shape_of
+from tfprune.graph.helpers import BothWays
+from tfprune.graph.recurrent import merged
 from tfprune.graph.registry import rule_of, user_rule
 from tfprune.graph.rules import Call
 from tfprune.graph.sizes import check_sizes
 from tfprune.graph.trace import Ledger, RegisteredCall, Trace, slot
-from tfprune.graph.wrappers import holds_layers, is_nested
+from tfprune.graph.wrappers import holds_layers, is_nested, wrapped
 
 
 def trace(model: keras.Model) -> Trace:
-    """Follows the units of every Dense and convolution layer of a model.
+    """Follows the units of every Dense, convolution and recurrent layer of a model.
 
     Raises
     ------
@@ -40,7 +43,7 @@ def trace(model: keras.Model) -> Trace:
         if getattr(layer, "weights", None):  # Operations such as x[:, 0] have none.
             copy_weights(layer, result.copies[path])
     for path, part in ledger.inner:
-        part.set_weights(result.layers[path].get_weights()[:1])
+        part.set_weights(result.layers[path].get_weights()[: len(part.weights)])
     result.model = clone
     result.attended = [replace(one, inputs=list(clone.inputs)) for one in result.attended]
     for name, reason in ledger.refused.items():
@@ -165,7 +168,41 @@ class _Walk:
             output = self._inside(layer.layer, (given,), {}, f"{prefix}{layer.name}/")
             self._ledger.axes -= 1
             return output
+        if type(layer) is kl.Bidirectional:
+            return self._both_ways(layer, args, kwargs, f"{prefix}{layer.name}")
         return self._called(self._copy(layer, prefix), args, kwargs)
+
+    def _both_ways(
+        self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str
+    ) -> list[Any]:
+        """Calls the two layers of a Bidirectional, and merges what they make."""
+        bound = inspect.signature(type(layer).call).bind(layer, *args, **kwargs).arguments
+        starts = keras.tree.flatten(bound.get("initial_state"))
+        starts = [state for state in starts if state is not None]
+        half = len(starts) // 2
+        known = {"mask": bound["mask"]} if bound.get("mask") is not None else {}
+        made = []
+        for one, start in zip(wrapped(layer), (starts[:half], starts[half:]), strict=True):
+            more = {**known, **({"initial_state": start} if start else {})}
+            output = self._called(self._copy(one, f"{path}/"), (bound["sequences"],), more)
+            made.append(keras.tree.flatten(output))
+        ledger, mode = self._ledger, layer.merge_mode
+        axis = 1 + ledger.axes if layer.return_sequences else None
+        ledger.result.even.append(
+            (f"{path}/{layer.forward_layer.name}", f"{path}/{layer.backward_layer.name}")
+        )
+        helper = BothWays(ledger.helper_name(), mode, axis)
+        inputs = [output for output, *_ in made][0 if mode else 1 :]
+        output = helper(inputs)
+        ledger.paths[id(helper)], ledger.result.copies[path] = path, helper
+        ledger.alive += [helper, output]
+        ledger.result.call_inputs.setdefault(path, []).append(inputs)
+        ledger.result.call_outputs.setdefault(path, []).append([output])
+        features = [ledger.features_of(tensor) for tensor in inputs]
+        call = Call(helper, (inputs,), {}, inputs, features, output, ledger)
+        ledger.features[id(output)] = merged(call, mode)
+        outputs = [output] if mode else [made[0][0], output]
+        return [*outputs, *made[0][1:], *made[1][1:]]
 
     def _enter(self, nested: keras.Model, inputs: list[Any], prefix: str) -> Any:
         """Calls the layers of a nested model one by one, as if they stood outside."""

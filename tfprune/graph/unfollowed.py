@@ -1,4 +1,4 @@
-"""Finds layers with units that are never pruned: recurrent, attention, custom, inside these."""
+"""Finds layers with units that are never pruned: attention, custom layers, inside these."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tfprune.graph.layers import (
 )
 from tfprune.graph.registry import user_rule
 
-_RECURRENT = (kl.RNN, kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D)
 # Why layers of Keras with units stay as they are, wherever they stand.
 _REASONS: dict[tuple[type, ...], str] = {
-    _RECURRENT: "recurrent units are not pruned",
+    (kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D): "the filters of a ConvLSTM are not pruned",
+    (kl.RNN,): "the units of the cells of an RNN are not pruned",
     ATTENTION: "heads of attention go by degrees, or by a share of least effect",
     (kl.EinsumDense,): "the units of an EinsumDense are not pruned",
 }

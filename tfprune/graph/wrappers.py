@@ -1,4 +1,4 @@
-"""Layers that hold other layers: nested models and TimeDistributed."""
+"""Layers that hold other layers: nested models, TimeDistributed and Bidirectional."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 from keras import layers as kl
+
+from tfprune.graph.layers import RECURRENT
 
 
 def has_shapes(model: keras.Model) -> bool:
@@ -26,8 +28,8 @@ def is_nested(layer: Any) -> bool:
 def wrapped(layer: Any) -> list[Any]:
     """The layers inside a wrapper that is looked into; none of anything else.
 
-    TimeDistributed around a nested model, another one or one of Keras' layers without a state from
-    batch to batch.
+    TimeDistributed around a nested model, a wrapper or one of Keras' layers without a state from
+    batch to batch, and Bidirectional around recurrent layers.
     """
     if type(layer) is kl.TimeDistributed:
         inner = layer.layer
@@ -37,6 +39,9 @@ def wrapped(layer: Any) -> list[Any]:
         # No public walk reaches the layers inside; a state would go on from step to step.
         states = any(getattr(one, "stateful", False) for one in inner._flatten_layers())
         return [inner] if followed and not states else []
+    if type(layer) is kl.Bidirectional:
+        both = [layer.forward_layer, layer.backward_layer]
+        return both if all(type(one) in RECURRENT for one in both) else []
     return []
 
 
@@ -50,7 +55,7 @@ def rewrapped(layer: Any, inside: Sequence[Any], dtypes: Mapping[str, str]) -> A
 
     Parameters
     ----------
-    layer : keras.layers.TimeDistributed
+    layer : keras.layers.TimeDistributed or keras.layers.Bidirectional
         Its settings are taken over.
     inside : sequence of keras.Layer
         In the order of :func:`wrapped`.
@@ -59,7 +64,24 @@ def rewrapped(layer: Any, inside: Sequence[Any], dtypes: Mapping[str, str]) -> A
     """
     policy = dtypes.get(layer.dtype_policy.name, layer.dtype_policy)
     settings: dict[str, Any] = {"name": layer.name, "trainable": layer.trainable, "dtype": policy}
-    return kl.TimeDistributed(inside[0], **settings)
+    if type(layer) is kl.TimeDistributed:
+        return kl.TimeDistributed(inside[0], **settings)
+    # It makes its forward layer anew from a configuration, in which a user's functions are lost;
+    # so it is given others that agree, and then these.
+    places = [
+        kl.SimpleRNN(
+            1, return_sequences=one.return_sequences, return_state=one.return_state,
+            stateful=one.stateful, go_backwards=one.go_backwards,
+        )
+        for one in inside
+    ]  # fmt: skip
+    wrapper = kl.Bidirectional(
+        places[0], merge_mode=layer.merge_mode, backward_layer=places[1], **settings
+    )
+    wrapper.forward_layer, wrapper.backward_layer = inside
+    # The layers that it was given first are still listed, and no public method takes them out.
+    wrapper._layers[:] = inside
+    return wrapper
 
 
 def _from_keras(layer: Any) -> bool:

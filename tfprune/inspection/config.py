@@ -34,7 +34,7 @@ class InspectConfig(CommonConfig):
     needs_data: ClassVar[bool] = False
 
     layers: tuple[str, ...] | None = option(("all",), names, CHOICE, "KIND|NAME,NAME",
-        "Measure dense, conv or all layers, or only these.")
+        "Measure dense, conv, recurrent or all layers, or only these.")
     calibration: int = option(2_000, whole(1, 2**40), CHOICE, "NUMBER",
         "How many training samples to measure activations on.")
     out: str | None = option(None, _page, RUN, "FILE",

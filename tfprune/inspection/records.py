@@ -47,7 +47,7 @@ class GroupInfo:
     ----------
     layers : tuple of str
     kind : str
-        ``dense``, ``conv``, or both.
+        ``dense``, ``conv``, ``recurrent``, or several.
     units : int
         That can go together, each counted once.
     consumers : tuple of str

@@ -153,8 +153,8 @@ class CommonConfig:
         "for it; by --remove the nearest.")
 
     layers: tuple[str, ...] | None = option(None, names, CHOICE, "KIND|NAME,NAME",
-        "Prune dense, conv or all layers, or only these. By default dense, or all in a model "
-        "without a hidden Dense layer that can lose units.")
+        "Prune dense, conv, recurrent or all layers, or only these. By default dense, or all in a "
+        "model without a hidden Dense layer that can lose units.")
     skip: tuple[str, ...] = option((), names, CHOICE, "NAME,NAME", "Leave these layers alone.")
     centre: str | float = option("auto", check_centre, CHOICE, "NAME|NUMBER",
         "Where angles are measured from: mean, activation (0.5 after a sigmoid, else 0), none (0) "

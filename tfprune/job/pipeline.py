@@ -292,8 +292,7 @@ def _check_names(config: CommonConfig, model: keras.Model) -> None:
     for name in (*asked, *config.skip):
         if name not in (*names, *closed):
             raise TfpruneError(
-                f"layer {name!r} is not a Dense or convolution layer of the model; "
-                f"these are: {', '.join(names)}"
+                f"layer {name!r} is no layer of the model with units; these are: {', '.join(names)}"
             )
 
 

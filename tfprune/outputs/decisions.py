@@ -12,7 +12,7 @@ from keras import layers as kl
 
 from tfprune.graph.layers import (
     ACTIVATION_LAYERS,
-    MAKERS,
+    FEEDFORWARD,
     MOVING,
     RESIZING,
     activation_name,
@@ -201,7 +201,7 @@ def _activation(tensor: Any, calls: Sequence[Call]) -> str:
         return names.pop() if len(names) == 1 else ""
     if is_operation(layer):
         name = type(layer).__name__.lower()
-    elif type(layer) in (*MAKERS, kl.Activation):
+    elif type(layer) in (*FEEDFORWARD, kl.Activation):
         name = activation_name(layer.activation)
     elif type(layer) in ACTIVATION_LAYERS:
         name = activation_name(layer)

@@ -14,7 +14,7 @@ from scipy import special
 from tfprune.errors import TfpruneError
 from tfprune.graph.clone import functional
 from tfprune.graph.compile_settings import only_loss
-from tfprune.graph.layers import MAKERS, MOVING, activation_name, is_operation
+from tfprune.graph.layers import FEEDFORWARD, MOVING, activation_name, is_operation
 from tfprune.graph.predictions import outputs_of
 from tfprune.graph.registry import hands_on
 from tfprune.graph.wrappers import is_nested
@@ -262,7 +262,7 @@ def _kind(tensor: Any, calls: Sequence[Call]) -> str:
         return "values"
     if is_operation(layer):
         name = type(layer).__name__.lower()
-    elif type(layer) in (*MAKERS, kl.Activation):
+    elif type(layer) in (*FEEDFORWARD, kl.Activation):
         name = activation_name(layer.activation)
     else:
         name = activation_name(layer)

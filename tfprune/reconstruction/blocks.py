@@ -25,7 +25,7 @@ from tfprune.graph.clone import clone_layer
 from tfprune.graph.forward import Forward
 from tfprune.graph.groups import Group
 from tfprune.graph.inputs import predicted
-from tfprune.graph.layers import CONVOLUTIONS, SEPARABLE
+from tfprune.graph.layers import CONVOLUTIONS, ITSELF, RECURRENT, SEPARABLE
 from tfprune.graph.safe_gradients import safe_gradients
 from tfprune.graph.trace import Trace
 from tfprune.utils.arrays import Array
@@ -76,7 +76,8 @@ def fit_blocks(
     """Fits producers and consumers of every group together, from the input on; in place.
 
     Groups stay as they are if one of their layers is shared, stands inside a TimeDistributed, is
-    neither Dense nor a convolution, or consumes its own group's units and has an activation.
+    neither Dense nor a convolution nor recurrent, or consumes its own group's units and has an
+    activation. A recurrent layer does so in any case; all of its kernels are fitted together.
 
     Parameters
     ----------
@@ -119,8 +120,14 @@ def fit_blocks(
 def _block(
     ours: Trace, theirs: Trace, group: Group, kept: Mapping[str, npt.NDArray[np.intp]]
 ) -> _Block | None:
-    consumers = list(dict.fromkeys(consumer.layer for consumer in group.consumers))
-    plain = (kl.Dense, *CONVOLUTIONS, *SEPARABLE)
+    consumers = list(
+        dict.fromkeys(
+            consumer.layer
+            for consumer in group.consumers
+            if not (consumer.layer in group.producers and consumer.part in ITSELF)
+        )
+    )
+    plain = (kl.Dense, *CONVOLUTIONS, *SEPARABLE, *RECURRENT)
     if any(
         type(ours.copies[path]) not in plain
         or len(ours.call_inputs[path]) > 1
@@ -131,8 +138,12 @@ def _block(
     linear = {path: _linear(ours, path) for path in consumers}
     if any(linear.get(path) not in (None, ours.copies[path]) for path in group.producers):
         return None  # It consumes its own group's units, so a copy of it would not do.
-    outputs = [layer.output for layer in linear.values()]
+    if not consumers:
+        return None
+    outputs = [_output(layer) for layer in linear.values()]
     start = ours.call_inputs[next(iter(group.producers))][0]
+    if any(getattr(tensor, "_keras_mask", None) is not None for tensor in start):
+        start = ours.model.inputs  # A mask would not come along.
     try:
         between = keras.Model(start, outputs)
     except ValueError:  # The consumers' inputs come from elsewhere as well.
@@ -143,7 +154,7 @@ def _block(
     return _Block(
         keras.Model(ours.model.inputs, start),
         between,
-        keras.Model(theirs.model.inputs, [_linear(theirs, path).output for path in consumers]),
+        keras.Model(theirs.model.inputs, [_output(_linear(theirs, path)) for path in consumers]),
         {path: ours.copies[path] for path in group.producers if path not in linear},
         linear,
         [kept.get(path) for path in consumers],
@@ -151,14 +162,22 @@ def _block(
 
 
 def _linear(trace: Trace, path: str) -> Any:
-    """A consumer without its activation: a copy on the same input, if it has one."""
+    """A consumer without its activation: a copy on the same input, if it has one.
+
+    That of a recurrent layer is in its midst, so it is taken as it is.
+    """
     layer = trace.copies[path]
-    if layer.activation is keras.activations.linear:
+    if type(layer) in RECURRENT or layer.activation is keras.activations.linear:
         return layer
     copy = clone_layer(layer, activation="linear", name=f"{layer.name}_linear")
     copy(trace.call_inputs[path][0][0])
     copy.set_weights(layer.get_weights())
     return copy
+
+
+def _output(layer: Any) -> Any:
+    """What a layer makes; of a recurrent one without its state."""
+    return keras.tree.flatten(layer.output)[0]
 
 
 def _fit(block: _Block, x: Sequence[Array], iterations: int) -> None:

@@ -137,7 +137,9 @@ class Wiring:
         for place, path in enumerate(paths):
             alive[id(self.output(path))] = last.get(id(self.output(path)), -1)
             alive = {one: until for one, until in alive.items() if until > place}
-            if list(alive) == [id(self.output(path))]:
+            # A mask would not come along; Keras has no public way to ask for one.
+            masked = getattr(self.output(path), "_keras_mask", None) is not None
+            if list(alive) == [id(self.output(path))] and not masked:
                 found.append(path)
         return found
 
