@@ -152,11 +152,11 @@ def test_a_reshape_on_two_ways_and_a_concatenation_of_batches(rng, x):
 
 def test_layers_inside_wrappers_are_named(rng):
     data = keras.Input((4, 6))
-    wrapped = kl.TimeDistributed(kl.Dense(5, name="deep"), name="steps")(data)
+    wrapped = kl.SpectralNormalization(kl.Dense(5, name="deep"), name="norm")(data)
     model = keras.Model(data, kl.Dense(2)(kl.Dense(4, name="mid")(wrapped)))
     result = tfprune.prune(model, rng.normal(0, 1, (50, 4, 6)), 5)
     reasons = {s.name: s.reason for s in result.skipped}
-    assert reasons["steps/deep"] == "inside steps (TimeDistributed), which is not looked into"
+    assert reasons["norm/deep"] == "inside norm (SpectralNormalization), which is not looked into"
 
 
 @pytest.mark.parametrize("units", [128, 300, 600])
