@@ -37,6 +37,9 @@ from tfprune.shards import as_shards, in_order
 from tfprune.utils.console import during, say
 from tfprune.workers.pool import open_workers
 
+# Steps of the reconstruction for each try of a search, and samples that they are taken on.
+SEARCH_STEPS, SEARCH_SAMPLES = 20, 1024
+
 
 class Pruner:
     """A model measured once, to be pruned in several ways.
@@ -202,10 +205,14 @@ round_to, scheme, file_batch, file_compat, seed
         shrunk = [one.group for one, selection in pairs if len(selection.kept) < selection.units]
         steps = _steps(options, len(shrunk))
         if steps and shrunk:
+            searched = options.target is not None and options.target.searched
+            # A search takes many tries: the first steps have most of the gain.
+            brief = searched and options.refit is None
+            steps = min(steps, SEARCH_STEPS) if brief else steps
             reconstruct(
-                smaller, calibration.model, calibration.trace, cuts,
-                samples=calibration.samples, iterations=steps, always=options.refit is not None,
-                progress=self._progress,
+                smaller, calibration.model, calibration.trace, cuts, samples=calibration.samples,
+                iterations=steps, stepped=SEARCH_SAMPLES if brief else None,
+                always=options.refit is not None, progress=self._progress,
             )  # fmt: skip
         notes = [*lost(calibration.model, smaller), *crash_notes(smaller, calibration.model)]
         change = None

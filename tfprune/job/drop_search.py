@@ -63,10 +63,12 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
         )
     best: Variant | None = None
     blend: float | None = None
+    asked = 0
 
     def attempt(limit: int) -> Tried:
-        nonlocal best, blend
-        target = Target("params", limit, blend=blend)
+        nonlocal best, blend, asked
+        asked += 1
+        target = Target("params", limit, blend=blend, searched=True)
         variant = builder.make(replace(options, max_drop=None, target=target))
         variant, content = builder.with_file(variant, scheme, "--max-drop")
         received = LiteModel(content, builder.names).predict(x)
@@ -76,7 +78,8 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
         assert reached is not None, "a target was asked for"
         if fits:
             best = variant
-            # Which widths do best is asked until some fit, and then taken as known.
+        if fits or asked > 1:
+            # Which widths do best is asked until some fit, or twice, and then taken as known.
             blend = reached.blend
         parameters = variant.models["pruned"].count_params()
         tried = Tried(parameters, len(content), round(drop, 4), fits, reached.larger)

@@ -54,6 +54,7 @@ def reconstruct(
     *,
     samples: Samples,
     iterations: int,
+    stepped: int | None = None,
     always: bool = True,
     progress: bool = False,
 ) -> None:
@@ -80,6 +81,8 @@ def reconstruct(
         At most 4,096 of them are used, fewer where the model is large.
     iterations : int
         Steps for each group, at most; 0 leaves the closed form.
+    stepped : int, optional
+        Samples that steps are taken on, at most.
     always : bool
         Whether steps are taken in models of over 5 million multiply-accumulates as well, where they
         cost minutes and add little to the closed form.
@@ -107,8 +110,9 @@ def reconstruct(
                 for cut in cuts
                 for layer, units in cut.group.producers.items()
             }
+            few = [data[:stepped] for data in x]
             fit_blocks(
-                ours, theirs, shrunk, kept_units, x, iterations=iterations, progress=progress
+                ours, theirs, shrunk, kept_units, few, iterations=iterations, progress=progress
             )
             candidates.offer()
         if still:
