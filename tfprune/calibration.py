@@ -17,7 +17,7 @@ from tfprune.graph.activations import Measured, measure
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded
 from tfprune.graph.clone import walk
 from tfprune.graph.forward import numbers_of
-from tfprune.graph.groups import Consumer, Group, groups_of
+from tfprune.graph.groups import Consumer, Group, groups_of, takes
 from tfprune.graph.inputs import Samples, packed
 from tfprune.graph.names import check_names
 from tfprune.graph.rule_check import check_rules
@@ -111,12 +111,13 @@ def calibrate(
     hold_back: bool = False,
     validation: Any = None,
     pool: Workers | None = None,
+    approximate: bool = False,
 ) -> Calibration:
     """Follows a model's units and measures their activations; parameters as of ``prune``.
 
-    ``centre`` is ``mean``, ``activation``, ``none`` or a number. Folds are tried on a part of ``x``
-    with ``hold_back``, or on other samples, ``validation``. :class:`Shards` are measured by the
-    workers of ``pool``.
+    ``centre`` is ``mean``, ``activation``, ``none`` or a number; ``approximate`` is that of
+    :func:`tfprune.graph.tracer.trace`. Folds are tried on a part of ``x`` with ``hold_back``, or on
+    other samples, ``validation``. :class:`Shards` are measured by the workers of ``pool``.
 
     Raises
     ------
@@ -126,7 +127,7 @@ def calibrate(
         a registered rule does not hold.
     """
     check_weights(model)
-    traced = trace(model)
+    traced = trace(model, approximate)
     check_names(model)
     shards = x if isinstance(x, Shards) else None
     data = Samples(model, x if shards is None else shards.x, hold_back)
@@ -148,9 +149,10 @@ def calibrate(
         measurements = [
             Measured(ours.moments, ours.moments, other.moments) for ours, other in pairs
         ]
+    exact = [g for g in groups if not any(takes(traced, g, one) for one in traced.approximated)]
     if consumers and traced.registered:
         first_samples = [array[:TRIED] for array in next(data.batches(TRIED))]
-        check_rules(model, traced, groups, first_samples)
+        check_rules(model, traced, exact, first_samples)
     measured = iter(measurements)
     stats = []
     for group in groups:

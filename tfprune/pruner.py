@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -18,9 +19,11 @@ from tfprune.errors import PruningWarning, TfpruneError
 from tfprune.folding import cuts_of
 from tfprune.graph.attention import can_be_reduced, reduce_attention
 from tfprune.graph.clone import lost, walk
+from tfprune.graph.groups import Group, takes
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples
+from tfprune.graph.rescaling import rescale
 from tfprune.graph.safe_gradients import crash_notes
-from tfprune.graph.shrink import shrink
+from tfprune.graph.shrink import Cut, shrink
 from tfprune.options import (
     DEGREES,
     PruneOptions,
@@ -46,7 +49,7 @@ class Pruner:
 
     Parameters
     ----------
-    model, x, layers, skip, centre, batch_size, progress, validation
+    model, x, layers, skip, centre, batch_size, progress, validation, approximate
         As of :func:`tfprune.prune`. The model must not be changed in between.
     hold_back : bool
         Whether a part of ``x`` is held back where there is no ``validation``. With neither the
@@ -86,6 +89,7 @@ class Pruner:
         hold_back: bool = True,
         workers: int | None = None,
         cluster: str | None = None,
+        approximate: bool = False,
     ) -> None:
         self._centre = check_centre(centre)
         self._progress = progress
@@ -96,11 +100,15 @@ class Pruner:
                 "workers: for data in several files, expected a list of paths of .npy or .npz "
                 f"files, received {type(x).__name__}"
             )
+        if shards is not None and approximate:
+            raise TfpruneError(
+                "approximate: not for data in several files, received a list of paths"
+            )
         with open_workers(workers, cluster, say) as pool:
             self._calibration = calibrate(
                 model, x if shards is None else shards, layers=layers, skip=skip, centre=first,
                 batch_size=batch_size, progress=progress, validation=validation, pool=pool,
-                hold_back=hold_back and validation is None,
+                hold_back=hold_back and validation is None, approximate=approximate,
             )  # fmt: skip
         self._calibrations = {first: self._calibration}
         self._validation = validation
@@ -179,8 +187,7 @@ round_to, scheme, file_batch, file_compat, seed
         calibration = self._about(centre)
 
         def build(selections: Sequence[Selection], trial: bool = False) -> keras.Model:
-            cuts = cuts_of(calibration, selections, folds, trial)
-            return shrink(calibration.model, calibration.trace, cuts)
+            return _shrunk(calibration, cuts_of(calibration, selections, folds, trial))[0]
 
         reached = None
         if options.target is not None:
@@ -194,11 +201,17 @@ round_to, scheme, file_batch, file_compat, seed
             with during("selection"):
                 selections = select_all(calibration, options)
         cuts = cuts_of(calibration, selections, folds)
-        smaller = shrink(calibration.model, calibration.trace, cuts)
+        smaller, off = _shrunk(calibration, cuts)
         smaller, attention = self._attended(smaller, calibration, options)
         pairs = list(zip(calibration.groups, selections, strict=True))
         words = words_for(options.select)
-        results = [result for pair in pairs for result in layer_results(*pair, words)]
+        results = [
+            result
+            for stats, selection in pairs
+            for result in _approximated(
+                layer_results(stats, selection, words), calibration, stats.group, off
+            )
+        ]
         results += attention
         done = {row.name for row in attention}
         skipped = tuple(one for one in calibration.skipped if one.name not in done)
@@ -270,7 +283,7 @@ round_to, scheme, file_batch, file_compat, seed
         """How far a model of these widths is from the original, folded, and refitted if it is."""
         cuts = cuts_of(calibration, selections, FOLD_RULES[options.fold])
         model, samples = calibration.model, calibration.samples
-        smaller = shrink(model, calibration.trace, cuts)
+        smaller, _ = _shrunk(calibration, cuts)
         if _steps(options, len(cuts)):
             # The closed form alone: steps come once the widths are chosen.
             reconstruct(smaller, model, calibration.trace, cuts, samples=samples, iterations=0)
@@ -319,6 +332,26 @@ round_to, scheme, file_batch, file_compat, seed
         if macs not in self._schedules:
             self._schedules[macs] = RemovalSchedule(self._calibration, macs)
         return self._schedules[macs]
+
+
+def _shrunk(calibration: Calibration, cuts: Sequence[Cut]) -> tuple[keras.Model, dict[str, float]]:
+    """The smaller model, and how far normalisation that changed with its units is off."""
+    smaller = shrink(calibration.model, calibration.trace, cuts)
+    return smaller, rescale(smaller, calibration.trace, cuts, calibration.samples)
+
+
+def _approximated(
+    results: Sequence[LayerResult], calibration: Calibration, group: Group, off: dict[str, float]
+) -> list[LayerResult]:
+    """The rows of a group with what its units' normalisation is off by."""
+    traced = calibration.trace
+    words = []
+    for path, error in off.items():
+        if takes(traced, group, path):
+            words.append(f"approximate: output of {path} off by {100 * error:.2g} %")
+    if not words:
+        return list(results)
+    return [replace(one, note="; ".join([*[one.note] * bool(one.note), *words])) for one in results]
 
 
 def _steps(options: PruneOptions, groups: int) -> int:

@@ -38,6 +38,7 @@ def prune(
     progress: bool = False,
     workers: int | None = None,
     cluster: str | None = None,
+    approximate: bool = False,
 ) -> PruneResult:
     """Removes hidden units and filters that do the same work as others.
 
@@ -115,6 +116,10 @@ def prune(
     cluster : str, optional
         In place of ``workers`` the address of a Dask scheduler, whose workers find the files under
         the same paths; needs ``pip install 'tfprune[cluster]'``.
+    approximate : bool
+        Whether units also go in front of LayerNormalization and RMSNormalization, which then
+        compute something else: their weights are fitted to what they made of all units, and the
+        rows say how far their outputs are off.
 
     Returns
     -------
@@ -159,5 +164,6 @@ def prune(
     pruner = Pruner(
         model, x, layers=layers, skip=skip, centre=centre, batch_size=batch_size,
         progress=progress, validation=validation, workers=workers, cluster=cluster,
+        approximate=approximate,
     )  # fmt: skip
     return warned(pruner.prune_as(options, compare=True))

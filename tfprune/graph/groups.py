@@ -81,6 +81,12 @@ def groups_of(trace: Trace) -> list[Group]:
     return [_judged(trace, group) for group in groups]
 
 
+def takes(trace: Trace, group: Group, path: str) -> bool:
+    """Whether a group's units reach a layer whose weights are cut with them."""
+    labels = trace.input_labels[path]
+    return bool((group.units_of(trace.labels.find(labels[labels > 0])) >= 0).any())
+
+
 def _joined(trace: Trace) -> list[Group]:
     """Groups of layers that share a unit, without their consumers."""
     unit_ids = {

@@ -205,6 +205,35 @@ def mixing(call: Call) -> Features:
     return call.features[0]
 
 
+def over_units(call: Call) -> Features:
+    """Normalisation over units: it changes with them, so only where that was asked for.
+
+    Its weights then make up for it: see :mod:`tfprune.graph.rescaling`.
+    """
+    layer, ledger, features = call.layer, call.ledger, call.features[0]
+    axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+    last = [axis % len(call.inputs[0].shape) for axis in axes] == [len(call.inputs[0].shape) - 1]
+    if not (ledger.approximate and last and layer.weights):
+        return mixing(call)
+    if not per_unit_weights(call, features, is_last_axis=True):
+        return features
+    ledger.result.approximated.append(ledger.path(layer))
+    return ledger.after(features)
+
+
+def over_groups(call: Call) -> Features:
+    """Normalisation over groups of channels: whole groups go, and the others stay as they are."""
+    layer, features, ledger = call.layer, call.features[0], call.ledger
+    if not call.is_last_axis or not layer.weights:
+        return mixing(call)
+    if not per_unit_weights(call, features, is_last_axis=True):
+        return features
+    row = ledger.joined_row(features)
+    if row is not None:
+        ledger.lay_over(call.name, list(row.reshape(layer.groups, -1).T))
+    return ledger.after(features)
+
+
 def resizing(call: Call) -> Features:
     """Pooling, padding, cropping, upsampling, rescaling: every channel for itself."""
     if call.ledger.row(call.layer, call.features[0]) is None:

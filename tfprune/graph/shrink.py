@@ -146,6 +146,9 @@ class _Change:
             changes["use_bias"] = True
         if path in self._sized:
             changes |= settings(self._trace, self._sized[path], self._kept)
+        if type(layer) is kl.GroupNormalization and path in self._keep:
+            each = len(self._keep[path]) // layer.groups
+            changes["groups"] = int(self._keep[path].sum()) // each
         if groups_in(layer) > 1 and path not in self._intakes and path in self._keep:
             groups = int(self._keep[path].reshape(layer.groups, -1)[:, 0].sum())
             if path not in self._trace.producers:  # Whole groups go.

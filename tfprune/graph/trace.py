@@ -118,6 +118,8 @@ class Trace:
         The calls of layers whose rules a user registered, in order.
     steps : dict of str to int
         Of layers inside a TimeDistributed the number of axes of steps behind the batch.
+    approximated : list of str
+        Normalisation over units that may go although it is another one without them.
     attended : list of Attended
         The calls of attention layers, in order.
     sized : list of Sized
@@ -143,6 +145,7 @@ class Trace:
     sized: list[Sized] = field(default_factory=list)
     attended: list[Attended] = field(default_factory=list)
     even: list[tuple[str, str]] = field(default_factory=list)
+    approximated: list[str] = field(default_factory=list)
 
 
 class Ledger:
@@ -152,8 +155,9 @@ class Ledger:
     or ``outer/inner`` inside a nested model).
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, approximate: bool = False) -> None:
         self.result = Trace(model)
+        self.approximate = approximate
         self.features: dict[int, Features] = {}
         self.alive: list[Any] = []  # Tensors and layers are known by id: none may be collected.
         self.views = 0

@@ -27,15 +27,21 @@ from tfprune.graph.trace import Ledger, RegisteredCall, Trace, slot
 from tfprune.graph.wrappers import holds_layers, is_nested, wrapped
 
 
-def trace(model: keras.Model) -> Trace:
+def trace(model: keras.Model, approximate: bool = False) -> Trace:
     """Follows the units of every Dense, convolution and recurrent layer of a model.
+
+    Parameters
+    ----------
+    model : keras.Model
+    approximate : bool
+        Whether units go through normalisation over units, which changes with them.
 
     Raises
     ------
     TfpruneError
         If the model is neither Sequential nor Functional, or has no shapes yet.
     """
-    ledger = Ledger(model)
+    ledger = Ledger(model, approximate)
     walk = _Walk(ledger)
     clone, _ = walk.through(functional(model))
     result = ledger.result

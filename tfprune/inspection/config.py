@@ -48,6 +48,7 @@ class InspectConfig(CommonConfig):
     schemes: tuple[str, ...] = DEFAULT_SCHEMES
     output: str = ""
     centre: str | float = "auto"
+    approximate: bool = False
     # fmt: on
 
     def validate(self) -> Self:

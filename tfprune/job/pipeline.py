@@ -310,6 +310,7 @@ def _measured_model(
         layers=config.layers_to_prune,
         skip=config.skip,
         centre=config.centre,
+        approximate=config.approximate,
         validation=data.validation.take(slice(MOST_HELD_BACK)).x,
         progress=True,
         workers=asked if isinstance(asked, int) else None,

@@ -75,6 +75,7 @@ class Bench:
             layers=config.layers_to_prune,
             skip=config.skip,
             centre=config.centre,
+            approximate=config.approximate,
             validation=data.validation.take(slice(MOST_HELD_BACK)).x,
             progress=True,
         )
