@@ -103,6 +103,10 @@ def row_of(kind: type) -> Row:
     before = [group for group in groups if "a" in group.producers]
     passes = any(one.layer == "reader" for group in before for one in group.consumers)
     reason = next((group.blocked for group in before if group.blocked), None) or ""
+    passes = passes and not reason
+    if reason:
+        asked = [one for one in groups_of(trace(model, approximate=True)) if "a" in one.producers]
+        reason += "; passes them on with `--approximate`" * (not any(one.blocked for one in asked))
     reason = reason.replace(f"it ({name})", "it").removeprefix("feeds it, which ")
     reason = reason.removeprefix("it ")
     if kind in (kl.MultiHeadAttention, kl.GroupQueryAttention):
@@ -136,6 +140,7 @@ def _model(kind: type) -> keras.Model:
     free = [one for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
     needed = [one.name for one in free if one.default is one.empty]
     given = {one: ARGUMENTS[one] for one in needed[1:] if one not in ("cell", "layer")}
+    given |= {"groups": 3} if kind is kl.GroupNormalization else {}
     given |= {"cell": kl.GRUCell(4)} if "cell" in needed else {}
     given |= {"layer": kl.GRU(4, return_sequences=True)} if "layer" in needed else {}
     layer = kind(**given, name="it")

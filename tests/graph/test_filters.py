@@ -180,7 +180,7 @@ def test_residual_layers_are_pruned_together(rng):
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
-        (lambda x: kl.GroupNormalization(2, name="n")(x), "feeds n (GroupNormalization)"),
+        (lambda x: kl.LayerNormalization(name="n")(x), "n (LayerNormalization) mixes the units"),
         (lambda x: x[..., ::2], "picks units that are not next to each other"),
     ],
 )

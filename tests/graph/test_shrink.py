@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.support.graphs import build, fill, outputs, recipes
+from tests.support.graphs import build, fill, outputs, recipes, tensor_recipes
 from tests.support.recurrent import StepByStep
 from tfprune.core.fold import Fold
 from tfprune.graph.clone import functional, walk
@@ -168,6 +168,12 @@ def check_recipe(recipe, seed):
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(recipes, st.integers(0, 2**32 - 1))
 def test_a_shrunken_model_is_the_masked_original(recipe, seed):
+    check_recipe(recipe, seed)
+
+
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@given(tensor_recipes, st.integers(0, 2**32 - 1))
+def test_through_operations_too(recipe, seed):
     check_recipe(recipe, seed)
 
 

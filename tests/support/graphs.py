@@ -32,19 +32,13 @@ KINDS = [
     "separable", "transposed", "again", "scale", "global", "gru", "lstm", "rnn", "attention",
     "plus", "scalars",
 ]  # fmt: skip
+# Operations on tensors, and channels in groups.
+TENSOR_KINDS = ["slice", "gate", "stack", "grouped", "normalised groups", "shuffle"]
 # Layers with units are what this is about, so they come more often, mostly one after another.
+OFTEN = [*["dense"] * 5, *["conv"] * 9, *["residual"] * 6, *["again"] * 3, *["nested"] * 3, *KINDS]
 steps = st.fixed_dictionaries(
     {
-        "kind": st.sampled_from(
-            [
-                *["dense"] * 5,
-                *["conv"] * 9,
-                *["residual"] * 6,
-                *["again"] * 3,
-                *["nested"] * 3,
-                *KINDS,
-            ]
-        ),
+        "kind": st.sampled_from(OFTEN),
         "source": st.sampled_from([1, 1, 1, 1, 2, 3]),
         "units": st.integers(2, 4),
         "activation": st.sampled_from(ACTIVATIONS),
@@ -56,6 +50,20 @@ recipes = st.fixed_dictionaries(
     {
         "shape": st.sampled_from([(5,), (8, 3), (8, 8, 2), (8, 8, 2)]),
         "steps": st.lists(steps, min_size=3, max_size=9),
+        "outputs": st.lists(steps, min_size=1, max_size=2),
+        "seed": st.integers(0, 2**32 - 1),
+    }
+)
+tensor_recipes = st.fixed_dictionaries(
+    {
+        "shape": st.just((8, 8, 2)) | st.just((8, 3)),
+        "steps": st.lists(
+            st.tuples(steps, st.sampled_from([*TENSOR_KINDS, "dense", "conv", None])).map(
+                lambda pair: pair[0] if pair[1] is None else pair[0] | {"kind": pair[1]}
+            ),
+            min_size=4,
+            max_size=10,
+        ),
         "outputs": st.lists(steps, min_size=1, max_size=2),
         "seed": st.integers(0, 2**32 - 1),
     }
@@ -112,9 +120,11 @@ def _nested(step: dict, x, layers: list, nesting: bool):
     return made
 
 
-def _step(step: dict, x, tensors: list, layers: list):  # noqa: PLR0911
+def _step(step: dict, x, tensors: list, layers: list):  # noqa: PLR0911, PLR0912
     """One more tensor; what does not fit x's shape leaves it as it is."""
     kind, rank = step["kind"], len(x.shape) - 2
+    if kind in TENSOR_KINDS:
+        return _tensor_step(step, x, tensors)
     size = min(x.shape[1:-1], default=0)
     units, padding = step["units"], step["padding"]
     options = {"activation": step["activation"], "use_bias": step["use_bias"]}
@@ -192,6 +202,35 @@ def _step(step: dict, x, tensors: list, layers: list):  # noqa: PLR0911
     if kind == "conv":
         layers.append(layer)
     return made
+
+
+def _tensor_step(step: dict, x, tensors: list):  # noqa: PLR0911
+    """An operation on x, or channels in groups; what does not fit x's shape leaves it as it is."""
+    kind, channels, pictures = step["kind"], x.shape[-1], len(x.shape) == 4
+    alike = [t for t in tensors if t.shape[1:] == x.shape[1:] and t is not x]
+    fits = {
+        "slice": channels > 2,
+        "gate": channels % 2 == 0,
+        "stack": bool(alike),
+        "grouped": pictures and channels % 2 == 0 and x.shape[1] > 2,
+        "normalised groups": pictures and channels % 2 == 0,
+        "shuffle": pictures and channels % 4 == 0 and x.shape[1] < 9,
+    }
+    if not fits[kind]:
+        return x
+    if kind == "slice":
+        return x[..., 1:]
+    if kind == "gate":
+        first, second = keras.ops.split(x, 2, axis=-1)
+        return first * keras.ops.sigmoid(second)
+    if kind == "stack":
+        return keras.ops.mean(keras.ops.stack([x, alike[-1]], axis=1), axis=1)
+    if kind == "shuffle":
+        return keras.ops.depth_to_space(x, 2)
+    if kind == "normalised groups":
+        return kl.GroupNormalization(2)(x)
+    more = {"activation": step["activation"], "use_bias": step["use_bias"]}
+    return kl.Conv2D(2 * step["units"], 2, padding=step["padding"], groups=2, **more)(x)
 
 
 def outputs(model: keras.Model, x: np.ndarray) -> list[np.ndarray]:
