@@ -52,15 +52,9 @@ class Forward:
 
     def __init__(self, model: keras.Model, most: int, large: bool | None = None) -> None:
         self.model, self.size = model, fixed_batch(model)
-        sizes = _sizes(model)
-        numbers = sum(sizes)
-        wanted = numbers > LARGE if large is None else large
+        wanted = numbers_of(model) > LARGE if large is None else large
         self.large = wanted and self.size is None and not states_of(model)
-        if self.large:
-            most = max(
-                1, min(most, IN_BATCH // max(numbers, 1), IN_TENSOR // max(sizes, default=1))
-            )
-        self.step = self.size or most
+        self.step = self.size or (_step(model, most) if self.large else most)
         self._compiled: dict[tuple[int, ...], Any] = {}
 
     def __call__(
@@ -97,6 +91,16 @@ class Forward:
         """The outputs for samples, in batches of ``step``."""
         for at in range(0, len(x[0]), self.step):
             yield self([np.asarray(data[at : at + self.step]) for data in x])
+
+
+def batch_for(model: keras.Model, most: int) -> int:
+    """Samples in a batch for which there is memory: as many as are asked for of a small model."""
+    return _step(model, most) if numbers_of(model) > LARGE else most
+
+
+def _step(model: keras.Model, most: int) -> int:
+    sizes = _sizes(model)
+    return max(1, min(most, IN_BATCH // max(sum(sizes), 1), IN_TENSOR // max(sizes, default=1)))
 
 
 def numbers_of(model: keras.Model) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, from_zero_state, padded
+from tfprune.graph.forward import batch_for
 from tfprune.graph.inputs import packed
 from tfprune.graph.precision import HALF
 from tfprune.utils.arrays import Array
@@ -60,12 +61,13 @@ def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -
         If it cannot, or the outputs are not finite.
     """
     size = fixed_batch(model)
+    step = size or batch_for(model, PREDICTED)
     try:
         parts = []
         with from_zero_state(model):
             # In the batches that one call of predict would take.
             for part in parallel_pieces(x, size or PREDICTED):
-                made = model.predict(packed(model, padded(part, size)), batch_size=size, verbose=0)
+                made = model.predict(packed(model, padded(part, size)), batch_size=step, verbose=0)
                 parts.append(keras.tree.flatten(made))
     except TfpruneError:
         raise
