@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +92,7 @@ class Problem:
         return (goal - self.added - self.shift.astype(goal.dtype)) / self.gain.astype(goal.dtype)
 
 
-def solved(problem: Problem) -> tuple[Array, Array | None] | None:
+def solved(problem: Problem, threads: bool = False) -> tuple[Array, Array | None] | None:
     """The kernel and the bias that do best on the rows held back; None if the present ones do.
 
     The ridge is chosen on the rows held back, which the solution is not fitted to. Behind a
@@ -101,6 +102,8 @@ def solved(problem: Problem) -> tuple[Array, Array | None] | None:
     Parameters
     ----------
     problem : Problem
+    threads : bool
+        Whether linear algebra may take several threads however few the inputs are.
 
     References
     ----------
@@ -124,7 +127,7 @@ def solved(problem: Problem) -> tuple[Array, Array | None] | None:
     wanted = problem.wanted(problem.kernel, problem.bias)
     fit = _Normal(problem.rows, wanted, ~problem.held, problem.bias is not None)
     best = (start, 0.0)
-    with threads_for(len(present)):
+    with nullcontext() if threads else threads_for(len(present)):
         for ridge in RIDGES:
             error = problem.error(*fit.solution(ridge, present))
             if error < best[0]:

@@ -95,7 +95,7 @@ def _solve(
         spread = float(np.mean(np.var(problem.goal, axis=0))) or 1.0
         if problem.error(kernel, problem.bias) <= NOTHING * spread:
             return None
-        return solved(problem)
+        return solved(problem, threads=segments.large and not site.depthwise)
 
     if not site.depthwise:
         flat = kernel.reshape(-1, kernel.shape[-1])
