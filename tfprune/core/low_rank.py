@@ -60,7 +60,7 @@ def factors(left: Array, right: Array) -> tuple[Array, Array, Array]:
     >>> b, c, strengths = factors(left, right)
     >>> np.allclose(left @ b[:, :1] @ (right @ c[:, :1]).T, left @ right.T)
     True
-    >>> strengths.round(6)[1]
+    >>> float(strengths.round(6)[1])
     0.0
     """
     upper_left = np.linalg.qr(left)[1]
