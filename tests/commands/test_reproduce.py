@@ -7,16 +7,16 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from dataclasses import replace
-from importlib.resources import files
 
 import numpy as np
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.studies import tiny
 from tfprune.errors import TfpruneError
 from tfprune.studies import kinds, networks, runner, study
+from tfprune.studies.data import find_data
 from tfprune.studies.record import Record, key_of
 from tfprune.studies.summary import Results
 from tfprune.studies.tables import cut_table, table, to_json, to_markdown
@@ -115,20 +115,9 @@ def test_the_full_settings_are_the_studies():
     assert 0.99 < drawn.max() < 1
 
 
-def tiny(name, *, only=(), train=150, **more):
-    """A study at a size at which its experiments do nothing but run."""
-    text = files("tfprune.studies").joinpath(f"{name}.toml").read_text()
-    whole = tomllib.loads(text)
-    whole["quick"] = {**whole["quick"], "train": train, "test": 100, "most_epochs": 1, **more}
-    made = study.from_table(name, whole, quick=True)
-    return replace(
-        made, experiments=tuple(one for one in made.experiments if not only or one.id in only)
-    )
-
-
 @pytest.fixture(scope="module")
 def digits():
-    return runner.find_data(None, 0, lambda line: None)
+    return find_data(None, 0, lambda line: None)
 
 
 def go(made, data, folder, seed=0):
@@ -347,7 +336,7 @@ def test_data_must_be_digits_with_classes(tmp_path, capsys):
     assert "expected a class from 0 to 9 for each image" in capsys.readouterr().err
     with pytest.raises(TfpruneError, match="28x28"):
         np.savez(path, x_train=x[:, :8], y_train=x[:, 0, 0], x_test=x[:, :8], y_test=x[:, 0, 0])
-        runner.find_data(str(path), 0, lambda line: None)
+        find_data(str(path), 0, lambda line: None)
 
 
 def test_the_list_names_all_five(capsys):
@@ -359,7 +348,7 @@ def test_the_list_names_all_five(capsys):
 
 
 def test_real_mnist_is_known_as_such(mnist):
-    data = runner.find_data(str(mnist), 0, lambda line: None)
+    data = find_data(str(mnist), 0, lambda line: None)
     assert (data.name, data.is_mnist, len(data.train), len(data.test)) == (
         "MNIST", True, 60_000, 10_000,
     )  # fmt: skip

@@ -32,8 +32,10 @@ def reproduce(config: StudyConfig, command: list[str]) -> None:
     """
     from tfprune.studies import study as studies
     from tfprune.utils.option_table import checked
+    from tfprune.workers.asked import check_asked
 
     config = checked(config)
+    check_asked(config.workers, config.cluster)
     if config.list:
         for name, title, counts in studies.listing():
             said = ", ".join(f"{count} {what}" for what, count in counts.items())
@@ -41,12 +43,10 @@ def reproduce(config: StudyConfig, command: list[str]) -> None:
         return
     names = studies.NAMES if config.study == "all" else (studies.check_name(config.study),)
     wanted = [studies.load(name, config.quick, config.runs) for name in names]
-    _start(wanted, config.data, config.output, config.seed, command)
+    _start(wanted, config, command)
 
 
-def _start(
-    wanted: Sequence[Study], data: str | None, output: str, seed: int, command: list[str]
-) -> None:
+def _start(wanted: Sequence[Study], config: StudyConfig, command: list[str]) -> None:
     import os
     from pathlib import Path
 
@@ -57,18 +57,26 @@ def _start(
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     start_keras()
     with quiet():
-        from tfprune.studies.runner import find_data, run
+        from tfprune.studies.data import find_data
+        from tfprune.studies.runner import run
     from tfprune.studies.tables import cut_table, table
+    from tfprune.workers.pool import open_workers
 
-    found = find_data(data, seed, _say)
-    for study in wanted:
-        folder = Path(output) / study.name
-        made = run(study, found, folder, seed=seed, say=_say, command=command)
-        print(f"\n{study.title}{', A QUICK RUN' if study.quick else ''}, on {found.name}\n")
-        print(table(made, "simple"))
-        cut = cut_table(made, "simple")
-        print(f"\n{cut}" if cut else "", end="\n" if cut else "")
-        print(f"\nall of it, with figures: {folder}/results.md", flush=True)
+    with open_workers(config.workers, config.cluster, _say) as pool:
+        if pool is not None:
+            pool.prepare()
+        found = find_data(config.data, config.seed, _say)
+        for study in wanted:
+            folder = Path(config.output) / study.name
+            made = run(
+                study, found, folder, seed=config.seed, say=_say, command=command, pool=pool,
+                path=config.data,
+            )  # fmt: skip
+            print(f"\n{study.title}{', A QUICK RUN' if study.quick else ''}, on {found.name}\n")
+            print(table(made, "simple"))
+            cut = cut_table(made, "simple")
+            print(f"\n{cut}" if cut else "", end="\n" if cut else "")
+            print(f"\nall of it, with figures: {folder}/results.md", flush=True)
 
 
 def _say(line: str) -> None:

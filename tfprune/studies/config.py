@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tfprune.studies.study import NAMES
 from tfprune.utils.checks import switch, text, whole
 from tfprune.utils.option_table import COMMON, RUN, option
+from tfprune.workers.asked import cluster_option, workers_option
 
 
 # fmt: off
@@ -29,3 +30,5 @@ class StudyConfig:
         "How many runs, in place of the study's own numbers.")
     seed: int = option(0, whole(0), RUN, "NUMBER",
         "Seed of the first run; the next run's is one more.")
+    workers: int | None = workers_option()
+    cluster: str | None = cluster_option()

@@ -35,7 +35,7 @@ def answer_on_cluster(request: Mapping[str, Any], content: bytes | None = None) 
 
     worker = get_worker()
     with _lock:
-        process = _process(worker.state.nthreads)
+        process = _process(worker.state.nthreads, tuple(sorted(request["variables"].items())))
         if "shared" in request:
             if content is not None:
                 process.share(request["shared"], content)
@@ -48,9 +48,9 @@ def answer_on_cluster(request: Mapping[str, Any], content: bytes | None = None) 
 
 
 @cache
-def _process(threads: int) -> LocalWorkers:
+def _process(threads: int, variables: tuple[tuple[str, str], ...]) -> LocalWorkers:
     # A GPU that the worker was started with by name is its to use.
     known = {GPUS: os.environ[GPUS]} if GPUS in os.environ else {}
-    process = LocalWorkers(1, {**dict.fromkeys(THREADS, str(threads)), **known})
+    process = LocalWorkers(1, {**dict.fromkeys(THREADS, str(threads)), **known, **dict(variables)})
     atexit.register(process.stop)
     return process

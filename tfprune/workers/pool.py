@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from tfprune.workers.asked import MOST
 LOOK = 5.0
 # Pieces in hand for every worker where their order counts: those that wait for an earlier one.
 AHEAD = 2
+# By which TensorFlow chooses its kernels, when it is imported: another choice, other roundings.
+KERNELS = ("TF_ENABLE_ONEDNN_OPTS",)
 
 
 class Engine(Protocol):
@@ -177,6 +180,7 @@ def _request(piece: Piece, shared: str | None) -> dict[str, Any]:
         "arguments": piece.arguments,
         "versions": versions(),
         "keras": piece.keras,
+        "variables": {name: os.environ[name] for name in KERNELS if name in os.environ},
     }
     return request if shared is None else {**request, "shared": shared}
 
