@@ -58,7 +58,7 @@ def test_workers_give_what_one_process_does(tmp_path, monkeypatch):
     assert ours == theirs
     assert [one.values["seed"] for one in ours] == [4, 4, 5, 5]
     other = replace(data, sha256="0" * 64)
-    with pytest.raises(TfpruneError, match="zheng: cnn, run 1: the data is another one here"):
+    with pytest.raises(TfpruneError, match="zheng: cnn, run [12]: the data is another one here"):
         runner.run(
             made, other, tmp_path / "2", seed=4, command=["t"], say=nothing,
             pool=Workers(Inline(), nothing),
