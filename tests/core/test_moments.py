@@ -161,3 +161,15 @@ def test_another_shape_is_refused():
         Moments(3).add(np.ones((4, 2)))
     with pytest.raises(TfpruneError, match="2 units cannot be added to 3"):
         Moments(2) + Moments(3)
+
+
+def test_a_smaller_buffer_and_closing_change_nothing_but_rounding(rng):
+    a = rng.normal(1, 1, (900, 6))
+    plain, small = Moments(6), Moments(6, waiting=1)
+    plain.add(a)
+    for part in np.array_split(a, 7):
+        small.add(part)
+        small.close()
+    assert small.count == plain.count
+    np.testing.assert_allclose(small.gram(), plain.gram(), rtol=1e-12)
+    np.testing.assert_allclose(small.mean, plain.mean, rtol=1e-12)
