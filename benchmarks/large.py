@@ -142,7 +142,7 @@ def measured(family: str, samples: int, refit: int | None) -> list[dict[str, flo
     for module, name, stage in (
         (calibration, "trace", "trace"),
         (calibration, "groups_of", "trace"),
-        (calibration, "_choose", "pass"),
+        (calibration, "measure_samples", "pass"),
         (calibration, "group_stats", "selection"),
         (pruner, "select_all", "selection"),
         (pruner, "cuts_of", "fold and shrink"),
