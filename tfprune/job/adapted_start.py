@@ -18,8 +18,10 @@ from tfprune.job.original import DEVIATIONS, FEWEST, said, skill
 from tfprune.job.records import Finding
 from tfprune.utils.arrays import Array
 
-# Validation samples that both models are tried on, at most.
-TRIED = 1_000
+# Samples that statistics are those of, and validation samples that both models are tried on, at
+# most; fewer where nobody asked for it.
+MEASURED, TRIED = 4_096, 1_000
+MEASURED_UNASKED, TRIED_UNASKED = 512, 500
 # Points of accuracy, or of the share of the variance, from which on it is worth a line.
 MORE = 0.01
 
@@ -64,7 +66,8 @@ def start_of(config: CommonConfig, model: keras.Model, data: Dataset, measure: S
     TfpruneError
         If ``--adapt`` was asked for and the model has no BatchNormalization.
     """
-    part = data.validation.take(slice(TRIED))
+    part = data.validation.take(slice(TRIED if config.adapt else TRIED_UNASKED))
+    measured = data.calibration.take(slice(MEASURED if config.adapt else MEASURED_UNASKED))
     able = adaptable(model)
     if config.adapt and not able:
         raise TfpruneError(
@@ -75,7 +78,7 @@ def start_of(config: CommonConfig, model: keras.Model, data: Dataset, measure: S
         return Start(model)
     x = check_inputs(model, part.x)
     before = outputs_of(model, x)
-    adapted = adapt(model, data.calibration.x)
+    adapted = adapt(model, measured.x)
     after = outputs_of(adapted, x)
     judge = measure.like(before, part)
     if judge.target is None or not len(part):
