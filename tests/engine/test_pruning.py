@@ -217,7 +217,7 @@ def skipped_because(middle, rng, x, **more):
         (lambda: [kl.LayerNormalization(name="norm")], r"norm \(LayerNormalization\) mixes"),
         (lambda: [Custom(name="own")], r"feeds own \(Custom\), which is not handled"),
         (lambda: [kl.Reshape((3, 4), name="split"), kl.Flatten()], "split .* splits the units"),
-        (lambda: [kl.UnitNormalization(name="again")], r"again \(UnitNormalization\) mixes the units"),
+        (lambda: [kl.UnitNormalization(name="again")], r"again \(UnitNormalization\) mixes"),
         (lambda: [kl.Activation(backwards, name="own")], r"backwards \(not Keras' own\) of own"),
         (lambda: [kl.Lambda(backwards, name="own")], r"feeds own \(Lambda\), which is not handled"),
     ],
@@ -264,7 +264,7 @@ def test_layers_and_skip(rng):
     assert [layer.name for layer in tfprune.prune(model, x, 5, layers=["b"]).layers] == ["b"]
     assert {layer.name for layer in tfprune.prune(model, x, 5, skip=["b"]).layers} == {"a", "c"}
     for bad in ({"layers": ["nope"]}, {"skip": ["nope"]}, {"layers": ["flat"]}):
-        with pytest.raises(TfpruneError, match="is no layer of the model with units; these are: a, "):
+        with pytest.raises(TfpruneError, match="is no layer of .* these are: a, "):
             tfprune.prune(model, x, 5, **bad)
 
 
