@@ -55,6 +55,13 @@ AXES = {
 }  # fmt: skip
 
 
+# What tests/graph/test_embeddings.py tries of a table that is read in reverse.
+TIED = (
+    "reads in reverse; a table for both ways (`tie_weights`) stays one, and goes where nothing but "
+    "layers with kernels reads the words"
+)
+
+
 @dataclass(frozen=True)
 class Row:
     """What becomes of units at a layer."""
@@ -114,6 +121,8 @@ def row_of(kind: type) -> Row:
         reason = "; ".join([*[reason] * bool(reason), "its heads and their widths are reduced"])
     if kind in EMBEDDINGS:
         reason = "numbers of words are no units"
+    if kind is kl.ReversibleEmbedding:
+        reads, reason = True, f"{reason}; {TIED}"
     return Row(name, makes, passes, reads, reason)
 
 

@@ -9,6 +9,7 @@ from tfprune.core.fold import Fold, FoldRule, least_squares, merge_matrix
 from tfprune.core.fold_choice import steadiest_fold
 from tfprune.core.selection import Selection
 from tfprune.graph.shrink import Cut
+from tfprune.graph.tied import with_tied_tables
 
 
 def cuts_of(
@@ -34,7 +35,7 @@ def cuts_of(
         ]
         intake = merge_matrix(selection, folds.merge_incoming)
         cuts.append(Cut(stats.group, selection.kept, intake, consumer_folds))
-    return cuts
+    return with_tied_tables(calibration.trace, cuts)
 
 
 def _fold(view: ConsumerView, selection: Selection, folds: FoldRule, trial: bool) -> Fold:

@@ -24,6 +24,7 @@ from tfprune.graph.inputs import MOST_HELD_BACK, Samples
 from tfprune.graph.rescaling import rescale
 from tfprune.graph.safe_gradients import crash_notes
 from tfprune.graph.shrink import Cut, shrink
+from tfprune.graph.tied import tied_errors
 from tfprune.options import (
     DEGREES,
     PruneOptions,
@@ -202,6 +203,7 @@ round_to, scheme, file_batch, file_compat, seed
                 selections = select_all(calibration, options)
         cuts = cuts_of(calibration, selections, folds)
         smaller, off = _shrunk(calibration, cuts)
+        tied = tied_errors(calibration.trace, cuts)
         smaller, attention = self._attended(smaller, calibration, options)
         pairs = list(zip(calibration.groups, selections, strict=True))
         words = words_for(options.select)
@@ -209,7 +211,7 @@ round_to, scheme, file_batch, file_compat, seed
             result
             for stats, selection in pairs
             for result in _approximated(
-                layer_results(stats, selection, words), calibration, stats.group, off
+                layer_results(stats, selection, words), calibration, stats.group, off, tied
             )
         ]
         results += attention
@@ -341,14 +343,18 @@ def _shrunk(calibration: Calibration, cuts: Sequence[Cut]) -> tuple[keras.Model,
 
 
 def _approximated(
-    results: Sequence[LayerResult], calibration: Calibration, group: Group, off: dict[str, float]
-) -> list[LayerResult]:
-    """The rows of a group with what its units' normalisation is off by."""
+    results: Sequence[LayerResult], calibration: Calibration, group: Group, off: dict[str, float],
+    tied: dict[str, float],
+) -> list[LayerResult]:  # fmt: skip
+    """The rows of a group with what its units' normalisation and shared tables are off by."""
     traced = calibration.trace
     words = []
     for path, error in off.items():
         if takes(traced, group, path):
             words.append(f"approximate: output of {path} off by {100 * error:.2g} %")
+    for path, error in tied.items():
+        if path in group.producers:
+            words.append(f"{path} keeps one table for both ways: words off by {100 * error:.2g} %")
     if not words:
         return list(results)
     return [replace(one, note="; ".join([*[one.note] * bool(one.note), *words])) for one in results]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -10,8 +12,12 @@ from keras import layers as kl
 import tfprune
 from tests.graph.test_filters import changed, set_unit
 from tests.graph.test_shrink import check
-from tests.support.graphs import fill
+from tests.support.graphs import fill, outputs
+from tfprune.core.fold import Fold
 from tfprune.graph.groups import groups_of
+from tfprune.graph.in_place import InPlace
+from tfprune.graph.shrink import Cut, shrink
+from tfprune.graph.tied import with_tied_tables
 from tfprune.graph.tracer import trace
 
 WORDS = 40
@@ -87,24 +93,110 @@ def test_positions_and_words_go_together(rng):
     assert changed(model, result, x) < 1e-5
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_an_embedding_read_in_reverse(rng, x, tied):
-    """As wide as what it reads; with tied weights it stays, and the reason is told."""
+def language_model(rng, tied=True, middle=()):
     table = kl.ReversibleEmbedding(WORDS, 8, tie_weights=tied, name="table")
     data = keras.Input((7,), dtype="int32")
-    hidden = kl.Dense(8, activation="relu", name="hidden")(table(data))
-    model = fill(keras.Model(data, table(hidden, reverse=True)), rng)
-    groups = groups_of(trace(model))
-    if tied:
-        assert "reads with the weights that make its units" in groups[0].blocked
-        return
-    (group,) = groups
-    assert group.name == "table + hidden"
-    copy_column(model, "table", 3, 4)
+    x = table(data)
+    for layer in middle:
+        x = layer(x)
+    hidden = kl.Dense(8, activation="relu", name="hidden")(x)
+    return fill(keras.Model(data, table(hidden, reverse=True)), rng)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_embedding_read_in_reverse(rng, x, tied):
+    """As wide as what it reads; a table for both ways stays one, and is exact for copies."""
+    model = language_model(rng, tied, [kl.Dropout(0.1)])
+    (group,) = groups_of(trace(model))
+    assert (group.name, group.blocked) == ("table + hidden", None)
+    copy_column(model, "table", 3, 4, 2.0 if tied else 1.0)
     set_unit(model, "hidden", 3, 4)
     result = tfprune.prune(model, x, 0.5, layers="all")
     assert kept_of(result) == {"table": [3], "hidden": [3]}
     assert changed(model, result, x) < 1e-5
+    table = result.model.get_layer("table")
+    assert (table.tie_weights, len(table.weights)) == (tied, 1 if tied else 2)
+    assert ("table keeps one table for both ways" in result.layers[0].note) == tied
+
+
+@pytest.mark.parametrize("fold", ["least-squares", "drop"])
+def test_a_shared_table_is_that_of_the_fold_in_reverse(rng, x, fold):
+    """By plain lstsq: the table from what is read in reverse, then what reads the words."""
+    model = language_model(rng)
+    result = tfprune.prune(model, x, remove=0.25, fold=fold, refit=0, layers="all")
+    kept = sorted(map(int, result.layers[0].kept))
+    table = model.get_layer("table").get_weights()[0].astype(float)
+    folded = result.model.get_layer("table").get_weights()[0]
+    kernel = model.get_layer("hidden").get_weights()[0][:, kept].astype(float)
+    if fold == "drop":
+        np.testing.assert_allclose(folded, table[:, kept], rtol=1e-6)
+        words = np.eye(8)[kept]
+    else:
+        features = outputs(keras.Model(model.input, model.get_layer("hidden").output), x)[0]
+        features = features.reshape(-1, 8).astype(float)
+        matrix = np.linalg.lstsq(features[:, kept], features, rcond=None)[0]
+        np.testing.assert_allclose(folded, table @ matrix.T, rtol=0.02, atol=0.02)
+        words = np.linalg.lstsq(folded.astype(float), table, rcond=None)[0]
+        off = 100 * np.linalg.norm(folded @ words - table) / np.linalg.norm(table)
+        assert result.layers[0].note.endswith(f"words off by {off:.2g} %")
+    hidden = result.model.get_layer("hidden").get_weights()[0]
+    np.testing.assert_allclose(hidden, words @ kernel, rtol=1e-3, atol=1e-3)
+
+
+def test_a_trial_in_place_says_the_same_of_a_shared_table(rng, x):
+    model = language_model(rng)
+    traced = trace(model)
+    (group,) = groups_of(traced)
+    matrix = np.eye(8)[:6]
+    matrix[:, 6:] = rng.normal(size=(6, 2))
+    fold = Fold(np.arange(6), matrix, np.zeros(8))
+    cut = Cut(group, np.arange(6), np.eye(8)[:, :6], [(one, fold) for one in group.consumers])
+    cuts = with_tied_tables(traced, [cut])
+    with InPlace(model, traced, [group]).without(cuts) as trial:
+        np.testing.assert_allclose(trial(x), shrink(model, traced, cuts)(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("middle", "reason"),
+    [([kl.ReLU(name="positive")], r"positive \(ReLU\) is no layer that reads them"),
+     ([lambda x: kl.Add(name="sum")([x, kl.Dense(8, name="more")(x)])], r"sum \(Add\) is no")],
+)  # fmt: skip
+def test_words_that_are_not_read_by_weights_alone_keep_a_shared_table(rng, middle, reason):
+    blocked = groups_of(trace(language_model(rng, True, middle)))[0].blocked
+    assert re.search("reads with the weights that make its units, and " + reason, blocked)
+
+
+def test_recurrent_units_go_with_a_shared_table(rng, x):
+    table = kl.ReversibleEmbedding(WORDS, 6, name="table")
+    data = keras.Input((7,), dtype="int32")
+    hidden = kl.GRU(6, return_sequences=True, name="hidden")(table(data))
+    model = fill(keras.Model(data, table(hidden, reverse=True)), rng)
+    copy_column(model, "table", 2, 5)
+    weights = model.get_layer("hidden").get_weights()
+    for weight in weights:
+        weight[..., 2::6] = weight[..., 5::6]
+    model.get_layer("hidden").set_weights(weights)
+    result = tfprune.prune(model, x, 0.5, layers="all")
+    assert kept_of(result)["table"] in ([2], [5])
+    assert changed(model, result, x) < 1e-5
+
+
+class Back(keras.layers.Layer):
+    def __init__(self, table, **more):
+        super().__init__(**more)
+        self.table = table
+
+    def call(self, x):
+        return keras.ops.matmul(x, keras.ops.transpose(self.table.embeddings))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_layer_of_ones_own_that_reads_with_the_table_is_named(rng, x):
+    table, data = kl.Embedding(WORDS, 8, name="table"), keras.Input((7,), dtype="int32")
+    hidden = kl.Dense(8, activation="relu", name="hidden")(table(data))
+    model = keras.Model(data, Back(table, name="back")(hidden))
+    with pytest.raises(tfprune.TfpruneError, match=r"layer back \(Back\): uses .* of table"):
+        tfprune.prune(model, x, 0.5, layers="all")
 
 
 def mobile_block(x, gate):

@@ -72,14 +72,14 @@ def _bound(call: Call) -> dict[str, Any]:
 
 
 def embedding(call: Call) -> Features | None:
-    """An embedding makes a unit of each column; in reverse it reads them by another table."""
+    """An embedding makes a unit of each column; in reverse it reads as many by a table."""
     layer, ledger = call.layer, call.ledger
     made = ledger.produce(layer, "embedding", layer.output_dim, call.output)
     if not _in_reverse(call):
+        if getattr(layer, "tie_weights", False):
+            ledger.result.tied.setdefault(ledger.path(layer), []).append(ledger.whole(call.output))
         return made
     labels = made.rows()[0]
-    if layer.tie_weights:
-        ledger.block(labels, f"{call.name} reads with the weights that make its units")
     # What it reads is as wide as what it makes.
     row = ledger.row(layer, call.features[0], known.REVERSE)
     if row is None or not (row > 0).all():

@@ -136,8 +136,10 @@ def kernel_of(layer: Any, part: str) -> Kernel:
         columns = gates if part == "recurrent" else slice(2 * layer.units, None)
         return Kernel("recurrent_kernel", "bias", columns=columns, bias_row=1)
     if type(layer) in EMBEDDINGS:
-        # Read in reverse it multiplies with a table of its own.
-        return Kernel("reverse_embeddings" if part else "embeddings", "", -2)
+        # Read in reverse it multiplies with a table of its own, or with its only one transposed.
+        if part and getattr(layer, "tie_weights", False):
+            return Kernel("embeddings", "", -1)
+        return Kernel("reverse_embeddings" if part else "embeddings", "")
     if part and not part.startswith(GROUP):
         return Kernel(f"{part}/kernel", f"{part}/bias", 0, 2)
     if type(layer) in SEPARABLE:

@@ -35,7 +35,7 @@ from tfprune.graph.layers import (
     width_of,
 )
 from tfprune.graph.sizes import key_of, settings
-from tfprune.graph.trace import Trace, slot
+from tfprune.graph.trace import Trace, is_tied, slot
 from tfprune.utils.arrays import Array
 
 
@@ -195,7 +195,7 @@ class _Change:
             if type(layer) not in DEPTHWISE and where.name in weights:
                 # The last part of a kernel cuts it, when all of its columns have their folds.
                 read_by(weights, where, folds, None if part == "candidate" else stays)
-        if intake is not None:
+        if intake is not None and not is_tied(self._trace, path):  # That table is cut by now.
             _make(weights, layer, intake)
         return stored(copy, weights)
 

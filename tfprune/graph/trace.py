@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tfprune.graph.calls import Attended, Sized
 from tfprune.graph.features import Features, Index, Labels, row_of, shape_of
 from tfprune.graph.helpers import StepsAside, StepsBack
-from tfprune.graph.layers import GROUP
+from tfprune.graph.layers import GROUP, REVERSE
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,11 @@ def slot(path: str, part: str = "") -> str:
     return f"{path}:{part}" if part and not part.startswith(GROUP) else path
 
 
+def is_tied(trace: Trace, path: str) -> bool:
+    """Whether an embedding is called in reverse as well, with the table that makes its units."""
+    return path in trace.tied and slot(path, REVERSE) in trace.input_labels
+
+
 @dataclass
 class Trace:
     """Which layers produce units, which layers consume them, and what blocks their removal.
@@ -127,6 +132,8 @@ class Trace:
     even : list of (str, str)
         Layers that have to keep as many units as each other, though not the same ones: Keras takes
         the two of a Bidirectional for equally wide.
+    tied : dict of str to list of KerasTensor
+        What embeddings make that read in reverse with the same table, and layers hand on as it is.
     """
 
     model: keras.Model
@@ -146,6 +153,7 @@ class Trace:
     attended: list[Attended] = field(default_factory=list)
     even: list[tuple[str, str]] = field(default_factory=list)
     approximated: list[str] = field(default_factory=list)
+    tied: dict[str, list[Any]] = field(default_factory=dict)
 
 
 class Ledger:

@@ -23,6 +23,7 @@ from tfprune.graph.recurrent import merged
 from tfprune.graph.registry import rule_of, user_rule
 from tfprune.graph.rules import Call
 from tfprune.graph.sizes import check_sizes
+from tfprune.graph.tied_paths import follow_tied
 from tfprune.graph.trace import Ledger, RegisteredCall, Trace, slot
 from tfprune.graph.wrappers import holds_layers, is_nested, wrapped
 
@@ -57,6 +58,7 @@ def trace(model: keras.Model, approximate: bool = False) -> Trace:
             if key == name or key.startswith(f"{name}:"):  # All inputs of attention.
                 ledger.block(labels, reason)
     check_sizes(result)
+    follow_tied(result)
     for tensor in clone.outputs:
         ledger.block(ledger.features_of(tensor).labels, "output layer")
     return result
@@ -140,7 +142,7 @@ class _Walk:
             result.steps[path] = ledger.axes
         result.call_inputs.setdefault(path, []).append(_tensors((args, kwargs)))
         args, kwargs = keras.tree.map_structure(ledger.aside, (args, kwargs))
-        inputs, output = _tensors((args, kwargs)), layer(*args, **kwargs)
+        inputs, output = _tensors((args, kwargs)), self._output(layer, args, kwargs)
         ledger.alive += [inputs, output]
         features = [ledger.features_of(tensor) for tensor in inputs]
         call = Call(layer, args, kwargs, inputs, features, output, ledger)
@@ -159,6 +161,22 @@ class _Walk:
         output = keras.tree.map_structure(ledger.whole, output)
         result.call_outputs.setdefault(path, []).append(_tensors(output))
         return output
+
+    def _output(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return layer(*args, **kwargs)
+        except Exception as error:  # A layer of the user's may fail in any way.
+            original = self._ledger.original(layer)
+            # No public attribute has the layers that a layer holds.
+            parts: Any = getattr(original, "_flatten_layers", lambda **_: [])(include_self=False)
+            others = [part.name for part in parts if id(part) in self._copies]
+            if not others:
+                raise
+            raise TfpruneError(
+                f"layer {self._ledger.describe(layer)}: uses the weights of {others[0]}, another "
+                "layer of the model, so no copy of it can be made; for a table of words that also "
+                "reads in reverse expected keras.layers.ReversibleEmbedding"
+            ) from error
 
     def _inside(
         self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str
