@@ -34,6 +34,7 @@ from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 from tfprune.utils.digests import text_digest
 from tfprune.utils.memory import most_held
+from tfprune.utils.sample_files import alike
 from tfprune.utils.streamed import StreamedArray, concatenated, mapped
 from tfprune.workers.pool import Piece, Workers
 
@@ -233,18 +234,9 @@ def as_shards(x: Any) -> Shards | None:
     if not all(isinstance(one, (str, Path)) for one in x):
         return None
     paths = [str(one) for one in x]
-    found = [array_files.sample_shape(Path(path)) for path in paths]
-    if len({(part, shape[1:]) for part, shape, _ in found}) > 1:
-        raise TfpruneError(
-            "data: expected files that hold the same array, of the same shape, received "
-            + ", ".join(f"{part} of {shape}" for part, shape, _ in found[:5])
-        )
-    part = found[0][0]
-    dtype = np.result_type(*(kind for *_, kind in found))
-    arrays = [
-        _lazy(path, part, shape, dtype) for path, (_, shape, _) in zip(paths, found, strict=True)
-    ]
-    counts = tuple(shape[0] for _, shape, _ in found)
+    part, shapes, dtype = alike(paths)
+    arrays = [_lazy(path, part, shape, dtype) for path, shape in zip(paths, shapes, strict=True)]
+    counts = tuple(shape[0] for shape in shapes)
     return Shards(ShardFiles(tuple(paths), counts, part), concatenated(arrays))
 
 

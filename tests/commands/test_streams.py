@@ -71,7 +71,7 @@ BAD = "$py -m tools.export --prun 3"
         ("{compare} >/dev/full", 2, "", "tools.compare: [Errno 28] No space left on device\n"),
         # Nothing of a message ends among what another program reads.
         ("{compare} --slack x 2>&-", 2, "", ""),
-        (f"{HELP} | head -1", 0, "Usage: python -m tools.export [flags]\n", ""),
+        (f"{HELP} | head -1", 0, "Usage: python -m tools.export [NAME|FILE] [flags]\n", ""),
         (f"{HELP} >&- 2>&-", 0, "", ""),
         (f"{HELP} >/dev/full", 2, "", "tools.export: [Errno 28] No space left on device\n"),
         (f"{BAD} 2>&1 >&- | true", 2, "", ""),

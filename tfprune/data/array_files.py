@@ -18,6 +18,7 @@ from tfprune.data.splits import Raw, Split
 from tfprune.errors import TfpruneError
 from tfprune.utils.archives import check_archive, header
 from tfprune.utils.digests import file_digest
+from tfprune.utils.sample_files import plain_header
 from tfprune.utils.streamed import Scratch, StreamedArray, stored_rows
 
 # What arrays of samples are called, alone or before _NAME; x alone is split by seed.
@@ -128,42 +129,6 @@ def held_bytes(path: Path) -> int:
         return 0
 
 
-def sample_shape(path: Path) -> tuple[str, tuple[int, ...], np.dtype[Any]]:
-    """What the samples of a ``.npy`` or ``.npz`` are called there, their shape and dtype.
-
-    Nothing but headers is read. Of an ``.npz`` it is ``x``, or ``x_train`` where there is no ``x``.
-
-    Raises
-    ------
-    TfpruneError
-        If the file cannot be read, or has no such array.
-    """
-    try:
-        check_archive(path)
-        if path.suffix.lower() == ".npy":
-            with path.open("rb") as file:
-                shape, _, kind = _plain(file)
-            return STEMS[-1], shape, kind
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-            stem = next((one for one in ("x", "x_train") if one in names), None)
-            if stem is None:
-                raise TfpruneError(
-                    f"{path}: expected an array x or x_train, received {', '.join(sorted(names))}"
-                )
-            with archive.open(f"{stem}.npy") as content:
-                shape, _, kind = _plain(content)
-            return stem, shape, kind
-    except TfpruneError:
-        raise
-    except FileNotFoundError:
-        raise TfpruneError(f"{path}: no such file") from None
-    except Exception as error:  # Truncated or foreign files fail in zipfile or numpy.
-        raise TfpruneError(
-            f"{path}: expected a readable .npy or .npz file ({error or type(error).__name__})"
-        ) from None
-
-
 def _bytes_of(file: IO[bytes]) -> int:
     declared = header(file)
     if declared is None:
@@ -208,16 +173,9 @@ def _loaded(
 def _mapped(path: Path) -> StreamedArray:
     """The samples of a ``.npy``, left in it."""
     with path.open("rb") as file:
-        shape, fortran, kind = _plain(file)
+        shape, fortran, kind = plain_header(file)
         start = file.tell()
     return stored_rows(path.open("rb", buffering=0), start, shape, kind, fortran)
-
-
-def _plain(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    declared = header(file)
-    if declared is None or declared[2].hasobject or not declared[0]:
-        raise ValueError("no array of numbers, one row a sample")
-    return declared
 
 
 def _streamed(path: Path, known: set[str]) -> tuple[dict[str, Any], list[str]]:
@@ -236,7 +194,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stre
     """An array of an ``.npz``: in its place, or in a scratch file where it is compressed."""
     scratch = None if info.compress_type == zipfile.ZIP_STORED else Scratch(path)
     with archive.open(info) as content:
-        shape, fortran, kind = _plain(content)
+        shape, fortran, kind = plain_header(content)
         start = content.tell()
         # Read to its end, as the check sum stands for all of it.
         while block := content.read(BLOCK):

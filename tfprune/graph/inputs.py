@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, padded, rebatched
 from tfprune.utils.arrays import Array
+from tfprune.utils.sample_files import rows_of_files
 from tfprune.utils.streamed import StreamedArray, as_rows, mapped
 
 # What may be held back of calibration data: one sample in so many, and at most so many. Of a stream
@@ -89,7 +90,7 @@ def collected(model: keras.Model, x: Any) -> list[Array]:
 
     Of a file, a data set or a function no more than the first 1,000 samples are read.
     """
-    if not (isinstance(x, (str, Path)) or _streams(x)):
+    if _read(x) is x and not _streams(x):
         return check_inputs(model, x)
     parts, count = list[list[Array]](), 0
     for batch in Samples(model, x).batches(BATCH):
@@ -128,8 +129,9 @@ class Samples:
     Parameters
     ----------
     model : keras.Model
-    x : array, list or dict of arrays, path of a .npy, tf.data.Dataset or keras.utils.PyDataset
-        Arrays may be memory-mapped: no more than a batch of them is held. Data sets come in
+    x : array, list or dict of arrays, path of a .npy, list of paths, tf.data.Dataset or PyDataset
+        Arrays may be memory-mapped: no more than a batch of them is held; a list of paths names
+        .npy or .npz files, of which one at a time is held. Data sets come in
         batches of their own (a tf.data.Dataset of single samples is put in batches of 32); so does
         what a function returns that makes an iterator anew at each call, a generator function,
         say. Labels that come with them, (inputs, labels), are left out.
@@ -166,7 +168,7 @@ class Samples:
         if _streams(x):
             self._check_ends()
         else:
-            self._arrays = _apart(model, _mapped(x) if isinstance(x, (str, Path)) else x)
+            self._arrays = _apart(model, _read(x))
             _check_shapes(model, self._arrays)
             self.total = len(self._arrays[0])
         first = next(self._whole(8), None)
@@ -286,6 +288,14 @@ class Samples:
             raise TfpruneError(
                 "data: expected a data set that ends, received an endless one; take(N) of it"
             )
+
+
+def _read(x: Any) -> Any:
+    """The samples of a file, or of a list of files, left in them; anything else as it is."""
+    if isinstance(x, (str, Path)):
+        return _mapped(x)
+    files = isinstance(x, (list, tuple)) and all(isinstance(one, (str, Path)) for one in x)
+    return rows_of_files([str(path) for path in x]) if files and len(x) else x
 
 
 def _mapped(path: str | Path) -> Array:
