@@ -38,7 +38,7 @@ HEAD = [
     "int8 %", "bytes",
 ]  # fmt: skip
 Array = np.ndarray[Any, Any]
-Split = tuple[Array, Array]
+Split = tuple[Any, Array]
 
 
 def tagged(samples: int, seed: int) -> Split:
@@ -82,16 +82,18 @@ def correct(outputs: Array, y: Array) -> float:
     return 100 * float(np.mean(outputs.argmax(axis=-1) == y))
 
 
-def row_of(name: str, state: str, model: keras.Model, few: Array, test: Split) -> list[Any]:
-    """What a model and its files get right, and their bytes."""
+def row_of(name: str, state: str, model: keras.Model, few: Any, test: Split) -> list[Any]:
+    """What a model and its files get right, and their bytes; x is a list for several inputs."""
     x, y = test
+    given = x if isinstance(x, list) else [x]
     row = [name, state, f"{model.count_params():,}", f"{macs(model):,}"]
     row.append(f"{correct(model.predict(x, 256, verbose=0), y):.2f}")
     with tempfile.TemporaryDirectory() as folder:
         files = tfprune.export(model, folder, schemes=SCHEMES, representative=few)
         for scheme in SCHEMES:
             content = files[scheme].read_bytes()
-            row += [f"{correct(LiteModel(content).predict([x])[0], y):.2f}", f"{len(content):,}"]
+            file = LiteModel(content, [one.name for one in model.inputs])
+            row += [f"{correct(file.predict(given)[0], y):.2f}", f"{len(content):,}"]
     return row
 
 
