@@ -117,9 +117,10 @@ def prune(
         In place of ``workers`` the address of a Dask scheduler, whose workers find the files under
         the same paths; needs ``pip install 'tfprune[cluster]'``.
     approximate : bool
-        Whether units also go in front of LayerNormalization and RMSNormalization, which then
-        compute something else: their weights are fitted to what they made of all units, and the
-        rows say how far their outputs are off.
+        Whether units also go in front of LayerNormalization, RMSNormalization and
+        UnitNormalization, which then compute something else: their weights, or those of what reads
+        one without weights, are fitted to what they made of all units, and the rows say how far
+        their outputs are off.
 
     Returns
     -------

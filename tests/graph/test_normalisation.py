@@ -56,10 +56,76 @@ def test_units_before_it_stay_unless_that_is_asked_for(rng, layer):
     assert group.blocked == f"norm ({layer.__name__}) mixes the units"
 
 
-@pytest.mark.parametrize("layer", [kl.UnitNormalization, kl.Softmax])
-def test_what_has_no_weights_stays_all_the_same(rng, layer):
-    (group, _) = groups_of(trace(dense(rng, layer(name="norm")), approximate=True))
+def test_softmax_stays_all_the_same(rng):
+    (group, _) = groups_of(trace(dense(rng, kl.Softmax(name="norm")), approximate=True))
     assert "mixes the units" in group.blocked
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [kl.UnitNormalization(name="norm"),
+     kl.LayerNormalization(center=False, scale=False, name="norm")],
+)  # fmt: skip
+def test_what_reads_makes_up_for_normalisation_without_weights(rng, x, layer):
+    """The reader's kernel is the fold's, times the factors of a regression by numpy alone."""
+    model = dense(rng, layer.__class__.from_config(layer.get_config()))
+    result = tfprune.prune(model, x, remove=0.25, fold="drop", refit=0, approximate=True)
+    (row,) = result.layers
+    kept = list(map(int, row.kept))
+
+    def normalised(one):
+        return outputs(keras.Model(one.input, one.get_layer("norm").output), x)[0].astype(float)
+
+    wanted, made = normalised(model)[:, kept], normalised(result.model)
+    held = np.arange(len(x)) % 4 == 3
+    factor = np.sum((made * wanted)[~held], 0) / np.sum(made[~held] ** 2, 0)
+    kernel = model.get_layer("out").get_weights()[0][kept]
+    ours = result.model.get_layer("out").get_weights()[0]
+    ratios = ours / kernel
+    np.testing.assert_allclose(ratios, ratios[:, :1] * np.ones(3), rtol=1e-4)
+    # Fitted on other samples of the same kind.
+    np.testing.assert_allclose(ratios[:, 0], factor, rtol=0.1)
+    off = 100 * np.sqrt(np.mean((made * factor - wanted) ** 2) / np.var(wanted))
+    assert float(row.note.partition("off by ")[2].removesuffix(" %")) == pytest.approx(
+        off, rel=0.35
+    )
+
+
+def test_copies_in_front_of_unit_normalisation_go_exactly(rng, x):
+    """With half of the units as copies of the others lengths shrink by the root of 2."""
+    model = dense(rng, kl.UnitNormalization(name="norm"))
+    for unit in range(12):
+        set_unit(model, "hidden", unit + 12, unit)
+    result = tfprune.prune(model, x, 0.5, refit=0, approximate=True)
+    assert result.layers[0].units_after <= 12
+    assert changed(model, result, x) < 1e-4
+    assert not tfprune.prune(model, x, 0.5).layers
+
+
+def test_attention_and_convolutions_make_up_for_unit_normalisation(rng):
+    data = keras.Input((5, 6), name="data")
+    hidden = kl.Dense(8, activation="relu", name="hidden")(data)
+    plain = kl.Dropout(0.1)(kl.UnitNormalization(name="norm")(hidden))
+    out = [kl.MultiHeadAttention(2, 3, output_shape=4, name="attention")(plain, plain),
+           kl.Conv1D(4, 3, padding="same", groups=2, name="conv")(plain)]  # fmt: skip
+    model = fill(keras.Model(data, kl.Dense(2, name="out")(kl.Add()(out))), rng)
+    for unit in range(0, 8, 2):  # A copy beside each, in the same group of channels.
+        set_unit(model, "hidden", unit + 1, unit)
+    x = rng.normal(size=(80, 5, 6)).astype("float32")
+    result = tfprune.prune(model, x, 0.5, layers=["hidden"], refit=0, approximate=True)
+    assert result.layers[0].units_after <= 4
+    assert changed(model, result, x) < 1e-4
+
+
+@pytest.mark.parametrize("after", ["relu", "add"])
+def test_units_stay_where_nothing_can_make_up_for_unit_normalisation(rng, after):
+    def norm(x):
+        plain = kl.UnitNormalization(name="norm")(x)
+        return kl.ReLU(name="b")(plain) if after == "relu" else kl.Add(name="b")([plain, x])
+
+    (group, *_) = groups_of(trace(dense(rng, norm), approximate=True))
+    assert group.blocked.startswith("norm (UnitNormalization) mixes the units, and b (")
+    assert group.blocked.endswith(") is no layer that reads them")
 
 
 @pytest.mark.parametrize("layer", [kl.LayerNormalization, kl.RMSNormalization])

@@ -208,12 +208,13 @@ def mixing(call: Call) -> Features:
 def over_units(call: Call) -> Features:
     """Normalisation over units: it changes with them, so only where that was asked for.
 
-    Its weights then make up for it: see :mod:`tfprune.graph.rescaling`.
+    Its weights, or those of what reads it, then make up for it: see
+    :mod:`tfprune.graph.rescaling`.
     """
     layer, ledger, features = call.layer, call.ledger, call.features[0]
     axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
     last = [axis % len(call.inputs[0].shape) for axis in axes] == [len(call.inputs[0].shape) - 1]
-    if not (ledger.approximate and last and layer.weights):
+    if not (ledger.approximate and last):
         return mixing(call)
     if not per_unit_weights(call, features, is_last_axis=True):
         return features

@@ -72,7 +72,9 @@ SIZED = {"Reshape", "Split", "GetItem"}
 REDUCTIONS = {"Mean", "Sum", "Max", "Min", "Amax", "Amin", "Std", "Var"}
 
 # Layers that mix units but keep their order, so that the way to an output stays visible.
-MIXING = (kl.Softmax, kl.UnitNormalization)
+MIXING = (kl.Softmax,)
+# Normalisation over units.
+OVER_UNITS = (kl.LayerNormalization, kl.RMSNormalization, kl.UnitNormalization)
 TRANSPOSED = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
 CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D, *TRANSPOSED)
 DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D)

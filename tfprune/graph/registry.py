@@ -23,8 +23,6 @@ KERAS_RULES: dict[type, Rule] = {
     kl.Activation: keras_rules.activation,
     kl.BatchNormalization: keras_rules.normalisation,
     kl.PReLU: keras_rules.prelu,
-    kl.LayerNormalization: keras_rules.over_units,
-    kl.RMSNormalization: keras_rules.over_units,
     kl.GroupNormalization: keras_rules.over_groups,
     kl.Rescaling: keras_rules.resizing,
     **dict.fromkeys(known.ATTENTION, keras_rules.attention),
@@ -38,6 +36,7 @@ KERAS_RULES: dict[type, Rule] = {
     **dict.fromkeys(known.IDENTITY, rules.identity),
     **dict.fromkeys(known.NONLINEAR, keras_rules.nonlinear),
     **dict.fromkeys(known.MOVING, tensor_rules.moving),
+    **dict.fromkeys(known.OVER_UNITS, keras_rules.over_units),
     **dict.fromkeys(known.MIXING, keras_rules.mixing),
     **dict.fromkeys(known.RECURRENT, recurrent.recurrent),
 }

@@ -1,7 +1,8 @@
 """Normalisation over units of which some went: scaled so that it makes what it made of all.
 
 Mean and variance of the units that stay are not those of all. What the layer makes of them is
-brought to what it made in the original by a factor and a constant for each unit, in its weights.
+brought to what it made in the original by a factor and a constant for each unit, in its weights;
+where it has none, by a factor in the weights of what reads it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from tfprune.core.arrays import Array
 from tfprune.graph.clone import walk
 from tfprune.graph.inputs import Samples, predicted
+from tfprune.graph.layers import GROUP, arrays_of, kernel_of, stored
 from tfprune.graph.shrink import Cut, kept_features
 from tfprune.graph.trace import Trace, slot
 from tfprune.graph.tracer import trace
@@ -65,8 +67,12 @@ def rescale(
         factor, constant = _fitted(
             made[~held].astype(np.float64), wanted[~held], _has_constant(layers[path])
         )
-        for layer in (layers[path], ours.copies[path]):
-            _apply(layer, factor, constant)
+        if layers[path].weights:
+            for layer in (layers[path], ours.copies[path]):
+                _apply(layer, factor, constant)
+        for reader, part in _kernels(traced, path):
+            for layer in (layers[reader], ours.copies[reader]):
+                _read_scaled(layer, part, factor)
         rest = (made[held] * factor + constant - wanted[held]) if held.any() else made * 0
         spread = max(float(np.var(wanted[held] if held.any() else wanted)), np.finfo(float).tiny)
         off[path] = math.sqrt(float(np.mean(rest**2)) / spread)
@@ -95,6 +101,21 @@ def _fitted(made: Array, wanted: Array, with_constant: bool) -> tuple[Array, Arr
     tiny = 1e-12 * max(float(square.max(initial=0)), 1e-30)
     factor = np.where(square > tiny, np.sum(ours * theirs, axis=0) / np.maximum(square, tiny), 1.0)
     return factor, means[1] - factor * means[0]
+
+
+def _kernels(traced: Trace, path: str) -> set[tuple[str, str]]:
+    """The layers, and their parts, that make up for one without weights; each kernel once."""
+    readers = traced.unweighted.get(path, ())
+    return {(reader, "" if part.startswith(GROUP) else part) for reader, part in readers}
+
+
+def _read_scaled(layer: Any, part: str, factor: Array) -> None:
+    """Multiplies the weights by which a layer reads each feature."""
+    weights, where = arrays_of(layer), kernel_of(layer, part)
+    kernel = np.moveaxis(weights[where.name], where.axis, 0)
+    scaled = kernel * factor.reshape(-1, *[1] * (kernel.ndim - 1))
+    weights[where.name] = np.moveaxis(scaled.astype(kernel.dtype), 0, where.axis)
+    layer.set_weights(stored(layer, weights))
 
 
 def _has_constant(layer: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +133,9 @@ class Trace:
     even : list of (str, str)
         Layers that have to keep as many units as each other, though not the same ones: Keras takes
         the two of a Bidirectional for equally wide.
+    unweighted : dict of str to set of (str, str)
+        Of those of them that have no weights the layers that read what they make, and by which
+        part.
     tied : dict of str to list of KerasTensor
         What embeddings make that read in reverse with the same table, and layers hand on as it is.
     """
@@ -153,6 +157,7 @@ class Trace:
     attended: list[Attended] = field(default_factory=list)
     even: list[tuple[str, str]] = field(default_factory=list)
     approximated: list[str] = field(default_factory=list)
+    unweighted: dict[str, Set[tuple[str, str]]] = field(default_factory=dict)
     tied: dict[str, list[Any]] = field(default_factory=dict)
 
 

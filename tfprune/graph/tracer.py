@@ -17,13 +17,13 @@ from keras import layers as kl
 from tfprune.errors import TfpruneError
 from tfprune.graph import rules
 from tfprune.graph.clone import clone_layer, copy_weights, functional
+from tfprune.graph.direct_readers import follow_tied, follow_unweighted
 from tfprune.graph.features import Features, shape_of
 from tfprune.graph.helpers import BothWays
 from tfprune.graph.recurrent import merged
 from tfprune.graph.registry import rule_of, user_rule
 from tfprune.graph.rules import Call
 from tfprune.graph.sizes import check_sizes
-from tfprune.graph.tied_paths import follow_tied
 from tfprune.graph.trace import Ledger, RegisteredCall, Trace, slot
 from tfprune.graph.wrappers import holds_layers, is_nested, wrapped
 
@@ -59,6 +59,7 @@ def trace(model: keras.Model, approximate: bool = False) -> Trace:
                 ledger.block(labels, reason)
     check_sizes(result)
     follow_tied(result)
+    follow_unweighted(result)
     for tensor in clone.outputs:
         ledger.block(ledger.features_of(tensor).labels, "output layer")
     return result

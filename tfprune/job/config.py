@@ -160,8 +160,9 @@ class CommonConfig:
         "Where angles are measured from: mean, activation (0.5 after a sigmoid, else 0), none (0) "
         "or a number; auto is mean for least-squares and scaled, else activation.")
     approximate: bool = option(False, switch, CHOICE, "",
-        "Also remove units in front of LayerNormalization and RMSNormalization, which change with "
-        "them: scaled to what they made of all units, and how far they are off is said.")
+        "Also remove units in front of LayerNormalization, RMSNormalization and UnitNormalization, "
+        "which change with them: scaled to what they made of all units, and how far they are off "
+        "is said.")
     calibration: int = option(10_000, whole(1, 2**40), CHOICE, "NUMBER",
         "How many training samples to measure activations on.")
 
