@@ -200,3 +200,16 @@ def test_factors_are_the_nearest_product_of_a_rank(rng):
         ours = left @ b[:, :rank] @ (right @ c[:, :rank]).T
         np.testing.assert_allclose(ours, u[:, :rank] * s[:rank] @ vt[:rank], atol=1e-10)
     np.testing.assert_allclose(strengths, s[:5])
+
+
+def test_values_of_grouped_queries_are_as_wide_as_the_queries(rng):
+    """Keras refuses others, so units that reach either stay."""
+    query, other = keras.Input((5, 8)), keras.Input((5, 3))
+    value = kl.Dense(8, "tanh", name="value")(other)
+    x = kl.GroupQueryAttention(4, 4, 2, name="att")(query, value)
+    model = keras.Model([query, other], kl.Dense(2)(kl.GlobalMaxPooling1D()(x)))
+    data = [rng.normal(size=(60, 5, size)).astype("float32") for size in (8, 3)]
+    result = tfprune.prune(model, data, remove=0.5, layers="all", refit=0)
+    assert result.model.get_layer("value").units == 8
+    reasons = {one.name: one.reason for one in result.skipped}
+    assert "as many features of values as of queries" in reasons["value"]

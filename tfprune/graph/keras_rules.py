@@ -44,6 +44,9 @@ def attention(call: Call) -> None:
     if type(call.layer) is kl.GroupQueryAttention:
         what = f"{call.name} makes as many features as its query has"
         call.ledger.block(call.ledger.features_of(query).labels, what)
+        # Keras refuses another number.
+        same = f"{call.name} takes as many features of values as of queries"
+        call.ledger.block(call.ledger.features_of(value).labels, same)
     causal = bool(arguments.get("use_causal_mask", False))
     call.ledger.result.attended.append(
         Attended(call.ledger.path(call.layer), query, read["key"], value, causal)
