@@ -213,3 +213,22 @@ def test_values_of_grouped_queries_are_as_wide_as_the_queries(rng):
     assert result.model.get_layer("value").units == 8
     reasons = {one.name: one.reason for one in result.skipped}
     assert "as many features of values as of queries" in reasons["value"]
+
+
+@pytest.mark.parametrize("kind", ["mha", "gqa"])
+def test_scores_that_are_read_keep_their_heads(rng, x, kind):
+    """Scores are of every head, so attention that gives them stays as it is, and says so."""
+    data = keras.Input((LENGTH, FEATURES))
+    grouped = kl.GroupQueryAttention(4, 4, 2, name="att")
+    layer = attention(heads=2) if kind == "mha" else grouped
+    made, scores = layer(data, data, return_attention_scores=True)
+    hidden = kl.Dense(6, "relu", name="hidden")(kl.Flatten()(scores))
+    both = kl.Concatenate()([kl.Flatten()(made), hidden])
+    model = fill(keras.Model(data, [kl.Dense(3, name="out")(both), scores]), rng)
+    result = tfprune.prune(model, x, remove=0.5, layers="all", refit=0)
+    layers = [one.get_layer("att") for one in (model, result.model)]
+    assert [w.shape for w in layers[0].weights] == [w.shape for w in layers[1].weights]
+    after = result.model.predict(x, verbose=0)[1]
+    np.testing.assert_allclose(after, model.predict(x, verbose=0)[1], atol=1e-6)
+    assert any(one.name == "att" for one in result.skipped)
+    assert result.model.get_layer("hidden").units == 3

@@ -47,6 +47,9 @@ def attention(call: Call) -> None:
         # Keras refuses another number.
         same = f"{call.name} takes as many features of values as of queries"
         call.ledger.block(call.ledger.features_of(value).labels, same)
+    if arguments.get("return_attention_scores", False):
+        # They are of every head, so all heads stay, whatever other calls of it do.
+        call.ledger.scored.add(call.ledger.path(call.layer))
     causal = bool(arguments.get("use_causal_mask", False))
     call.ledger.result.attended.append(
         Attended(call.ledger.path(call.layer), query, read["key"], value, causal)

@@ -175,6 +175,8 @@ class Ledger:
         self.alive: list[Any] = []  # Tensors and layers are known by id: none may be collected.
         self.views = 0
         self.refused: dict[str, str] = {}
+        # Attention that gives its scores in some call.
+        self.scored: set[str] = set()
         self.paths: dict[int, str] = {}
         # Halves of separable convolutions and their likes, which take the weights of their layers.
         self.inner: list[tuple[str, Any]] = []

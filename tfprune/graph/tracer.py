@@ -52,7 +52,11 @@ def trace(model: keras.Model, approximate: bool = False) -> Trace:
     for path, part in ledger.inner:
         part.set_weights(result.layers[path].get_weights()[: len(part.weights)])
     result.model = clone
-    result.attended = [replace(one, inputs=list(clone.inputs)) for one in result.attended]
+    result.attended = [
+        replace(one, inputs=list(clone.inputs))
+        for one in result.attended
+        if one.path not in ledger.scored
+    ]
     for name, reason in ledger.refused.items():
         for key, labels in result.input_labels.items():
             if key == name or key.startswith(f"{name}:"):  # All inputs of attention.
