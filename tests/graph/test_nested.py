@@ -262,3 +262,25 @@ def test_a_subclassed_model_inside_is_a_wall(rng):
     assert "own (Own)" in reasons["before"]
     assert "own (Own)" in reasons["own/deep"]
     assert [layer.name for layer in result.layers] == ["after"]
+
+
+@pytest.mark.parametrize("calls", [2, 3])
+def test_a_nested_model_that_is_called_on_what_it_made(rng, calls):
+    """Two hidden units inside are copies, so that one goes without a trace."""
+    data = keras.Input((8,))
+    hidden = kl.Dense(6, "tanh", name="hidden")
+    inner = keras.Model(data, kl.Dense(8, "relu", name="back")(hidden(data)), name="inner")
+    x = outside = keras.Input((8,))
+    for _ in range(calls):
+        x = inner(x)
+    model = filled(keras.Model(outside, kl.Dense(2, name="out")(x)), rng)
+    kernel, bias = hidden.get_weights()
+    kernel[:, 1], bias[1] = kernel[:, 0], bias[0]
+    hidden.set_weights([kernel, bias])
+    samples = rng.normal(size=(300, 8)).astype("float32")
+    result = tfprune.prune(model, samples, 0.1, layers=["inner/hidden"])
+    assert result.model.get_layer("inner").get_layer("hidden").units == 5
+    new = rng.normal(size=(50, 8)).astype("float32")
+    np.testing.assert_allclose(
+        result.model.predict(new, verbose=0), model.predict(new, verbose=0), atol=1e-4
+    )

@@ -88,7 +88,7 @@ LOOPS = {
         lambda **o: kl.TimeDistributed(
             keras.Sequential([kl.Reshape((2, 2)), kl.SimpleRNN(3, name="rnn", **o)]), name="each"
         ),
-        r"recurrent layers \(each/rnn\)",
+        r"recurrent layers \(each/.*rnn\)",
     ),
     "held": (
         lambda **o: Holder(kl.LSTM(3, name="lstm", **o), name="held"),

@@ -77,6 +77,8 @@ class _Walk:
         self._copies: dict[int, Any] = {}
         self._holding: set[int] = set()
         self._marked: dict[int, tuple[keras.Model, list[Any]]] = {}
+        # What each nested model made, by identity.
+        self._made: dict[int, set[int]] = {}
 
     def through(
         self, model: keras.Model, inputs: Any = None, prefix: str = "", marks: Any = ()
@@ -246,11 +248,24 @@ class _Walk:
             ends = [mark(out) for mark, out in zip(marks, source.outputs, strict=True)]
             self._marked[id(nested)] = keras.Model(source.inputs, ends), marks
         model, marks = self._marked[id(nested)]
+        # Keras cannot cut a graph between two calls of one layer.
+        made = self._made.setdefault(id(nested), set())
+        inputs = [self._again(one) if id(one) in made else one for one in inputs]
         _, outputs = self.through(model, inputs, f"{path}/", marks)
+        made |= {id(one) for one in outputs}
         # A Sequential that a wrapper holds was never called, and has no output of its own.
         sequential = isinstance(nested, keras.Sequential)
         structure = nested.outputs[0] if sequential else nested.output
         return keras.tree.pack_sequence_as(structure, outputs)
+
+    def _again(self, tensor: Any) -> Any:
+        """The same tensor, as a layer that stands in the copy alone hands it on."""
+        ledger = self._ledger
+        helper = kl.Identity(name=ledger.helper_name())
+        output = helper(tensor)
+        ledger.alive += [helper, output]
+        ledger.features[id(output)] = ledger.features_of(tensor)
+        return output
 
     def _through_door(self, nested: keras.Model, number: int, given: Features) -> None:
         """A nested model that is called again takes the same widths again."""
