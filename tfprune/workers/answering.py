@@ -61,7 +61,7 @@ def answer(request: Mapping[str, Any], content: bytes | None = None) -> Answer:
         value, arrays = getattr(import_module(module), name)(**request["arguments"], **shared)
     except (TfpruneError, OSError) as error:
         return {"refused": str(error) or type(error).__name__}
-    except Exception:
+    except Exception:  # Whatever it is, the command shows it, and the worker goes on.
         return {"failed": traceback.format_exc()}
     return {"value": value, "arrays": arrays}
 

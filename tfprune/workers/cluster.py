@@ -59,7 +59,7 @@ class ClusterWorkers:
         """How many pieces can be worked on at once: a process is given one at a time."""
         try:
             return len(self._client.nthreads())
-        except Exception:
+        except Exception:  # A lost connection raises anything, as above.
             raise self._gone() from None
 
     def share(self, digest: str, content: bytes) -> None:
@@ -97,7 +97,7 @@ class ClusterWorkers:
 
         try:
             future = self._client.submit(answer_on_cluster, dict(request), content, pure=False)
-        except Exception:
+        except Exception:  # A lost connection raises anything, as above.
             raise self._gone() from None
         # Kept as long as somebody waits: Dask forgets what nobody holds.
         made.dask = future  # type: ignore[attr-defined]
