@@ -11,6 +11,8 @@ import keyword
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,12 @@ from tfprune.output_folder.staging import writing
 from tfprune.tflite.compat import check_compat
 from tfprune.tflite.conversion_process import MODEL, convert_folder, run_file, start, work_folder
 from tfprune.tflite.minify import minify
-from tfprune.tflite.saved_model import collecting_loops, recurrent_layers, write_saved_model
+from tfprune.tflite.saved_model import (
+    collecting_loops,
+    recurrent_layers,
+    unrolled,
+    write_saved_model,
+)
 from tfprune.tflite.schemes import DEFAULT_SCHEMES, SCHEMES, check_batch, check_schemes
 from tfprune.utils.arrays import Array
 from tfprune.utils.child_process import ChildError
@@ -120,20 +127,28 @@ def _each(
         for data, tensor in zip(representative, model.inputs, strict=True)
     ]
     names = signature_names(model)
-    with work_folder(samples) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(work_folder(samples))
         specs = [
             # An axis without a size in the model gets that of the samples.
             keras.InputSpec(shape=(batch, *data.shape[1:]), dtype=tensor.dtype, name=name)
             for name, tensor, data in zip(names, model.inputs, samples, strict=True)
         ]
-        function = write_saved_model(model, specs, folder / MODEL)
+        loops = collecting_loops(write_saved_model(model, specs, folder / MODEL))
         expected = outputs_of(model, samples)
+
+        @cache
+        def without_loops() -> Path:
+            unrolled_folder = stack.enter_context(work_folder(samples))
+            _write_unrolled(model, specs, unrolled_folder, loops)
+            return unrolled_folder
+
         for scheme in schemes:
             result: bytes | TfpruneError
             try:
-                if SCHEMES[scheme].from_samples:
-                    _check_loops(model, function, scheme)
-                content = convert_folder(folder, scheme, names, batch=batch, compat=compat)
+                # TensorFlow's calibration crashes on loops that collect each step's outputs.
+                source = without_loops() if loops and SCHEMES[scheme].from_samples else folder
+                content = convert_folder(source, scheme, names, batch=batch, compat=compat)
                 result = minify(content)
                 if compat:
                     check_compat(result, f"the {scheme} file of {model.name}")
@@ -168,18 +183,26 @@ def signature_names(model: keras.Model) -> list[str]:
     return [f"input_{number}" for number in range(len(names))]
 
 
-def _check_loops(model: keras.Model, function: Any, scheme: str) -> None:
-    # TensorFlow's calibration crashes on loops that collect each step's outputs.
-    loops = collecting_loops(function)
-    if not loops:
-        return
+def _write_unrolled(
+    model: keras.Model, specs: Sequence[keras.InputSpec], folder: Path, loops: Sequence[str]
+) -> None:
+    """Writes the SavedModel whose recurrent layers have a copy of their cell for each step."""
     layers = recurrent_layers(model)
     kind = "recurrent layers" if layers else "loops that collect values"
-    mend = "; build it with unroll=True" if layers else ""
-    raise TfpruneError(
-        f"model {model.name}: no {scheme} file can be made of {kind} "
-        f"({', '.join(layers or loops)}), as TensorFlow crashes on them{mend}"
+    refusal = (
+        f"model {model.name}: no file quantised from samples can be made of {kind} "
+        f"({', '.join(layers or loops)}), as TensorFlow crashes on them"
     )
+    if not layers:
+        raise TfpruneError(refusal)
+    steps = max(size for spec in specs for size in spec.shape[1:] or (1,))
+    try:
+        with unrolled(model, steps):
+            left = collecting_loops(write_saved_model(model, specs, folder / MODEL))
+    except TfpruneError as error:
+        raise TfpruneError(f"{refusal}, and unrolled: {error}") from None
+    if left:
+        raise TfpruneError(f"{refusal}; unrolled there are still {', '.join(left)}")
 
 
 def verify(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from tfprune.errors import TfpruneError
 from tfprune.graph.clone import walk
 from tfprune.graph.inputs import packed
 from tfprune.utils.console import quiet
+
+# More steps than these are not unrolled: each is some 20 operators of a file.
+UNROLLED_STEPS = 256
 
 
 def write_saved_model(
@@ -100,14 +104,55 @@ def _called(node: Any) -> list[str]:
     return [value.func.name for value in node.attr.values() if value.HasField("func")]
 
 
-def recurrent_layers(model: keras.Model) -> list[str]:
-    """The paths of recurrent layers that loop over time, those inside other layers included."""
-    paths = []
+def recurrent_layers(model: keras.Model) -> dict[str, keras.layers.RNN]:
+    """Recurrent layers that loop over time by their paths, those inside other layers included."""
+    found = {}
     for path, layer in walk(model):
         for inside in _with_inner_layers(layer, set()):
             if isinstance(inside, keras.layers.RNN) and not inside.unroll:
-                paths.append(path if inside is layer else f"{path}/{inside.name}")
-    return list(dict.fromkeys(paths))
+                found[path if inside is layer else f"{path}/{inside.name}"] = inside
+    return found
+
+
+@contextmanager
+def unrolled(model: keras.Model, steps: int) -> Iterator[None]:
+    """While this lasts, recurrent layers compute step after step without a loop.
+
+    Parameters
+    ----------
+    model : keras.Model
+    steps : int
+        Of a layer whose own input does not say how many it has.
+
+    Raises
+    ------
+    TfpruneError
+        If a layer has more than 256 steps.
+    """
+    layers = recurrent_layers(model)
+    for path, layer in layers.items():
+        number = _steps(layer) or steps
+        if number > UNROLLED_STEPS:
+            raise TfpruneError(
+                f"layer {path}: expected at most {UNROLLED_STEPS} steps to unroll, it has {number}"
+            )
+    for layer in layers.values():
+        layer.unroll = True
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            layer.unroll = False
+
+
+def _steps(layer: keras.layers.RNN) -> int | None:
+    """How many steps the sequences have that a layer gets, where its input says it."""
+    try:
+        tensor = layer.input
+    except (AttributeError, ValueError):  # It is called more than once, or inside another layer.
+        return None
+    first = tensor[0] if isinstance(tensor, (list, tuple)) else tensor
+    return first.shape[1]
 
 
 def _with_inner_layers(value: Any, seen: set[int]) -> Iterator[keras.Layer]:
