@@ -201,6 +201,22 @@ def test_a_file_that_fails_is_told_in_a_line(tmp_path, text, reason):
         load_model(small(tmp_path / "m.keras"), imports=[path])
 
 
+def test_a_folder_is_told_so(tmp_path):
+    with pytest.raises(TfpruneError, match="--import .*: expected a Python file, it is a folder"):
+        load_model(small(tmp_path / "m.keras"), imports=[tmp_path])
+
+
+def test_what_it_prints_is_not_in_the_answer(tmp_path, capsys):
+    """``inspect --json`` prints JSON alone."""
+    path = tmp_path / "own_words.py"
+    path.write_text("import keras\nprint('hello')\nclass Own(keras.layers.Layer):\n    pass\n")
+    file = small(tmp_path / "m.keras")
+    assert inspect([str(file), "--import", str(path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)
+    assert "hello" in err
+
+
 def test_not_for_built_in_models(capfd):
     code, _, err = run(["--model", "mlp", "--import", "own.py"], capfd)
     assert code == 2

@@ -105,6 +105,8 @@ def imported(paths: Sequence[str | Path]) -> OwnCode:
     objects: dict[str, Any] = {}
     models: frozenset[str] = frozenset()
     for path in map(Path, paths):
+        if path.is_dir():
+            raise TfpruneError(f"--import {path}: expected a Python file, it is a folder")
         if not path.is_file():
             raise TfpruneError(f"--import {path}: no such file")
         key = key_of(path)
@@ -158,7 +160,9 @@ def _module(path: Path) -> ModuleType:
         sys.path.append(folder)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # What a command prints may be read by a program.
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # It may do anything.
         del sys.modules[name]
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)
