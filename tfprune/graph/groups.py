@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.graph.features import Index
-from tfprune.graph.trace import Trace
+from tfprune.graph.trace import Reading, Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,30 +132,52 @@ def _read(trace: Trace, group: Group) -> Group:
             if (times != times[0]).any():
                 uneven = f"{reading.layer} reads its units unevenly"
                 break
-            # A stable sort by unit keeps the positions of each unit in order.
-            order = features[np.argsort(units[features], kind="stable")]
-            index = order.reshape(len(units_here), times[0]).T
-            key = (reading.layer, reading.part, index.tobytes())
-            if key in consumers:
-                tensors = (*consumers[key].tensors, reading.tensor)
-                no_offset = consumers[key].no_offset or reading.no_offset
-                consumers[key] = replace(consumers[key], tensors=tensors, no_offset=no_offset)
-                continue
-            consumers[key] = Consumer(
-                reading.layer,
-                (reading.tensor,),
-                units_here,
-                index,
-                reading.centre[index[0]],
-                reading.no_offset,
-                reading.part,
-            )
+            for index in _apart(reading, features, units[features], len(group.unit_ids)):
+                key = (reading.layer, reading.part, index.tobytes())
+                if key in consumers:
+                    tensors = (*consumers[key].tensors, reading.tensor)
+                    no_offset = consumers[key].no_offset or reading.no_offset
+                    consumers[key] = replace(consumers[key], tensors=tensors, no_offset=no_offset)
+                    continue
+                consumers[key] = Consumer(
+                    reading.layer,
+                    (reading.tensor,),
+                    units_here,
+                    index,
+                    reading.centre[index[0]],
+                    reading.no_offset,
+                    reading.part,
+                )
     for layer, part in {(read.layer, read.part) for read in consumers.values()}:
         mine = [read for read in consumers.values() if (read.layer, read.part) == (layer, part)]
         places = [read.index.ravel() for read in mine]
         if len(np.unique(np.concatenate(places))) < sum(len(place) for place in places):
             uneven = f"{layer} is shared and sees its units in different ways"
     return replace(group, consumers=tuple(consumers.values()), blocked=uneven)
+
+
+def _apart(reading: Reading, features: Index, units: Index, size: int) -> list[Index]:
+    """Indices of a reading's features that each hold what one feature of every unit made.
+
+    Features that were joined to be one unit (of every group of a convolution, say) are not alike:
+    weights of their own read each, so each can have a fold of its own. Positions of one feature,
+    after Flatten, stay together.
+
+    Parameters
+    ----------
+    reading : Reading
+    features, units : arrays of shape (features,)
+        Those of one view, and the unit of the group that each holds; every unit as often.
+    size : int
+        Units in the group.
+    """
+    labels = reading.labels[features]
+    order = features[np.lexsort((features, labels, units))]
+    index = order.reshape(len(np.unique(units)), -1).T
+    if size == 1:  # It stays, whatever is measured.
+        return [index]
+    others = (np.diff(reading.labels[index], axis=0) != 0).any(axis=1)
+    return np.split(index, np.flatnonzero(others) + 1)
 
 
 def _judged(trace: Trace, group: Group) -> Group:
