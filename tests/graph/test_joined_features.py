@@ -50,6 +50,10 @@ MADE = {
     "flat": ((6, 6, 4), lambda x: [
         kl.Dense(3, name="out")(kl.Flatten()(conv(x, groups=GROUPS)))
     ]),
+    # The layer b is called last.
+    "copies added": ((6,), lambda x: [kl.Dense(3, name="out")(
+        kl.ReLU()(kl.ReLU()(dense(x))) + kl.Concatenate()([y := dense(x, "b", 4), y])
+    )]),
     "heads": ((5, 6), heads),
 }  # fmt: skip
 
@@ -95,7 +99,7 @@ def test_the_angle_is_that_of_the_features_that_are_least_alike(rng, name):
     np.testing.assert_allclose(seen.angles, expected, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["groups", "reshape", "pixels", "flat"])
+@pytest.mark.parametrize("name", ["groups", "reshape", "pixels", "flat", "copies added"])
 def test_a_strong_pair_of_copies_hides_no_weak_pair(rng, name):
     """Units 0 and 1 are copies, and strong; 4 and 5, which go with them, are not, and count."""
     model = model_of(name, rng)
@@ -109,8 +113,8 @@ def test_a_strong_pair_of_copies_hides_no_weak_pair(rng, name):
     rows = made_by(model, "a", x)
     assert degrees(rows[:, :2])[0, 1] < 1
     assert 30 < degrees(rows[:, 4:6])[0, 1] < 150
-    result = tfprune.prune(model, x, 5, layers=["a"])
-    assert result.layers[0].units_after == 8
+    result = tfprune.prune(model, x, 5, layers="all")
+    assert {one.name: one.units_after for one in result.layers}["a"] == 8
 
 
 @pytest.mark.parametrize("name", ["groups", "flat"])

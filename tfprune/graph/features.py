@@ -85,3 +85,21 @@ class Labels:
         for pair in np.unique(pairs, axis=0):
             low, high = sorted(self.find(pair))
             self._parent[high] = low
+
+    def apart(self, together: Index, rows: list[Index]) -> Index:
+        """Labels of features that are laid over each other: another one for each combination.
+
+        Parameters
+        ----------
+        together : array of shape (features,)
+            One label of each combination.
+        rows : list of arrays of shape (features,)
+            All labels, which are joined; 0 for none.
+        """
+        own = together[together > 0]
+        if len(np.unique(own)) == len(own):
+            return together
+        kinds, which = np.unique(np.stack(rows), axis=1, return_inverse=True)
+        labels = self.new(kinds.shape[1])[which.ravel()]
+        self.join(labels[together > 0], own)
+        return np.where(together > 0, labels, 0)

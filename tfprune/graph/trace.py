@@ -341,7 +341,7 @@ class Ledger:
                 reason = f"{name} lays it over something that cannot be pruned"
                 self.block(np.maximum(together, row)[alone], reason)
             together = np.maximum(together, row)
-        return together
+        return self.result.labels.apart(together, rows)
 
     def produce(self, layer: Any, kind: str, units: int, out: Any) -> Features:
         """Notes a producer of units; returns the features of its output before the activation."""
