@@ -206,9 +206,9 @@ def test_what_says_whether_outputs_are_as_good(rng):
         ([logits], x, [softmax], ("agreement",)),
         ([logits], x, [linear], ("agreement", "output_error")),
         ([years], x, [mse], ("output_error",)),
-        ([logits, years], x, [softmax, mse], ("agreement", "output_error")),
+        ([logits, years], x, [softmax, mse], ("agreement_output 1", "output_error_output 2")),
         ([logits], classes, [linear], ("accuracy",)),
-        ([logits, years], classes, [softmax, mse], ("accuracy", "agreement")),
+        ([logits, years], classes, [softmax, mse], ("accuracy", "output_error_output 2")),
         ([logits], values, [linear], ("output_error",)),
     ]
     for reference, part, rules, names in expected:

@@ -10,6 +10,7 @@ import pytest
 from keras import layers as kl
 
 import tfprune
+from tests.job.test_findings import run as run_of
 from tests.support.commands import run
 from tests.support.graphs import fill
 from tfprune.data.files import Reading, read
@@ -17,6 +18,7 @@ from tfprune.data.scoring import make_scorer
 from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
 from tfprune.graph.predictions import output_names, outputs_of
+from tfprune.job.findings import findings
 from tfprune.training.finetuning import FineTuner
 
 X = np.zeros((4, 3), np.float32)
@@ -45,11 +47,42 @@ def test_every_output_is_scored_and_the_mean():
 
 def test_outputs_without_labels_are_held_against_the_original():
     measure = scorer("kind", "side")
-    assert measure.judged_by == ("accuracy", "agreement")
+    # Nothing says whether it decides.
+    assert measure.judged_by == ("accuracy", "agreement_far", "output_error_far")
     assert measure.held_against == (
         "labels are held against outputs kind, side; accuracy is the mean of kind and side"
     )
     assert [one["name"] for one in measure.about["outputs"]] == ["kind", "side"]
+
+
+def test_an_output_of_which_no_accuracy_speaks_is_judged_by_itself():
+    """By hand; values are held against the original with labels and without."""
+    far = scorer("kind", "side", "far")
+    assert far.judged_by == ("accuracy", "output_error_far")
+    scores = far.scores([np.roll(KIND, 1, 0), SIDE, FAR + 0.5])
+    deviation = np.sqrt(1.25)  # Of 1, 2, 3, 4.
+    assert scores["output_error_far"] == pytest.approx(0.5 / deviation)
+    kind = scorer("side", "far")
+    assert kind.judged_by == ("accuracy", "agreement_kind", "output_error_kind", "output_error_far")
+    # Rows 2, 0, 1, 0 in place of 0, 1, 2, 0; sides and values are all others.
+    others = kind.scores([KIND[[2, 1, 2, 0]], 1 - SIDE, -FAR])
+    assert others["agreement_kind"] == 0.75
+    assert others["agreement"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("judged", "words"),
+    [
+        ("output_error_box", "error of output box 30.0 %, 0.0 % unpruned"),
+        ("agreement_kind", "70.00 % of the classes of output kind are the original's, 100.00 %"),
+    ],
+)
+def test_what_was_lost_names_the_output(judged, words):
+    whole, less = (0.0, 0.3) if judged.startswith("output") else (1.0, 0.7)
+    same = {"accuracy": 0.9, "agreement": 0.1}
+    before, after = ([{**same, judged: value}] for value in (whole, less))
+    (one,) = findings(run_of(before, after, ("accuracy", judged)))
+    assert words in one.message
 
 
 def test_one_output_alone():

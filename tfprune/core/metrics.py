@@ -38,3 +38,17 @@ def disagreement(received: Array, expected: Array, step: float = 0.0) -> float:
 # How much may be lost before it is said: accuracy and agreement as shares, and the error of
 # outputs as a share of their spread.
 LIMITS = {"accuracy": 0.005, "agreement": 0.02, "output_error": 0.05}
+
+
+def metric_of(score: str) -> tuple[str, str]:
+    """What a score is, and of which of several outputs: as ``accuracy_NAME`` or ``accuracy``.
+
+    Examples
+    --------
+    >>> metric_of("output_error_box"), metric_of("mse")
+    (('output_error', 'box'), ('mse', ''))
+    """
+    for metric in ("mse", *LIMITS):
+        if score == metric or score.startswith(f"{metric}_"):
+            return metric, score[len(metric) + 1 :]
+    return score, ""

@@ -38,6 +38,8 @@ class Scorer:
     others : tuple of Scorer
         Of further outputs that have labels of their own; accuracy and mse are the mean of those
         that have it.
+    names : tuple of str
+        Of all outputs.
     target : array or None
         Classes for ``accuracy``, values of the output's shape for ``mse``.
     labels : {"classes", "one-hot", "yes or no", "values", "input"} or None
@@ -53,6 +55,7 @@ class Scorer:
     labels: str | None = None
     name: str = ""
     others: tuple[Scorer, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def each(self) -> list[Scorer]:
@@ -80,20 +83,27 @@ class Scorer:
     def judged_by(self) -> tuple[str, ...]:
         """Which scores say whether outputs are as good: accuracy, agreement, output error.
 
-        Labels speak of one output alone. Where nothing says whether an output decides or is a
-        value, both are looked at.
+        Labels speak of their outputs alone, so of several outputs each of the others is looked at
+        by itself: ``agreement_NAME`` or ``output_error_NAME``. Where nothing says whether an output
+        decides or is a value, both are looked at.
         """
-        if self.metric == "accuracy":
-            known = [one.output for one in self.each if one.metric == "accuracy"]
-            whole = len(known) == len(self.reference)
-            return ("accuracy",) if whole else ("accuracy", "agreement")
-        values = self.metric == "mse"
-        names = []
-        if not values and not self.one_sided and not all(rule.values for rule in self.rules):
-            names.append("agreement")
-        if values or self.one_sided or any(rule.values or rule.guessed for rule in self.rules):
-            names.append("output_error")
-        return tuple(names)
+        return (*["accuracy"] * (self.metric == "accuracy"), *self._by_themselves)
+
+    @property
+    def _by_themselves(self) -> dict[str, int]:
+        """Scores of the outputs of which no accuracy speaks, and the outputs' places."""
+        metrics = {one.output: one.metric for one in self.each}
+        places: dict[str, int] = {}
+        for place, rule in enumerate(self.rules):
+            if metrics.get(place) == "accuracy":
+                continue
+            name = f"_{self.names[place]}" if len(self.rules) > 1 else ""
+            decides = not (rule.values or self.one_sided or metrics.get(place) == "mse")
+            if decides:
+                places[f"agreement{name}"] = place
+            if not decides or rule.guessed:
+                places[f"output_error{name}"] = place
+        return places
 
     @property
     def one_sided(self) -> float | None:
@@ -204,7 +214,8 @@ class Scorer:
             several) that are the reference's, or, with ``mse`` and of an output of values, the
             share of the reference's variance that is there (1 - output_error^2, at least 0); of
             several outputs the least. Where several outputs have labels also ``accuracy_NAME`` or
-            ``mse_NAME`` of each, of which ``accuracy`` and ``mse`` are the means.
+            ``mse_NAME`` of each, of which ``accuracy`` and ``mse`` are the means; where there are
+            several outputs also what :attr:`judged_by` names.
         """
         scores: dict[str, float] = {}
         alone = {one.name: (one.metric, one._score(outputs)) for one in self.each}
@@ -217,14 +228,19 @@ class Scorer:
         errors = [
             disagreement(ours, theirs) for ours, theirs in zip(outputs, self.reference, strict=True)
         ]
-        shares = zip(self.rules, errors, outputs, self.reference, strict=True)
+        same = [
+            float(np.mean(rule.decisions(ours) == rule.decisions(theirs)))
+            for rule, ours, theirs in zip(self.rules, outputs, self.reference, strict=True)
+        ]
         scores["agreement"] = min(
             max(0.0, 1 - error**2)
             if self.metric == "mse" or (rule.values and place not in decided)
-            else float(np.mean(rule.decisions(ours) == rule.decisions(theirs)))
-            for place, (rule, error, ours, theirs) in enumerate(shares)
+            else same[place]
+            for place, (rule, error) in enumerate(zip(self.rules, errors, strict=True))
         )
         scores["output_error"] = max(errors)
+        for name, place in self._by_themselves.items():
+            scores[name] = (same if name.startswith("agreement") else errors)[place]
         return scores
 
     def _score(self, outputs: Sequence[Array]) -> float:
@@ -275,11 +291,28 @@ def make_scorer(
     TfpruneError
         If the labels fit no output, or none, ``only`` say, has labels.
     """
-    x = test.arrays
     rules = [rule_of(out) for out in reference] if rules is None else list(rules)
+    names = list(names) or [f"output {place + 1}" for place in range(len(reference))]
     places = list(range(len(reference))) if only is None else [_place(names, only)]
     if test.ys:
-        return _of_several(reference, test, rules, known=known or test, names=names, only=only)
+        made = _of_several(reference, test, rules, known=known or test, names=names, only=only)
+    else:
+        made = _of_one(reference, test, rules, labels, known=known, places=places)
+    others = tuple(replace(other, names=tuple(names)) for other in made.others)
+    return replace(made, names=tuple(names), others=others)
+
+
+def _of_one(
+    reference: Sequence[Array],
+    test: Split,
+    rules: list[Rule],
+    labels: Array | None,
+    *,
+    known: Split | None,
+    places: Sequence[int],
+) -> Scorer:
+    """A scorer with labels of one output, or without any."""
+    x = test.arrays
     copies = [n for n in places if len(x) == 1 and reconstructs(reference[n], x[0])]
     if copies and (test.y is None or test.y.ndim == 1 or test.y.shape[1:] == (1,)):
         return Scorer(reference, rules, "mse", copies[0], labels="input").like(reference, test)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfprune.core.metrics import LIMITS
+from tfprune.core.metrics import LIMITS, metric_of
 from tfprune.job.config import AMOUNTS, JobConfig
 from tfprune.job.records import Artifact, Finding
 from tfprune.options import SHARE_FOLDS
@@ -41,7 +41,7 @@ class Run:
         By variant, those of the model in float32, file or not.
     judged_by : sequence of str
         Which scores say whether a file is as good: some of ``accuracy``, ``agreement``,
-        ``output_error``.
+        ``output_error``, the last two with ``_NAME`` of one of several outputs.
     samples : int
         Test samples.
     filters : bool
@@ -66,7 +66,7 @@ class Run:
     @property
     def limits(self) -> dict[str, float]:
         """How much may be lost of each score; a drop that was asked for is no surprise."""
-        limits = {name: LIMITS[name] for name in self.judged_by}
+        limits = {name: LIMITS[metric_of(name)[0]] for name in self.judged_by}
         if "accuracy" in limits and self.config.options.max_drop is not None:
             limits["accuracy"] = max(limits["accuracy"], self.config.options.max_drop / 100)
         return limits
@@ -111,7 +111,7 @@ def lost(name: str, before: float, after: float) -> float:
     Errors of independent causes add up as their squares do, so that an error which was there
     before is taken out as its square.
     """
-    if name == "output_error":
+    if metric_of(name)[0] == "output_error":
         return math.sqrt(max(after**2 - before**2, 0.0))
     return before - after
 
@@ -129,12 +129,15 @@ def _worst(run: Run, before: Scores, after: Scores) -> tuple[float, str] | None:
 
 def _said(name: str, before: float, after: float, was: str) -> str:
     """A score in words, before and after."""
+    name, output = metric_of(name)
     if name == "accuracy":
         points = 100 * (before - after)
         return f"accuracy {100 * after:.2f} %, {points:.2f} points below {100 * before:.2f} % {was}"
     if name == "agreement":
-        return f"{100 * after:.2f} % of the classes are the original's, {100 * before:.2f} % {was}"
-    return f"output error {100 * after:.1f} %, {100 * before:.1f} % {was}"
+        what = f"the classes of output {output}" if output else "the classes"
+        return f"{100 * after:.2f} % of {what} are the original's, {100 * before:.2f} % {was}"
+    what = f"error of output {output}" if output else "output error"
+    return f"{what} {100 * after:.1f} %, {100 * before:.1f} % {was}"
 
 
 def _pruning(run: Run) -> Finding | None:

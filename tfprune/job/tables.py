@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from tfprune.core.metrics import metric_of
 from tfprune.job.records import Artifact, FailedFile
 from tfprune.options import COUNTED
 from tfprune.results import LayerResult, Other, Reached, Skipped, _shown, layer_table
@@ -36,7 +37,7 @@ def file_table(artifacts: Sequence[Artifact]) -> str:
     rows: list[list[Any]] = []
     for artifact in artifacts:
         smaller = f"{base / artifact.bytes:.2f}" if base else None
-        scores = [_FORMATS[_metric(name)](artifact.scores.get(name)) for name in metrics]
+        scores = [_FORMATS[metric_of(name)[0]](artifact.scores.get(name)) for name in metrics]
         p10 = artifact.latency_us.get("p10")
         rows.append(
             [artifact.file, artifact.variant, artifact.scheme, f"{artifact.bytes:,}",
@@ -114,18 +115,14 @@ def _boards(devices: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _metric(name: str) -> str:
-    """What a score is, without the output that it is of: see :meth:`Scorer.scores`."""
-    return name if name in _FORMATS else name.partition("_")[0]
-
-
 def _of_output(name: str) -> bool:
-    return _metric(name) != name and _metric(name) in _FORMATS
+    metric, output = metric_of(name)
+    return bool(output) and metric in _FORMATS
 
 
 def _heading(name: str) -> str:
-    metric = _metric(name)
-    return f"{name[len(metric) + 1 :]}: {_HEADINGS[metric]}" if metric != name else _HEADINGS[name]
+    metric, output = metric_of(name)
+    return f"{output}: {_HEADINGS[metric]}" if output else _HEADINGS[metric]
 
 
 def _count(value: int | None) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tfprune.core.metrics import metric_of
+
 # Points of accuracy, times and shares below which nothing is said to differ.
 EQUAL_POINTS, EQUAL_TIMES = 0.005, 1.005
 
@@ -92,12 +94,7 @@ def _cost(before: Entry, after: Entry, samples: int) -> dict[str, Any] | None:
             "what": "Cost",
             "head": head if abs(points) >= EQUAL_POINTS else "No accuracy lost",
             "text": f"{100 * after['accuracy']:.2f} % in place of "
-            f"{100 * before['accuracy']:.2f} % on {measured}"
-            + (
-                f"; {100 * after['agreement']:.1f} % of the answers are the original's"
-                if after.get("agreement") is not None
-                else ""
-            ),
+            f"{100 * before['accuracy']:.2f} % on {measured}" + _agreeing(after),
             "good": points < 0.5,
         }
     if _have("mse", before, after):
@@ -117,6 +114,15 @@ def _cost(before: Entry, after: Entry, samples: int) -> dict[str, Any] | None:
             "good": after["agreement"] >= 0.98,
         }
     return None
+
+
+def _agreeing(after: Entry) -> str:
+    """How many answers are the original's, in words that follow the accuracy."""
+    if after.get("agreement") is None:
+        return ""
+    if any(metric_of(name)[1] for name in after):  # Some of several outputs may be values.
+        return f"; agreement with the original {100 * after['agreement']:.1f} %"
+    return f"; {100 * after['agreement']:.1f} % of the answers are the original's"
 
 
 def _have(name: str, *entries: Entry) -> bool:
