@@ -131,7 +131,8 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(prog="run.py", allow_abbrev=False, description=str(__doc__).split("\n")[0])
     add = made.add_argument
     add("files", nargs="+", type=Path, metavar="FILE.tflite", help="files to run, side by side")
-    add("--data", type=Path, help=".npz of x_test, y_test (or x, y); for an input NAME x_test_NAME")
+    named = "for an input NAME x_test_NAME, for an output y_test_NAME"
+    add("--data", type=Path, help=f".npz of x_test, y_test (or x, y); {named}")
     add("--image", type=Path, help="classify a picture of the model's size")
     add("--input", type=Path, help="classify one sample: .npy (several inputs: .npz by NAME)")
     scales = "auto (the default): uint8 data to 0..1, unless the file is known to take bytes"
@@ -183,7 +184,7 @@ def run(flags: argparse.Namespace) -> None:
         model.fit(model.samples(loaded, kind), "none" if ready else flags.scale)
         model.first()
     if kind == "data":
-        check_labels(loaded, len(models[0].x[0]), path)
+        check_labels(labels_of(loaded), len(models[0].x[0]), path)
     results: list[dict[str, Any]] = []
     saved: dict[str, Array] = {}
     for model in models:
@@ -650,9 +651,8 @@ def check_numbers(data: Array, count: int, detail: Mapping[str, Any], where: str
             raise RunError(f"{where}: expected whole numbers that fit {kind}, received others")
 
 
-def check_labels(labels: Mapping[str, Array], count: int, path: Path) -> None:
+def check_labels(y: Array | None, count: int, path: Path) -> None:
     """Refuses labels that are no numbers, or not one for each sample."""
-    y = labels.get("y_test", labels.get("y"))
     if y is None:
         return
     if y.dtype.kind not in "fiub" or (y.dtype.kind == "f" and not np.isfinite(y).all()):
@@ -852,7 +852,7 @@ def scored(
 ) -> dict[str, Any]:
     """As :func:`scores`; whatever an .npz says of its labels, it ends in one line."""
     try:
-        return scores(outputs, model, labels)
+        return scores(outputs, model, labels, path)
     except RunError:
         raise
     except Exception as error:
@@ -860,15 +860,53 @@ def scored(
         raise RunError(f"{path}: {told}") from None
 
 
-def scores(outputs: Sequence[Array], model: Model, labels: Mapping[str, Array]) -> dict[str, Any]:
+def labels_of(labels: Mapping[str, Array], output: str = "") -> Array | None:
+    """The labels of an output by its name, or those that have none."""
+    end = f"_{output}" if output else ""
+    return labels.get(f"y_test{end}", labels.get(f"y{end}"))
+
+
+def scores(
+    outputs: Sequence[Array], model: Model, labels: Mapping[str, Array], path: Path
+) -> dict[str, Any]:
     """Accuracy (0 to 1), or mean squared error of values and of an input that is reconstructed.
 
     An .npz of ``tools.export --test-data`` says in ``scoring`` what its labels mean; else the
-    shapes decide as there.
+    shapes decide as there. Of several outputs with labels each has a score of its own as well,
+    ``accuracy_NAME`` or ``mse_NAME``, and the means are those over the outputs that have it.
     """
-    y = labels.get("y_test", labels.get("y"))
-    copies = [place for place, out in enumerate(outputs) if reconstructs(out, model)]
     told = json.loads(str(labels["scoring"])) if "scoring" in labels else None
+    several = told.get("outputs") if told else labelled(model, labels)
+    if not several:
+        return score(outputs, model, labels_of(labels), told)
+    alone, found = {}, dict[str, list[float]]()
+    for one in several:
+        y = labels_of(labels, one["name"])
+        check_labels(y, len(outputs[0]), path)
+        for metric, value in score(outputs, model, y, one).items():
+            alone[f"{metric}_{one['name']}"] = value
+            found.setdefault(metric, []).append(value)
+    return {metric: float(np.mean(values)) for metric, values in found.items()} | alone
+
+
+def labelled(model: Model, labels: Mapping[str, Array]) -> list[dict[str, Any]]:
+    """The outputs for which there are labels by name, as far as the manifest knows the names."""
+    with contextlib.suppress(LookupError, TypeError):
+        about = model.manifest["scoring"]
+        known = [one for one in about["outputs"] if labels_of(labels, one["name"]) is not None]
+        limits = [about["thresholds"][one["output"]] for one in known]
+        return [
+            one if limit is None else {**one, "threshold": float(limit)}
+            for one, limit in zip(known, limits, strict=True)
+        ]
+    return []
+
+
+def score(
+    outputs: Sequence[Array], model: Model, y: Array | None, told: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The score of one output, where it is told which, and how; else as the shapes have it."""
+    copies = [place for place, out in enumerate(outputs) if reconstructs(out, model)]
     if told is None and copies and (y is None or y.ndim == 1 or y.shape[1:] == (1,)):
         told = {"metric": "mse", "output": copies[0], "copy": True}
     if told is None and y is not None:
@@ -876,8 +914,11 @@ def scores(outputs: Sequence[Array], model: Model, labels: Mapping[str, Array]) 
     if told is None or told["metric"] is None:
         return {}
     out = outputs[told["output"]]
+    y = model.values(0) if told.get("copy") else y
+    if y is None:
+        raise LookupError("some are missing")
     if told["metric"] == "mse":
-        return {"mse": squared(out, model.values(0) if told.get("copy") else y)}
+        return {"mse": squared(out, y)}
     limit = told.get("threshold")
     if limit is None and units(out) == 1:
         limit = threshold(out, model, told["output"])[0]
@@ -1107,10 +1148,13 @@ def _cells(result: Mapping[str, Any]) -> dict[str, str]:
         row[f"{name} us"] = f"{value:,.1f}"
     if "samples_per_second" in result:
         row["samples/s"] = f"{result['samples_per_second']:,.0f}"
-    if "accuracy" in result:
-        row["accuracy %"] = f"{100 * result['accuracy']:.2f}"
-    if "mse" in result:
-        row["mse"] = f"{result['mse']:.4g}"
+    for key in sorted(result, key=lambda key: key in ("accuracy", "mse")):
+        metric, _, output = key.partition("_")
+        head = f"{output}: {metric}" if output else metric
+        if metric == "accuracy":
+            row[f"{head} %"] = f"{100 * result[key]:.2f}"
+        elif metric == "mse":
+            row[head] = f"{result[key]:.4g}"
     return row
 
 

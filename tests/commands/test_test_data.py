@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 import keras
 import numpy as np
@@ -196,3 +197,83 @@ def test_figures_of_a_few_samples_are_those_of_evaluating_them(capsys, tmp_path,
                 assert entry[metric] == np.mean(y[chosen.index])
             if count == 50:
                 assert entry[metric] == pytest.approx(measure.scores(out)[metric], rel=1e-5)
+
+
+@pytest.fixture
+def three():
+    """A model of three outputs, data, and labels for each: classes, yes or no, values."""
+    rng = np.random.default_rng(4)
+    x = rng.random((50, 20), dtype=np.float32)
+    data = keras.Input((20,), name="data")
+    ends = [
+        kl.Dense(5, name="kind")(data),
+        kl.Dense(3, activation="sigmoid", name="bits")(data),
+        kl.Dense(2, name="far")(data),
+    ]
+    labels = {
+        "kind": rng.integers(0, 5, 50),
+        "bits": rng.integers(0, 2, (50, 3)),
+        "far": rng.normal(size=(50, 2)),
+    }
+    return keras.Model(data, ends, name="three"), x, labels
+
+
+def by_hand(outputs, labels):
+    kind, bits, far = outputs
+    alone = {
+        "accuracy_kind": np.mean(kind.argmax(axis=1) == labels["kind"]),
+        "accuracy_bits": np.mean((bits > 0.5) == labels["bits"]),
+        "mse_far": np.mean((far - labels["far"]) ** 2),
+    }
+    mean = (alone["accuracy_kind"] + alone["accuracy_bits"]) / 2
+    return {**alone, "accuracy": mean, "mse": alone["mse_far"]}
+
+
+def test_the_labels_of_every_output_travel(capsys, tmp_path, three):
+    """Scored by hand on what the file makes in LiteRT."""
+    model, x, labels = three
+    reference = outputs_of(model, [x])
+    rules, names = rules_of(model, reference), ["kind", "bits", "far"]
+    measure = make_scorer(reference, Split(x, None, labels), rules, names=names)
+    ((_, content),) = convert(model, ["float32"], [x])
+    file = tmp_path / "three_float32.tflite"
+    file.write_bytes(content)
+    chosen = drawn(17, measure, 50, seed=3)
+    chosen.write(tmp_path / "t.npz", [x], ["data"])
+    arrays = np.load(tmp_path / "t.npz")
+    assert {"x_test", "y_test_kind", "y_test_bits", "y_test_far"} < set(arrays)
+    made = LiteModel(content, ["data"]).predict([x])
+    expected = by_hand(
+        [out[chosen.index] for out in made], {n: y[chosen.index] for n, y in labels.items()}
+    )
+    (entry,) = scored(capsys, [file], tmp_path / "t.npz")
+    for name, value in expected.items():
+        assert entry[name] == pytest.approx(value, rel=1e-5)
+    assert chosen.score(made) == pytest.approx(expected, rel=1e-5)
+    assert run.main([str(file), "--data", str(tmp_path / "t.npz"), "--runs", "0"]) == 0
+    heads = ["kind: accuracy %", "bits: accuracy %", "far: mse", "accuracy %", "mse"]
+    assert re.search(r"\s+".join(heads), capsys.readouterr().out)
+    few = {name: array for name, array in arrays.items() if name != "y_test_bits"}
+    np.savez(tmp_path / "few.npz", **few)
+    assert run.main([str(file), "--data", str(tmp_path / "few.npz"), "--runs", "0"]) == 2
+    assert "its labels do not fit the outputs" in capsys.readouterr().err
+
+
+def test_own_labels_go_by_the_names_that_the_manifest_knows(capsys, tmp_path, three):
+    model, x, labels = three
+    reference = outputs_of(model, [x])
+    names = ["kind", "bits", "far"]
+    measure = make_scorer(
+        reference, Split(x, None, labels), rules_of(model, reference), names=names
+    )
+    ((_, content),) = convert(model, ["float32"], [x])
+    file = tmp_path / "three_float32.tflite"
+    file.write_bytes(content)
+    np.savez(tmp_path / "own.npz", x=x, **{f"y_{name}": y for name, y in labels.items()})
+    assert not {"accuracy", "mse"} & set(scored(capsys, [file], tmp_path / "own.npz")[0])
+    entry = {"file": file.name, "sha256": hashlib.sha256(content).hexdigest()}
+    document = {"artifacts": [entry], "scoring": measure.about}
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    (found,) = scored(capsys, [file], tmp_path / "own.npz")
+    expected = by_hand(LiteModel(content, ["data"]).predict([x]), labels)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfprune.core.metrics import metric_of
 from tfprune.data.scoring import Scorer
 from tfprune.errors import TfpruneError
 from tfprune.graph.precision import OTHERS
@@ -36,16 +37,13 @@ class TestSet:
     measure: Scorer
 
     def score(self, outputs: Sequence[Array]) -> dict[str, float]:
-        """The ``accuracy`` or ``mse`` of outputs for all test data on these samples alone."""
-        measure = self.measure
-        if measure.metric is None or measure.target is None:
-            return {}
-        if measure.metric == "accuracy":
-            return {"accuracy": float(np.mean(measure.right(outputs)[self.index]))}
-        # Of several outputs with labels the first alone travels.
-        difference = outputs[measure.output].astype(float) - measure.target
-        difference = difference[self.index]
-        return {"mse": float(np.mean(difference**2))}
+        """The ``accuracy`` and ``mse`` of outputs for all test data on these samples alone.
+
+        As in :meth:`Scorer.scores` those of each of several outputs with labels come beside them.
+        """
+        some = [out[self.index] for out in outputs]
+        scores = self.measure.some(self.index).scores(some)
+        return {n: value for n, value in scores.items() if metric_of(n)[0] in ("accuracy", "mse")}
 
     def write(
         self,
@@ -59,8 +57,9 @@ class TestSet:
         Arrays ``x_test``, or ``x_test_NAME`` for several inputs, as the files take them before
         they quantise; ``y_test``, unless outputs are compared with the input; and ``scoring``,
         JSON text that says what the labels are: ``metric``, ``output``, and ``threshold`` where
-        each unit of the output decides alone. Where the data set is given, ``dataset`` is JSON
-        text as well.
+        each unit of the output decides alone. Where several outputs have labels it is
+        ``y_test_NAME``, and ``outputs`` in ``scoring`` is a list of the same for each, with its
+        ``name``. Where the data set is given, ``dataset`` is JSON text as well.
 
         Parameters
         ----------
@@ -77,25 +76,15 @@ class TestSet:
         dict
             ``file``, ``samples``, ``bytes`` and ``sha256``, for the manifest.
         """
-        measure = self.measure
-        scoring: dict[str, Any] = {"metric": measure.metric}
         chosen = [np.asarray(data[self.index]) for data in x]
         # Their files take float32.
         chosen = [c.astype(np.float32) if c.dtype.name in OTHERS else c for c in chosen]
         arrays = {f"x_test_{name}": data for name, data in zip(names, chosen, strict=True)}
         if len(x) == 1:
             arrays = {"x_test": chosen[0]}
-        if measure.metric is not None and measure.target is not None:
-            scoring["output"] = measure.output
-            rule = measure.rules[measure.output]
-            if measure.metric == "accuracy" and rule.alone:
-                scoring["threshold"] = rule.threshold
-            target = measure.target[self.index]
-            scoring["copy"] = measure.metric == "mse" and np.array_equal(
-                target.ravel(), chosen[0].ravel()
-            )
-            if not scoring["copy"]:
-                arrays["y_test"] = target
+        each = [one for one in self.measure.each if one.target is not None]
+        told = [self._told(one, chosen[0], len(each) > 1, arrays) for one in each]
+        scoring = {"outputs": told} if len(told) > 1 else {"metric": None} | dict(*told)
         texts = {"scoring": scoring} | ({"dataset": dict(dataset)} if dataset else {})
         arrays |= {key: np.array(json.dumps(value)) for key, value in texts.items()}
         np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
@@ -105,6 +94,21 @@ class TestSet:
             "bytes": path.stat().st_size,
             "sha256": file_digest(path),
         }
+
+    def _told(
+        self, one: Scorer, first: Array, several: bool, arrays: dict[str, Array]
+    ) -> dict[str, Any]:
+        """What the labels of an output are; they are put among the arrays."""
+        assert one.target is not None, "it is one with labels"
+        told: dict[str, Any] = {"name": one.name} if several else {}
+        told |= {"metric": one.metric, "output": one.output}
+        rule, target = one.rules[one.output], one.target[self.index]
+        if one.metric == "accuracy" and rule.alone:
+            told["threshold"] = rule.threshold
+        told["copy"] = one.metric == "mse" and np.array_equal(target.ravel(), first.ravel())
+        if not told["copy"]:
+            arrays[f"y_test_{one.name}" if several else "y_test"] = target
+        return told
 
 
 def check_test_count(count: int | None, available: int) -> None:
