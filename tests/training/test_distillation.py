@@ -256,6 +256,33 @@ def test_the_best_state_comes_back_with_its_loss(digit_pair, digit_parts, bits):
     assert measured == pytest.approx([result.before, result.after], rel=1e-3)
 
 
+def test_healing_ends_with_the_first_model_that_is_enough(digit_pair, digit_parts):
+    from tfprune.outputs.distance import difference
+
+    model, pruned = digit_pair
+    held_out = digit_parts.validation.x
+
+    def healed(enough=None):
+        return tfprune.heal_with_record(
+            pruned, model, digit_parts.train.x, 6, learning_rate=0.002, logits=True,
+            validation=held_out, enough=enough,
+        )  # fmt: skip
+
+    losses = healed().history.losses
+    asked = []
+
+    def third(candidate):
+        asked.append(difference(candidate, model, [held_out], True))
+        return len(asked) == 3
+
+    result = healed(third)
+    # Only epochs that did better than all before them are asked about.
+    better = [epoch for epoch in range(1, 7) if losses[epoch] < min(losses[:epoch])]
+    assert result.history.losses == losses[: better[2] + 1]
+    assert asked == pytest.approx([losses[epoch] for epoch in better[:3]], rel=1e-3)
+    assert difference(result.model, model, [held_out], True) == pytest.approx(asked[-1], rel=1e-3)
+
+
 def test_a_rate_is_found_where_none_is_given(digit_pair, digit_parts):
     model, pruned = digit_pair
     found = tfprune.heal_with_record(pruned, model, digit_parts.train.x, 3)

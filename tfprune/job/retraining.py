@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -25,6 +25,22 @@ from tfprune.utils.console import during
 ADVICE = "give it more epochs or more data, or leave it out"
 
 
+@dataclass(frozen=True)
+class Trial:
+    """How a model is healed that is only tried.
+
+    Attributes
+    ----------
+    rate : float or None
+        The learning rate, where another try has found it.
+    enough : callable
+        Whether a model that is being healed is good enough already.
+    """
+
+    rate: float | None
+    enough: Callable[[keras.Model], bool]
+
+
 def retrained(
     config: JobConfig,
     model: keras.Model,
@@ -33,6 +49,7 @@ def retrained(
     measure: Scorer,
     *,
     say: Callable[[str], None],
+    trial: Trial | None = None,
 ) -> tuple[dict[str, keras.Model], list[Trained]]:
     """Heals and fine-tunes as the options ask.
 
@@ -52,7 +69,7 @@ def retrained(
 
     if config.heal:
         with during(HEALING):
-            pruned, entry = healed(config, model, pruned, data, measure)
+            pruned, entry = healed(config, model, pruned, data, measure, trial=trial)
         trained.append(entry)
     models = {"finetuned": model, "pruned": pruned} if config.finetune else {"pruned": pruned}
     if config.finetune:
@@ -83,6 +100,7 @@ def healed(
     measure: Scorer,
     *,
     bits: int | None = None,
+    trial: Trial | None = None,
 ) -> tuple[keras.Model, Trained]:
     """Heals a pruned model, with Dense weights of ``bits`` bits if given.
 
@@ -96,11 +114,13 @@ def healed(
         x if len(x) > 1 else x[0],
         config.heal or 0,
         augment=config.augment,
+        learning_rate=trial.rate if trial else None,
         logits=measure.classifies,
         bits=bits,
         validation=validation if len(x) > 1 else validation[0],
         seed=config.seed,
         progress=True,
+        enough=trial.enough if trial else None,
     )
     seconds = time.perf_counter() - start
     how = "heal" if bits is None else f"heal at {bits} bits"

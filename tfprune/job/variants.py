@@ -17,7 +17,7 @@ from tfprune.graph.compile_settings import compile_as
 from tfprune.graph.inputs import check_inputs
 from tfprune.graph.predictions import outputs_of
 from tfprune.job.config import JobConfig
-from tfprune.job.retraining import ADVICE, healed, record, retrained
+from tfprune.job.retraining import ADVICE, Trial, healed, record, retrained
 from tfprune.job.stages import COMPRESSION, HEALING_AT_4_BITS, QAT, healed_at_4_bits
 from tfprune.options import PruneOptions
 from tfprune.prune_result import PruneResult
@@ -99,15 +99,15 @@ class VariantBuilder:
         """The inputs' names in files."""
         return signature_names(self.model)
 
-    def make(self, options: PruneOptions) -> Variant:
-        """Prunes, trains and compresses as the options ask.
+    def make(self, options: PruneOptions, trial: Trial | None = None) -> Variant:
+        """Prunes, trains and compresses as the options ask; on trial it may heal less.
 
         Raises
         ------
         TfpruneError
             If a budget cannot be met, or a training fails.
         """
-        variant = self._once(options)
+        variant = self._once(options, trial)
         target = options.target
         if target is None or target.what != "bytes":
             return variant
@@ -155,11 +155,11 @@ class VariantBuilder:
         """A model's files, converted as it was asked for, or why there is none."""
         return convert_each(model, schemes, calibration, self.config.batch, self.config.compat)
 
-    def _once(self, options: PruneOptions) -> Variant:
+    def _once(self, options: PruneOptions, trial: Trial | None = None) -> Variant:
         config = self.config
         result = self.pruner.prune_as(options)
         models, trainings = retrained(
-            config, self.model, result.model, self.data, self.measure, say=self.say
+            config, self.model, result.model, self.data, self.measure, say=self.say, trial=trial
         )
         files: dict[str, bytes | TfpruneError] = {}
         quantised = False

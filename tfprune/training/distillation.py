@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -191,8 +191,12 @@ def heal_with_record(
     validation: Any = None,
     seed: int = 0,
     progress: bool = False,
+    enough: Callable[[keras.Model], bool] | None = None,
 ) -> HealResult:
     """As :func:`heal`, but returns the losses beside the model, and prints and warns nothing.
+
+    ``enough`` is asked after each epoch that did better than all before it, with the model as it
+    is then, not to be kept; True ends the training.
 
     Examples
     --------
@@ -244,8 +248,9 @@ def heal_with_record(
         network = Student(tail, output_matches, bits=bits, batch_size=targets.batch_size)
         if tail.trainable_weights:
             history = _train(
-                network, targets, held_out, cycles=cycles, rate=rate, seed=seed, progress=progress
-            )
+                network, targets, held_out, cycles=cycles, rate=rate, seed=seed, progress=progress,
+                enough=lambda: enough is not None and enough(student),
+            )  # fmt: skip
             network.round()
         else:
             history = TrainingHistory((_loss(network, held_out),), 0.0)
@@ -267,6 +272,7 @@ def _train(
     rate: float | None,
     seed: int,
     progress: bool,
+    enough: Callable[[], bool],
 ) -> TrainingHistory:
     """Trains a network in place."""
     schedule = WarmCosine()
@@ -286,6 +292,7 @@ def _train(
             samples=targets.trained_on,
             steps=targets.steps,
             seed=seed,
+            enough=enough,
         )
         if network.has_statistics:
             best = network.get_weights()

@@ -85,6 +85,7 @@ class Trainer:
         samples: int,
         steps: int,
         seed: int,
+        enough: Callable[[], bool] = lambda: False,
     ) -> TrainingHistory:
         """Trains, and leaves the network in its best state, which may be the start.
 
@@ -103,6 +104,8 @@ class Trainer:
             In an epoch.
         seed : int
             Of the generators that ``feed`` is called with.
+        enough : callable
+            Asked after each epoch that did better than all before it; True ends the training.
 
         Raises
         ------
@@ -117,13 +120,15 @@ class Trainer:
             )
         if rate is not None:
             return self._fit(
-                feed, cycles, start, rate=rate, samples=samples, steps=steps, seed=seed
-            )
+                feed, cycles, start, rate=rate, samples=samples, steps=steps, seed=seed,
+                enough=enough,
+            )  # fmt: skip
         rate = self._find_rate(lambda: feed(trial_generator(seed)), sum(cycles) * steps)
         for highest in (rate, rate / CAREFUL):
             history = self._fit(
-                feed, cycles, start, rate=highest, samples=samples, steps=steps, seed=seed
-            )
+                feed, cycles, start, rate=highest, samples=samples, steps=steps, seed=seed,
+                enough=enough,
+            )  # fmt: skip
             if history.best_epoch:
                 break
         return history
@@ -161,10 +166,12 @@ class Trainer:
         samples: int,
         steps: int,
         seed: int,
+        enough: Callable[[], bool],
     ) -> TrainingHistory:
         """One training from the present state, whose loss is known."""
         rng = np.random.default_rng(seed)
         losses, best, diverged, stalled = [start], self._network.get_weights(), None, 0
+        ended = False
         with meter(self._what, cycles[0] * samples, self._progress) as bar:
             for number, epochs in enumerate(cycles):
                 # It is not certain that there will be more.
@@ -179,8 +186,11 @@ class Trainer:
                     bar.set_postfix_str(f"held-out loss {losses[-1]:.4g}")
                     if losses[-1] < min(losses[:-1]):
                         best = self._network.get_weights()
+                        ended = enough()
+                    if ended:
+                        break
                 gained = min(losses) < (1 - STALLED) * before
-                if diverged or (stalled and not gained):
+                if ended or diverged or (stalled and not gained):
                     break
                 stalled += not gained
         self._network.set_weights(best)
