@@ -222,8 +222,9 @@ def test_ctrl_c_while_it_still_imports_is_one_line(environment, tmp_path, module
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.trains
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_the_cnn_on_mnist(mnist, environment, tmp_path, seed):
     """At 30 degrees many units go, for less than half a point, and int8 is 4 times smaller."""
     done = command(

@@ -47,7 +47,7 @@ def error(model, smaller, x):
 
 
 @pytest.mark.trains
-@pytest.mark.parametrize("build", [chain, residual])
+@pytest.mark.parametrize("build", [chain, pytest.param(residual, marks=pytest.mark.slow)])
 def test_new_samples_come_out_nearer(build, pictures, rng):
     """Of three models together: one may lose so little by its fold that nothing is to be gained."""
     seen, fresh = pictures[:400], pictures[400:]

@@ -165,7 +165,7 @@ def check_recipe(recipe, seed):
     check(model, seed, flat)
 
 
-@settings(max_examples=30, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(recipes, st.integers(0, 2**32 - 1))
 def test_a_shrunken_model_is_the_masked_original(recipe, seed):
     check_recipe(recipe, seed)

@@ -197,6 +197,7 @@ def test_the_file_is_of_the_start_where_training_does_harm(model, tuner, held_ou
     assert divergence(LiteModel(content).predict([x])[0], wanted) < 0.05
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_bytes(model, tuner):
     few = {name: [array[:200] for array in arrays] for name, arrays in tuner.items()}
     first, second = (compress(model, **few, clusters=8, epochs=1, seed=4)[0] for _ in range(2))
