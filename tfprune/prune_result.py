@@ -18,6 +18,7 @@ from tfprune.graph.costs import layer_costs
 from tfprune.options import PruneOptions
 from tfprune.outputs.change import Change
 from tfprune.results import (
+    EVEN,
     LayerCost,
     LayerResult,
     Other,
@@ -191,19 +192,21 @@ def layer_results(stats: GroupStats, selection: Selection, words: str) -> list[L
             note = f"WARNING: only {samples} samples for {selection.units} units"
         elif selection.least:
             note = f"{len(selection.least)} {words}"
-        elif len(selection.kept) == selection.units > 1:
+        elif len(selection.kept) == selection.units > 1 and not selection.evened:
             note = f"closest pair at {_closest(between):.1f} degrees"
+        after = int(np.isin(units, selection.kept).sum())
         rounded = int(np.isin(units, selection.rounded).sum())
         if rounded:
             note = "; ".join([*[note] * bool(note), f"{rounded} put back to round the width"])
         evened = int(np.isin(units, selection.evened).sum())
         if evened:
-            note = "; ".join([*[note] * bool(note), f"{evened} put back: both ways are as wide"])
+            as_wide = f"{evened} put back: both ways are as wide, and the other keeps {after}"
+            note = "; ".join([*[note] * bool(note), as_wide])
         results.append(
             LayerResult(
                 name=name,
                 units_before=len(units),
-                units_after=int(np.isin(units, selection.kept).sum()),
+                units_after=after,
                 similar=int(np.isin(units, list(selection.similar)).sum()),
                 complementary=int(np.isin(units, list(selection.complementary)).sum()),
                 constant=int(np.isin(units, selection.constant).sum()),
@@ -211,6 +214,7 @@ def layer_results(stats: GroupStats, selection: Selection, words: str) -> list[L
                 angles=degrees,
                 group=group.name if is_joint else "",
                 note=note,
+                evened=evened,
             )
         )
     return results
@@ -269,12 +273,16 @@ def _nothing_removed(
     if not layers:
         what = "nothing was pruned: no layer of those asked for can lose units"
         return f"{what}; instead: {advice[0]}" if advice else what
+    what = f"no unit was removed at {options.degrees:g} degrees"
+    # A closer pair of a layer whose units were put back removes nothing.
+    free = [layer for layer in layers if not layer.evened]
+    if not free:
+        return f'{what}, as {EVEN.format(layers[0].name)}; instead: both, layers="recurrent"'
     near = min(
-        ((_closest(layer.angles.astype(float)), layer.name) for layer in layers
+        ((_closest(layer.angles.astype(float)), layer.name) for layer in free
          if np.isfinite(layer.angles[~np.eye(len(layer.angles), dtype=bool)]).any()),
         default=(90.0, ""),
     )  # fmt: skip
-    what = f"no unit was removed at {options.degrees:g} degrees"
     if near[1]:
         what += f" (the closest pair, in {near[1]}, is {near[0]:.1f} degrees apart)"
         if near[0] < 89 and options.select == "angle":

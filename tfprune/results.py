@@ -12,6 +12,9 @@ from tabulate import tabulate
 
 from tfprune.utils.escapes import plain
 
+# Why a layer keeps units that could go.
+EVEN = "{} has to stay as wide as the other way of its Bidirectional, which keeps its units"
+
 
 @dataclass(frozen=True)
 class LayerResult:
@@ -32,6 +35,8 @@ class LayerResult:
         The layers that go together with it, if there are any.
     note : str
         What else the user should know, or empty.
+    evened : int
+        Units that stay because the other way of a Bidirectional keeps as many.
     """
 
     name: str
@@ -44,6 +49,7 @@ class LayerResult:
     angles: npt.NDArray[np.float32] = field(repr=False, compare=False)
     group: str = ""
     note: str = ""
+    evened: int = 0
 
     @property
     def pair_angles(self) -> npt.NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -230,7 +232,7 @@ def test_both_ways_stay_as_wide_as_each_other(rng):
     x = rng.normal(size=(60, 5, 3)).astype("float32")
     result = tfprune.prune(model, x, 0.5, layers="all")
     assert [row.units_after for row in result.layers] == [5, 5]
-    assert result.layers[0].note == "1 put back: both ways are as wide"
+    assert result.layers[0].note == "1 put back: both ways are as wide, and the other keeps 5"
     np.testing.assert_allclose(result.model(x), model(x), atol=2e-6)
     # And what is left out keeps the other one whole.
     spared = tfprune.prune(model, x, remove=0.5, refit=0, layers="all", skip=["both/backward_r"])
@@ -238,6 +240,28 @@ def test_both_ways_stay_as_wide_as_each_other(rng):
     budget = tfprune.prune(model, x, target_params=0.5, refit=0, layers="all")
     assert len({row.units_after for row in budget.layers}) == 1
     assert budget.model.count_params() <= model.count_params() / 2
+
+
+def test_what_is_advised_removes_units_of_both_ways(rng):
+    """A closest pair of 0 degrees in one of them removes nothing, at any threshold below."""
+    model = both_ways("concat", rng)
+    duplicated(at(model, "both/forward_r"))
+    x = rng.normal(size=(60, 5, 3)).astype("float32")
+    result = tfprune.prune(model, x, 0.5, layers="recurrent")
+    assert [row.units_after for row in result.layers] == [6, 6]
+    assert "closest pair" not in result.layers[0].note
+    (said,) = result.notes
+    degrees = int(re.search(r"threshold=(\d+)", said)[1])
+    for threshold, removed in ((degrees - 2, 0), (degrees, 2)):
+        tried = tfprune.prune(model, x, threshold, layers="recurrent")
+        assert 12 - sum(row.units_after for row in tried.layers) == removed
+    alone = tfprune.prune(model, x, 30, layers=["both/forward_r"])
+    assert [row.units_after for row in alone.layers] == [6]
+    (said,) = alone.notes
+    assert said == (
+        "no unit was removed at 30 degrees, as both/forward_r has to stay as wide as the other way "
+        'of its Bidirectional, which keeps its units; instead: both, layers="recurrent"'
+    )
 
 
 def test_a_tagger_of_masked_words_and_states_of_both_ways(rng):

@@ -188,6 +188,21 @@ def test_nothing_removed_says_what_would_go():
     assert "--max-drop 1 in place of --prune" in one.advice
 
 
+def test_no_closer_pair_is_advised_where_both_ways_stay_as_wide():
+    """Only a layer whose units were not put back says at how many degrees more goes."""
+    same = scored(0.9)
+    back, other = replace(layer(apart=12.0), evened=2), layer(apart=44.5, name="backward")
+    for layers, advice in (
+        ([back, other], "--prune 45 (the closest pair, in backward, is 44.5 degrees apart)"),
+        ([back], "both, python -m tools.export --prune 30 --data 'my data.npz' --seed=3 --layers"),
+    ):
+        made = run(same, same, layers=layers)
+        (one,) = findings(replace(made, artifacts=[replace(a, bytes=7) for a in made.artifacts]))
+        assert one.advice[0].startswith(advice)
+        assert ("hidden has to stay as wide as the other way" in one.message) == (layers == [back])
+        assert not any("--prune 13" in words for words in one.advice)
+
+
 def test_a_file_that_grew_is_named_although_units_went():
     made = run(scored(0.9, 0.9), scored(0.9, 0.9))
     grown = [

@@ -16,7 +16,7 @@ from tfprune.core.metrics import LIMITS, metric_of
 from tfprune.job.config import AMOUNTS, JobConfig
 from tfprune.job.records import Artifact, Finding
 from tfprune.options import SHARE_FOLDS
-from tfprune.results import LayerResult
+from tfprune.results import EVEN, LayerResult
 from tfprune.tflite.schemes import SCHEMES
 from tfprune.utils.option_table import flag
 
@@ -264,6 +264,8 @@ def _sizes(run: Run) -> Finding | None:
         message = "nothing was pruned: no layer of those asked for can lose units"
     elif not removed:
         message = "no unit was removed: the pruned files hold what the original ones hold"
+        if all(layer.evened for layer in run.layers):
+            message = f"no unit was removed, as {EVEN.format(run.layers[0].name)}"
     else:
         worst = max(larger, key=lambda scheme: pruned[scheme].bytes - original[scheme].bytes)
         more = pruned[worst].bytes - original[worst].bytes
@@ -283,7 +285,10 @@ def _further(run: Run) -> list[str]:
     advice = []
     if run.filters and config.layers_to_prune in (None, "dense"):
         advice.append(f"filters too, {run.typed('--layers', 'all')}")
-    if run.layers:
+    if run.layers and all(layer.evened for layer in run.layers):
+        both = run.typed("--layers", "recurrent", without=("skip",))
+        advice.append(f"both, {both}")
+    elif run.layers:
         if not config.options.by_count and config.select in (None, "angle"):
             advice += _next_degrees(run.layers)
         gone = config.options.share
@@ -299,7 +304,8 @@ def _further(run: Run) -> list[str]:
 
 def _next_degrees(layers: Sequence[LayerResult]) -> list[str]:
     """At how many degrees the next unit would go."""
-    near = [(closest(layer), layer.name) for layer in layers]
+    # A closer pair of a layer whose units were put back removes nothing.
+    near = [(closest(layer), layer.name) for layer in layers if not layer.evened]
     degrees, name = min(near, default=(math.inf, ""))
     if degrees >= 89:
         return []
