@@ -169,7 +169,9 @@ def fit_best_budget(
     target = options.target
     assert target is not None, "a target was asked for"
     if target.blend is not None:
-        return fit_budget(calibration, schedule.blended(target.blend), options, built, progress)
+        schedule = schedule.blended(target.blend)
+        selections, reached = fit_budget(calibration, schedule, options, built, progress)
+        return selections, replace(reached, blend=target.blend)
     selections, reached = fit_budget(calibration, schedule, options, built, progress)
     gone = sum(selection.units - len(selection.kept) for selection in selections)
     if not gone or len(calibration.groups) == 1:

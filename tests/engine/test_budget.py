@@ -303,6 +303,7 @@ def test_the_widths_that_do_best_on_samples_held_back_are_taken(model, rng, what
         blend: pruner.prune_as(replace(options, target=replace(options.target, blend=blend)))
         for blend in BLENDS
     }
+    assert all(rival.reached.blend == blend for blend, rival in rivals.items())
     samples = pruner.calibration.samples
     distances = {
         blend: held_back_distance(rival.model, model, samples) for blend, rival in rivals.items()
