@@ -63,8 +63,8 @@ def _measured(
     config: InspectConfig, command: Sequence[str], say: Callable[[str], None]
 ) -> Inspection:
     from tfprune.job.adapted_start import start_of
+    from tfprune.job.model_and_data import model_and_data
     from tfprune.job.original import doubts, scorer
-    from tfprune.job.pipeline import model_and_data
 
     keras.utils.set_random_seed(config.seed)
     with during(MODEL_AND_DATA):

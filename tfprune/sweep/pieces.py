@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from tfprune.errors import TfpruneError
-from tfprune.job.pipeline import model_and_data
+from tfprune.job.model_and_data import model_and_data
 from tfprune.sweep.bench import Bench, digest
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import Point

@@ -12,8 +12,8 @@ import keras
 from tfprune.data.scales import InputScale
 from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
+from tfprune.job.model_and_data import model_and_data
 from tfprune.job.original import check_samples
-from tfprune.job.pipeline import model_and_data
 from tfprune.job.stages import MODEL_AND_DATA
 from tfprune.output_folder.staging import OutputFolder, writing
 from tfprune.sweep import pieces, plot, tables
