@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
@@ -18,6 +17,7 @@ from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
 from tfprune.job.adapted_start import start_of
 from tfprune.job.original import doubts, scorer
 from tfprune.job.records import Finding
+from tfprune.job.sent_config import weights_digest
 from tfprune.options import DEGREES, prune_options
 from tfprune.pruner import Pruner
 from tfprune.sweep.config import SweepConfig
@@ -102,7 +102,7 @@ class Bench:
             return
         about: dict[str, Any] = {"units": variant.units, "units_before": variant.units_before}
         # The same weights make the same file.
-        weights = digest(variant.model)
+        weights = weights_digest(variant.model)
         equal = {row.scheme: row for row in known if row.weights == weights}
         for scheme, name in keys.items():
             if scheme in equal:
@@ -208,15 +208,6 @@ class _Made:
     model: keras.Model
     units_before: int
     units: int
-
-
-def digest(model: keras.Model) -> str:
-    """SHA-256 of a model's weights and their shapes."""
-    hasher = sha256()
-    for weight in model.get_weights():
-        hasher.update(f"{weight.shape}{weight.dtype}".encode())
-        hasher.update(np.ascontiguousarray(weight).tobytes())
-    return hasher.hexdigest()
 
 
 def _weight_bytes(content: bytes) -> int:

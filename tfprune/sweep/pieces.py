@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 import keras
 
-from tfprune.errors import TfpruneError
 from tfprune.job.model_and_data import model_and_data
-from tfprune.sweep.bench import Bench, digest
+from tfprune.job.sent_config import Sent, check_origin, origin_of, received, sent
+from tfprune.sweep.bench import Bench
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import Point
 from tfprune.sweep.results_log import Row
@@ -45,7 +44,7 @@ def measured(
     say : callable
         Is told what workers have to say.
     """
-    options = asdict(_found_anywhere(config))
+    options = sent(config)
     together: dict[Point, list[Point]] = {}
     for point in left:
         together.setdefault(point.bare, []).append(point)
@@ -81,14 +80,8 @@ def measure(
     TfpruneError
         If model or data cannot be read here, or are others than where the command runs.
     """
-    bench, ours, said = _bench(_Options(options))
-    for what, expected in origin.items():
-        if ours[what] != expected:
-            raise TfpruneError(
-                f"the {what} is another one here (SHA-256 {ours[what][:12]} in place of "
-                f"{expected[:12]}); every machine needs the same files under the same paths, and "
-                "a built-in model is best given as a file"
-            )
+    bench, ours, said = _bench(Sent(options))
+    check_origin(ours, origin)
     del said[:]
     rows = [Row(**row) for row in known]
     before = len(rows)
@@ -97,36 +90,12 @@ def measure(
     return {"rows": [asdict(row) for row in rows[before:]], "said": list(said)}, {}
 
 
-class _Options(dict[str, Any]):
-    """The options of a sweep, by which a bench is kept."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(repr(sorted(self.items())))
-
-
 @lru_cache(maxsize=1)
-def _bench(options: _Options) -> tuple[Bench, dict[str, str], list[str]]:
+def _bench(options: Sent) -> tuple[Bench, dict[str, str], list[str]]:
     """What measures the points of a sweep, the digests of what it is made of, and what it says."""
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-    }
-    config = SweepConfig(**values)
+    config = received(SweepConfig, options)
     said = list[str]()
     keras.utils.set_random_seed(config.seed)
     model, data, about = model_and_data(config, said.append)
     bench = Bench(config, model, data, said.append)
     return bench, origin_of(about, model, data.sha256), said
-
-
-def origin_of(about: Mapping[str, Any], model: keras.Model, data: str) -> dict[str, str]:
-    """The digests of model and data, by which it is known whether two processes have the same."""
-    return {"model": about["sha256"] or digest(model), "data": data}
-
-
-def _found_anywhere(config: SweepConfig) -> SweepConfig:
-    """The same with paths that hold in another folder."""
-    model = config.model if config.built_in else os.path.abspath(config.model)  # noqa: PTH100
-    # Not pathlib: it may be a pattern.
-    data = None if config.data is None else os.path.abspath(config.data)  # noqa: PTH100
-    own = tuple(os.path.abspath(path) for path in config.import_)  # noqa: PTH100
-    return replace(config, model=model, data=data, import_=own)

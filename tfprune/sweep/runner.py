@@ -14,6 +14,7 @@ from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
 from tfprune.job.model_and_data import model_and_data
 from tfprune.job.original import check_samples
+from tfprune.job.sent_config import origin_of
 from tfprune.job.stages import MODEL_AND_DATA
 from tfprune.output_folder.staging import OutputFolder, writing
 from tfprune.sweep import pieces, plot, tables
@@ -89,7 +90,7 @@ def _run(
         say(f"data: {note}")
     for doubt in bench.doubts():
         say(str(doubt))
-    origin = pieces.origin_of(about, model, data.sha256)
+    origin = origin_of(about, model, data.sha256)
     common = _common(config, origin["model"], data, bench.layers)
     row_keys = {
         (point, scheme): key(point, scheme, common | (HEALING if point.heal else {}))
