@@ -49,3 +49,14 @@ def workers_or_address(value: object, what: str) -> int | str:
         return whole(1, MOST + 1)(value, what)
     except TfpruneError as error:
         raise TfpruneError(f"{error}; or an address such as tcp://10.0.0.1:8786") from None
+
+
+def split_asked(asked: int | str | None) -> tuple[int | None, str | None]:
+    """A number of processes and the address of a scheduler, of which one is None at least.
+
+    Examples
+    --------
+    >>> split_asked(4), split_asked("tcp://10.0.0.1:8786"), split_asked(None)
+    ((4, None), (None, 'tcp://10.0.0.1:8786'), (None, None))
+    """
+    return (None, asked) if isinstance(asked, str) else (asked, None)

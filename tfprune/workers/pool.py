@@ -14,8 +14,9 @@ from tfprune.errors import TfpruneError
 from tfprune.utils.arrays import Array
 from tfprune.utils.checks import whole
 from tfprune.utils.versions import versions
-from tfprune.workers.answering import Answer, loaded
+from tfprune.workers.answering import THREADS, Answer, loaded
 from tfprune.workers.asked import MOST
+from tfprune.workers.processes import LocalWorkers, cores
 
 # Seconds between two looks at whether there are more workers.
 LOOK = 5.0
@@ -67,16 +68,57 @@ class Done:
     arrays: dict[str, Array]
 
 
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A piece of work that was given to workers."""
+
+    piece: Piece
+    future: Future[Answer]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is done, or refused."""
+        return self.future.done()
+
+    def result(self) -> Done:
+        """What came of it, which is waited for.
+
+        Raises
+        ------
+        TfpruneError
+            If it is refused.
+        """
+        return _done(self.piece, self.future.result())
+
+
 class Workers:
     """Processes that do pieces of work: see :func:`open_workers`."""
 
-    def __init__(self, engine: Engine, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        say: Callable[[str], None],
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._engine, self._say = engine, say
+        self._variables = dict(variables or {})
         self._waiting = False
 
     def prepare(self) -> None:
         """Lets new processes import Keras, without waiting for it: they take seconds."""
         self._engine.prepare()
+
+    def stop(self) -> None:
+        """Ends the work on what was begun, which nobody waits for any more."""
+        self._engine.stop()
+
+    def begin(self, piece: Piece) -> Begun:
+        """Has a piece of work done, and does not wait for it."""
+        return Begun(piece, self._engine.submit(_request(piece, None, self._variables)))
+
+    def wait(self, begun: Sequence[Begun]) -> None:
+        """Waits until one of these has ended, or there may be more workers."""
+        wait([one.future for one in begun], LOOK, FIRST_COMPLETED)
 
     def results(
         self, pieces: Sequence[Piece], *, ordered: bool = False, shared: bytes | None = None
@@ -107,10 +149,10 @@ class Workers:
         given = 0
         try:
             while given < len(pieces):
-                room = self._room() * (AHEAD if ordered else 1)
+                room = self.size() * (AHEAD if ordered else 1)
                 while left and len(pending) + len(finished) < room:
                     number, piece = left.pop()
-                    pending[self._engine.submit(_request(piece, digest))] = number
+                    pending[self._engine.submit(_request(piece, digest, self._variables))] = number
                 done, _ = wait(pending, LOOK, FIRST_COMPLETED)
                 for future in done:
                     number = pending.pop(future)
@@ -124,7 +166,8 @@ class Workers:
             for future in pending:
                 future.cancel()
 
-    def _room(self) -> int:
+    def size(self) -> int:
+        """How many pieces are worth having in hand: one for each worker, at least one."""
         size = self._engine.size()
         if not size and not self._waiting:
             self._say("the cluster has no worker now, waiting for one: dask worker ADDRESS")
@@ -134,7 +177,11 @@ class Workers:
 
 @contextmanager
 def open_workers(
-    number: int | None, cluster: str | None, say: Callable[[str], None]
+    number: int | None,
+    cluster: str | None,
+    say: Callable[[str], None],
+    *,
+    alike: bool = False,
 ) -> Iterator[Workers | None]:
     """The workers that were asked for, or None; they end with the block.
 
@@ -146,6 +193,9 @@ def open_workers(
         The address of a Dask scheduler.
     say : callable
         Is told, in a line each, what the user should know.
+    alike : bool
+        Whether each takes as many threads as this process, in place of a share of the cores: sums
+        that are shared out among other numbers of threads are rounded otherwise.
 
     Raises
     ------
@@ -160,27 +210,27 @@ def open_workers(
             raise TfpruneError("workers and cluster: expected one of them, received 2")
         number = whole(1, MOST + 1)(number, "workers")
     engine: Engine
+    variables = {name: os.environ.get(name, str(cores())) for name in THREADS} if alike else None
     if cluster is not None:
         from tfprune.workers.cluster import ClusterWorkers
 
         engine = ClusterWorkers(cluster)
     else:
-        from tfprune.workers.processes import LocalWorkers
-
-        engine = LocalWorkers(number or 1)
+        engine = LocalWorkers(number or 1, variables)
     try:
-        yield Workers(engine, say)
+        yield Workers(engine, say, variables)
     finally:
         engine.stop()
 
 
-def _request(piece: Piece, shared: str | None) -> dict[str, Any]:
+def _request(piece: Piece, shared: str | None, variables: Mapping[str, str]) -> dict[str, Any]:
+    kernels = {name: os.environ[name] for name in KERNELS if name in os.environ}
     request = {
         "function": piece.function,
         "arguments": piece.arguments,
         "versions": versions(),
         "keras": piece.keras,
-        "variables": {name: os.environ[name] for name in KERNELS if name in os.environ},
+        "variables": {**kernels, **variables},
     }
     return request if shared is None else {**request, "shared": shared}
 
