@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from keras import layers as kl
 
 from tests.support.commands import run
 from tests.support.graphs import fill
 from tfprune.data import sources, splits
-from tfprune.job.drop_search import TRIES, halving
-from tfprune.job.records import Tried
+from tfprune.job.halving import TRIES
 from tfprune.tflite.interpreter import LiteModel
 
 
@@ -115,40 +111,41 @@ def test_the_drop_is_that_of_the_file_on_held_out_data(own, tmp_path, capfd):
     assert best["drop"] == pytest.approx(drop, abs=1e-3)
 
 
-@given(st.integers(2, 10**6), st.floats(0, 1), st.floats(0, 1))
-def test_halving_ends_near_the_border(whole, least_share, border_share):
-    least = max(1, int(whole * least_share))
-    border = least * (whole / least) ** border_share
-    limits = []
+def test_workers_write_what_one_process_writes(own, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("tfprune.job.halving.TRIES", 3)
+    told = []
+    for name, more in (("alone", []), ("shared", ["--workers", 2])):
+        code, _, err = run(
+            ["--model", own / "own.keras", "--data", own / "own.npz", "--max-drop", 1.5,
+             "--schemes", "int8", "--refit", 2, "--heal", 1, "--output", tmp_path / name, *more],
+            capfd,
+        )  # fmt: skip
+        assert code == 0, err
+        prune = json.loads((tmp_path / name / "manifest.json").read_text())["prune"]
+        said = [line for line in err.splitlines() if "max-drop" in line]
+        told.append((prune, said))
+    assert told[0] == told[1]
+    assert any(one["fits"] for one in told[0][0]["tried"])
+    for file in ("own_int8.tflite", "own_drop1.5_int8.tflite"):
+        alone, shared = (tmp_path / name / file for name in ("alone", "shared"))
+        assert alone.read_bytes() == shared.read_bytes()
+    models = [
+        keras.models.load_model(tmp_path / name / "own_drop1.5.keras")
+        for name in ("alone", "shared")
+    ]
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)
 
-    def attempt(limit):
-        limits.append(limit)
-        return Tried(limit, limit, 0.0, limit >= border)
 
-    tried = halving(attempt, whole, least)
-    assert len(tried) <= TRIES
-    assert all(least <= limit <= whole for limit in limits)
-    fitting = [one.parameters for one in tried if one.fits]
-    failing = [one.parameters for one in tried if not one.fits]
-    high, low = min([whole, *fitting]), max([least, *failing])
-    # What is left to know halves with every try.
-    assert math.log(high / low) <= math.log(whole / least) / 2 ** (len(tried) - 1) + 2 / low
-
-
-@given(st.sets(st.integers(10, 10_000), min_size=2, max_size=20), st.integers(0, 19))
-def test_no_model_is_tried_twice(sizes, border):
-    sizes = sorted(sizes)
-    least_that_fits = sizes[min(border, len(sizes) - 1)]
-
-    def attempt(limit):
-        place = max(n for n, size in enumerate(sizes) if size <= limit)
-        larger = sizes[place + 1] if place + 1 < len(sizes) else None
-        return Tried(sizes[place], 0, 0.0, sizes[place] >= least_that_fits, larger)
-
-    tried = [one.parameters for one in halving(attempt, sizes[-1], sizes[0])]
-    assert len(set(tried)) == len(tried)
-    if len(tried) < TRIES:
-        assert least_that_fits in (*tried, sizes[0], sizes[-1])
+def test_a_model_in_which_nothing_can_go_is_told(tmp_path, capfd):
+    model = keras.Sequential([keras.Input((10,)), kl.Dense(4, name="out")])
+    model.save(tmp_path / "single.keras")
+    x = np.random.default_rng(0).standard_normal((200, 10)).astype("float32")
+    np.savez(tmp_path / "own.npz", x=x, y=model.predict(x, verbose=0).argmax(axis=1))
+    words = ["--model", tmp_path / "single.keras", "--data", tmp_path / "own.npz"]
+    code, _, err = run([*words, "--max-drop", 1, "--output", tmp_path / "made"], capfd)
+    assert code == 2
+    assert "--max-drop: nothing can go (out: output layer; --layers all may reach more)" in err
 
 
 @pytest.mark.parametrize(
@@ -184,7 +181,7 @@ def test_points_need_classes(own, tmp_path, capfd):
 
 def test_a_drop_that_cannot_be_held_names_the_least(own, tmp_path, capfd, monkeypatch):
     """One try, which is at a tenth of the parameters."""
-    monkeypatch.setattr("tfprune.job.drop_search.TRIES", 1)
+    monkeypatch.setattr("tfprune.job.halving.TRIES", 1)
     code, _, err = export(own, tmp_path / "made", capfd, "--max-drop", "0")
     assert code == 2
     assert "points cannot be held" in err

@@ -2,40 +2,103 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha256
+from typing import Protocol
+
+import keras
 
 from tfprune.data.scoring import Scorer
 from tfprune.errors import TfpruneError
 from tfprune.graph.inputs import check_inputs
 from tfprune.graph.predictions import outputs_of
+from tfprune.job.halving import TRIES, Halving, Measured, Try, halve
 from tfprune.job.records import Tried
 from tfprune.job.variants import Variant, VariantBuilder
-from tfprune.options import PruneOptions, Target
+from tfprune.options import Target
 from tfprune.tflite.interpreter import LiteModel
+from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 
-# Models that a search makes.
-TRIES = 8
-# Of the parameters, what the first try has at least: half-way, by ratio, to the least there can be
-# is a network that few can be cut down to.
-BOLDEST = 1 / 4
 # Where one answer is more than this part of the drop that is asked for, that is said.
 COARSE = 3
 
 
-def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant, list[Tried]]:
-    """Finds the smallest model whose file is at most so many points below the original model.
+class Helpers(Protocol):
+    """Others who make the tries of a search, several at once."""
 
-    Halves, on a scale of ratios, what is between the parameters of the smallest model that did and
-    of the largest that did not. Measured on the validation data, on the file of the first scheme.
+    def measured(self, state: Halving, asked: Try, say: Callable[[str], None]) -> Measured:
+        """What came of the try that a search asks for; what it has to say is told."""
+
+    def stop(self) -> None:
+        """Ends them: the search is over."""
+
+
+class Trials:
+    """Makes the models of a search and measures the files of the first scheme.
+
+    Whoever makes a model makes the same one, whatever was made before.
 
     Parameters
     ----------
     builder : VariantBuilder
-    options : PruneOptions
-        With ``max_drop``, in place of which the target is set here.
+        Its options have a ``max_drop``, in place of which a target is set here.
+    """
+
+    def __init__(self, builder: VariantBuilder) -> None:
+        points = builder.config.options.max_drop
+        assert points is not None, "it was asked for"
+        self.builder, self.points = builder, points
+        self.scheme = builder.config.schemes[0]
+        model, part = builder.model, builder.data.validation
+        self.samples = len(part)
+        self._x = check_inputs(model, part.x)
+        self._measure = builder.measure.like(outputs_of(model, self._x), part)
+        self._before = self._accuracy(self._measure.reference)
+
+    def made(self, asked: Try) -> tuple[Variant, Measured]:
+        """The model, with the file that was measured.
+
+        Raises
+        ------
+        TfpruneError
+            If there is no such model, or its file cannot be made.
+        """
+        builder = self.builder
+        keras.utils.set_random_seed(builder.config.seed)
+        target = Target("params", asked.limit, blend=asked.blend, searched=True)
+        options = replace(builder.config.options, max_drop=None, target=target)
+        variant, content = builder.with_file(builder.make(options), self.scheme, "--max-drop")
+        received = LiteModel(content, builder.names).predict(self._x)
+        drop = 100 * (self._before - self._accuracy(received))
+        reached = variant.result.reached
+        assert reached is not None, "a target was asked for"
+        tried = Tried(
+            variant.models["pruned"].count_params(), len(content), round(drop, 4),
+            drop <= self.points + 1e-9, reached.larger,
+        )  # fmt: skip
+        return variant, Measured(tried, reached.blend, sha256(content).hexdigest())
+
+    def _accuracy(self, outputs: Sequence[Array]) -> float:
+        return self._measure.scores(outputs)["accuracy"]
+
+
+def within_drop(
+    builder: VariantBuilder, helpers: Helpers | None = None
+) -> tuple[Variant, list[Tried]]:
+    """Finds the smallest model whose file is at most so many points below the original model.
+
+    Halves, on a scale of ratios, what is between the limit of parameters under which the smallest
+    model did and the one under which the largest did not. Measured on the validation data, on the
+    file of the first scheme.
+
+    Parameters
+    ----------
+    builder : VariantBuilder
+        See :class:`Trials`.
+    helpers : Helpers, optional
+        Make the tries in place of this process, which then makes the best model again.
 
     Returns
     -------
@@ -46,59 +109,49 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
     Raises
     ------
     TfpruneError
-        If no model was found; says the least drop there was.
+        If no model was found; says the least drop there was, or that there is no smaller model.
     """
-    points = options.max_drop
-    assert points is not None, "it was asked for"
-    scheme = builder.config.schemes[0]
-    model, part = builder.model, builder.data.validation
-    x = check_inputs(model, part.x)
-    measure = builder.measure.like(outputs_of(model, x), part)
-    before = measure.scores(measure.reference)["accuracy"]
-    each = 100 / max(len(part), 1)
+    trials = Trials(builder)
+    points, samples = trials.points, trials.samples
+    each = 100 / max(samples, 1)
     if each > points / COARSE:
         builder.say(
-            f"max-drop: {len(part):,} validation samples, so that one answer is {each:.2f} points; "
+            f"max-drop: {samples:,} validation samples, so that one answer is {each:.2f} points; "
             "more data makes the search finer"
         )
     best: Variant | None = None
-    blend: float | None = None
-    asked = 0
+    asked_for: list[Try] = []
 
-    def attempt(limit: int) -> Tried:
-        nonlocal best, blend, asked
-        asked += 1
-        target = Target("params", limit, blend=blend, searched=True)
-        variant = builder.make(replace(options, max_drop=None, target=target))
-        variant, content = builder.with_file(variant, scheme, "--max-drop")
-        received = LiteModel(content, builder.names).predict(x)
-        drop = 100 * (before - measure.scores(received)["accuracy"])
-        fits = drop <= points + 1e-9
-        reached = variant.result.reached
-        assert reached is not None, "a target was asked for"
-        if fits:
-            best = variant
-        if fits or asked > 1:
-            # Which widths do best is asked until some fit, or twice, and then taken as known.
-            blend = reached.blend
-        parameters = variant.models["pruned"].count_params()
-        tried = Tried(parameters, len(content), round(drop, 4), fits, reached.larger)
-        builder.say(
-            f"max-drop: {tried.parameters:,} parameters, {scheme} {tried.bytes:,} bytes, "
-            f"{abs(tried.drop):.2f} points {'down' if tried.drop >= 0 else 'up'} on "
-            f"{len(part):,} validation samples: " + ("fits" if fits else "too much")
-        )
+    def attempt(state: Halving, asked: Try) -> Measured:
+        nonlocal best
+        asked_for.append(asked)
+        if helpers is not None:
+            one = helpers.measured(state, asked, builder.say)
+        else:
+            variant, one = trials.made(asked)
+            best = variant if one.tried.fits else best
+        builder.say(f"max-drop: {_told(one.tried, trials)}")
         bar.update()
-        return tried
+        return one
 
     with meter("search", TRIES, unit="model") as bar:
-        tried = halving(attempt, *builder.pruner.parameters(options.round_to))
+        made = halve(attempt, *builder.pruner.parameters(builder.config.options.round_to))
+        if helpers is not None:
+            helpers.stop()
+            best = _made_here(builder, asked_for, made)
+    tried = [one.tried for one in made]
+    if not made:
+        why = "; ".join(f"{skip.name}: {skip.reason}" for skip in builder.pruner.skipped)
+        raise TfpruneError(
+            f"--max-drop: nothing can go ({why or 'no layer of the kinds asked for'}; --layers all "
+            "may reach more)"
+        )
     if best is None:
         least = min(tried, key=lambda one: one.drop)
         raise TfpruneError(
-            f"--max-drop: {points:g} points cannot be held with a smaller {scheme} file; the least "
-            f"drop of {len(tried)} tries is {least.drop:.2f} at {least.parameters:,} parameters "
-            "(--heal EPOCHS may win it back)"
+            f"--max-drop: {points:g} points cannot be held with a smaller {trials.scheme} file; "
+            f"the least drop of {len(tried)} tries is {least.drop:.2f} at "
+            f"{least.parameters:,} parameters (--heal EPOCHS may win it back)"
         )
     most = max((one.parameters for one in tried if not one.fits), default=None)
     builder.say(
@@ -109,6 +162,37 @@ def within_drop(builder: VariantBuilder, options: PruneOptions) -> tuple[Variant
     return best, tried
 
 
+def _told(tried: Tried, trials: Trials) -> str:
+    return (
+        f"{tried.parameters:,} parameters, {trials.scheme} {tried.bytes:,} bytes, "
+        f"{abs(tried.drop):.2f} points {'down' if tried.drop >= 0 else 'up'} on "
+        f"{trials.samples:,} validation samples: " + ("fits" if tried.fits else "too much")
+    )
+
+
+def _made_here(
+    builder: VariantBuilder, asked_for: Sequence[Try], made: list[Measured]
+) -> Variant | None:
+    """The smallest model that fits, made in this process; None if there is none.
+
+    It is the one that was measured, to the byte, where the processors are alike. Where they are
+    not, what is measured here counts, and takes its place in the list.
+    """
+    # What it has to say was said.
+    trials = Trials(replace(builder, say=lambda line: None))
+    for place in reversed([n for n, one in enumerate(made) if one.tried.fits]):
+        variant, one = trials.made(asked_for[place])
+        if one != made[place]:
+            made[place] = one
+            builder.say(
+                "max-drop: the file made here is another one than the worker's, whose processor "
+                f"rounds otherwise; measured again: {_told(one.tried, trials)}"
+            )
+        if one.tried.fits:
+            return variant
+    return None
+
+
 def check_classes(measure: Scorer) -> None:
     """Raises :class:`TfpruneError` if there are no classes, whose accuracy could drop."""
     if measure.metric != "accuracy":
@@ -116,29 +200,3 @@ def check_classes(measure: Scorer) -> None:
             "--max-drop: expected data with labels of classes, to count points of accuracy; "
             "use another budget"
         )
-
-
-def halving(attempt: Callable[[int], Tried], whole: int, least: int) -> list[Tried]:
-    """Searches between two numbers of parameters by bisection.
-
-    Parameters
-    ----------
-    attempt : callable
-        Limit -> what was measured; expected to fit where a smaller one does. Limits between it and
-        the next larger model lead to the same one, so they are not tried.
-    whole, least : int
-        Parameters of the original model, and of the smallest that there can be.
-    """
-    tried: list[Tried] = []
-    large, small = float(whole), float(least)
-    while len(tried) < TRIES and large - small >= 1:
-        middle = math.sqrt(large * small)
-        if not tried:
-            middle = max(middle, BOLDEST * large)
-        one = attempt(int(middle))
-        tried.append(one)
-        if one.fits:
-            large = min(one.parameters, middle)
-        else:
-            small = max(middle, one.larger or 0)
-    return tried

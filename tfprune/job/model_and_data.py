@@ -26,6 +26,7 @@ from tfprune.job.scale_choice import scale_for
 from tfprune.loading.keras2_folder import digest
 from tfprune.pruner import Pruner
 from tfprune.shards import of_data
+from tfprune.workers.asked import split_asked
 
 
 def model_and_data(
@@ -89,9 +90,12 @@ def measured_model(
 ) -> Pruner:
     """The model with its activations measured, where its data lies in several files by workers."""
     shards = of_data(data, config.import_)
-    asked = config.workers if shards else None
-    if config.workers and not shards:
-        say("--workers: --data is not several .npz or .npy files, so activations are measured here")
+    number, cluster = split_asked(config.workers if shards else None)
+    if config.workers and not shards and config.options.max_drop is None:
+        say(
+            "--workers: they share the tries of --max-drop, and several .npz or .npy files of "
+            "--data; there is neither, so this process does it all"
+        )
     pruner = Pruner(
         model,
         shards or data.calibration.x,
@@ -101,8 +105,8 @@ def measured_model(
         approximate=config.approximate,
         validation=data.validation.take(slice(MOST_HELD_BACK)).x,
         progress=True,
-        workers=asked if isinstance(asked, int) else None,
-        cluster=asked if isinstance(asked, str) else None,
+        workers=number,
+        cluster=cluster,
     )
     if pruner.calibration.layers_note:
         say(pruner.calibration.layers_note)

@@ -24,6 +24,7 @@ from tfprune.job import manifest, plots
 from tfprune.job.adapted_start import start_of
 from tfprune.job.answers import Answers
 from tfprune.job.config import JobConfig
+from tfprune.job.drop_pieces import SearchWorkers, search_workers
 from tfprune.job.drop_search import check_classes, within_drop
 from tfprune.job.file_export import export_variants
 from tfprune.job.findings import Run, findings
@@ -32,6 +33,7 @@ from tfprune.job.model_and_data import measured_model, model_and_data
 from tfprune.job.model_card import card, licence
 from tfprune.job.original import check_samples, doubts, scorer
 from tfprune.job.records import Artifact, FailedFile, Finding, Tried
+from tfprune.job.sent_config import origin_of
 from tfprune.job.stages import MODEL_AND_DATA, planned
 from tfprune.job.variants import Variant, VariantBuilder, asked
 from tfprune.output_folder.run_files import MANIFEST, PLOTS, leftovers, listed
@@ -85,11 +87,17 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
     def obsolete(written: Sequence[str]) -> list[str]:
         return leftovers(folder, written, say)
 
-    with staging(folder, MANIFEST, _places(config), obsolete) as stage, Stages(planned(config)):
+    with (
+        staging(folder, MANIFEST, _places(config), obsolete) as stage,
+        Stages(planned(config)),
+        search_workers(config, say) as helpers,
+    ):
         keras.utils.set_random_seed(config.seed)
         with during(MODEL_AND_DATA):
             model, data, about = model_and_data(config, say, config.test_data)
             x, measure = _checked(config, model, data)
+        if helpers is not None:
+            helpers.load(origin_of(about, model, data.sha256))
         start = start_of(config, model, data, measure)
         data = replace(data, notes=(*data.notes, *measure.notes, *start.notes))
         for note in data.notes:
@@ -103,7 +111,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
             say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
         pruner = measured_model(config, start.model, data, say)
         builder = VariantBuilder(config, start.model, data, measure, pruner, say)
-        ready, tried = _made(builder)
+        ready, tried = _made(builder, helpers)
         result, models = ready.result, ready.models
         for note in result.notes:
             say(f"WARNING: {note}")
@@ -220,13 +228,13 @@ def _checked(config: JobConfig, model: keras.Model, data: Dataset) -> tuple[list
     return x, measure
 
 
-def _made(builder: VariantBuilder) -> tuple[Variant, list[Tried]]:
+def _made(builder: VariantBuilder, helpers: SearchWorkers | None) -> tuple[Variant, list[Tried]]:
     """The smaller model, and those that a search made on the way."""
     options = builder.config.options
     if options.max_drop is None:
         return builder.make(options), []
     with during("search"):
-        return within_drop(builder, options)
+        return within_drop(builder, helpers)
 
 
 def _measured(

@@ -1,0 +1,129 @@
+"""The search of ``--max-drop`` by workers: what they are asked, what becomes of their answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from tests.support.graphs import fill
+from tests.support.inline import Inline
+from tfprune.errors import TfpruneError
+from tfprune.job import drop_pieces
+from tfprune.job.config import JobConfig
+from tfprune.job.drop_pieces import SearchWorkers
+from tfprune.job.drop_search import _made_here, within_drop
+from tfprune.job.halving import Try
+from tfprune.job.sent_config import received, sent
+from tfprune.micro.boards import boards
+from tfprune.workers.pool import Workers
+
+
+def nothing(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, seed):
+    """A search on a small model, every unit twice, whose labels are what it decides."""
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(seed)
+    hidden = keras.layers.Dense(30, activation="relu", name="hidden")
+    model = fill(
+        keras.Sequential([keras.Input((6,)), hidden, keras.layers.Dense(3, name="out")]), rng
+    )
+    kernel, bias = hidden.get_weights()
+    kernel[:, 15:], bias[15:] = kernel[:, :15], bias[:15]
+    hidden.set_weights([kernel, bias])
+    x = rng.standard_normal((800, 6)).astype("float32")
+    model.save(folder / "own.keras")
+    np.savez(folder / "own.npz", x=x, y=model.predict(x, verbose=0).argmax(axis=1))
+    return JobConfig(
+        model=str(folder / "own.keras"), data=str(folder / "own.npz"), max_drop=3.0,
+        schemes=("float32",), refit=0,
+    ).validate()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def searched(config):
+    """What makes the search's models, the digests of what it is made of, and its own result."""
+    trials, origin, _ = drop_pieces._trials(sent(config))
+    said = []
+    builder = replace(trials.builder, say=said.append)
+    variant, tried = within_drop(builder)
+    assert len({one.fits for one in tried}) == 2
+    return replace(builder, say=nothing), origin, variant, tried, said
+
+
+class Others:
+    """Others who make the models of a search, and answer in their own way."""
+
+    def __init__(self, builder, change):
+        self._trials, self._change = drop_pieces.Trials(builder), change
+        self.stopped = False
+
+    def measured(self, state, asked, say):
+        return self._change(self._trials.made(asked)[1])
+
+    def stop(self):
+        self.stopped = True
+
+
+def test_what_workers_are_asked_leads_to_the_same(config, searched, tmp_path, monkeypatch):
+    _, origin, variant, tried, said = searched
+    monkeypatch.chdir(tmp_path)
+    lines, engine = [], Inline()
+    helpers = SearchWorkers(Workers(engine, nothing), config)
+    helpers.load(origin)
+    theirs, again = within_drop(replace(searched[0], say=lines.append), helpers)
+    assert (again, lines) == (tried, said)
+    assert theirs.files == variant.files
+    assert len(engine.requests) > len(tried)
+
+
+def test_other_data_is_refused(config, searched):
+    helpers = SearchWorkers(Workers(Inline(), nothing), config)
+    helpers.load({**searched[1], "data": "0" * 64})
+    with pytest.raises(TfpruneError, match="the data is another one here .* in place of 00000000"):
+        within_drop(searched[0], helpers)
+
+
+def test_a_file_that_is_another_one_here_is_measured_here(searched):
+    builder, _, variant, tried, _ = searched
+    lines = []
+    others = Others(builder, lambda one: replace(one, sha256="another"))
+    theirs, again = within_drop(replace(builder, say=lines.append), others)
+    assert others.stopped
+    assert (theirs.files, again) == (variant.files, tried)
+    assert sum("is another one than the worker's" in line for line in lines) == 1
+
+
+def test_what_does_not_fit_here_is_not_taken(searched):
+    """A unit of 30 can go, and 29 cannot, whatever others say; the smallest that can is taken."""
+    builder, *_ = searched
+    whole, least = builder.pruner.parameters()
+    asked_for = [Try(whole - 1, 1.0), Try(least, 1.0)]
+    true = [drop_pieces.Trials(builder).made(asked)[1] for asked in asked_for]
+    assert [one.tried.fits for one in true] == [True, False]
+    told = [replace(one, tried=replace(one.tried, drop=0.0, fits=True)) for one in true]
+    made = [true[0], told[1]]
+    variant = _made_here(builder, asked_for, made)
+    assert variant.models["pruned"].get_layer("hidden").units == 29
+    assert made == true
+    assert _made_here(builder, asked_for[1:], told[1:]) is None
+
+
+def test_options_come_back_as_they_were_sent():
+    config = JobConfig(
+        model="cnn", layers="conv1,conv2", schemes="int8,float32", batch="dynamic", max_drop="1",
+        round_to="8", centre="0.5", heal="auto", device=tuple(boards(["raspberry-pi-pico"])),
+    )  # fmt: skip
+    config = replace(config, batch=1).validate()
+    values = json.loads(json.dumps(sent(replace(config, device=()))))
+    assert received(JobConfig, values).validate() == replace(config, device=())
+    open_batch = JobConfig(dataset="digits", max_drop="1", batch="dynamic").validate()
+    values = json.loads(json.dumps(sent(open_batch)))
+    assert received(JobConfig, values).validate() == open_batch
