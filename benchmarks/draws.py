@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.mnist import Rows, accuracy, pictures, spread
+from benchmarks.mnist import accuracy, pictures, spread
+from benchmarks.rows import Row, Rows, add_workers, sharing
 from tfprune.utils.console import quiet
 
 with quiet():
@@ -102,39 +104,57 @@ def computed(matrices: Sequence[Array], x: Array) -> Array:
     return _affine(x, matrices[-1])
 
 
+@lru_cache(maxsize=1)
+def loaded(file: str) -> tuple[keras.Model, Tail, Array]:
+    """A model, its tail, and what that reads of the test pictures."""
+    with quiet():
+        model = load_model(Path(file))
+    tail = Tail(model)
+    return model, tail, tail.features(pictures().x_test)
+
+
+def rows_of(file: str, draw: int, way: str, removed: float) -> list[Row]:
+    """The accuracy of a model from which a share is removed in a way."""
+    data = pictures()
+    model, tail, test = loaded(file)
+    drawn = np.random.default_rng(draw).choice(len(data.x), CALIBRATION, replace=False)
+    x = data.x[drawn] if draw else data.x[:CALIBRATION]
+    if way == BY_THE_BOOK:
+        outputs = computed(tail.smaller(tail.features(x), removed), test)
+        right = 100 * float(np.mean(outputs.argmax(axis=1) == data.y_test))
+    else:
+        if way == DEFAULT:
+            with quiet():
+                model = tfprune.prune(model, x, remove=removed).model
+        right = accuracy(model, data.x_test, data.y_test)
+    key = {"model": Path(file).stem, "draw": draw, "way": way, "removed": removed}
+    return [{**key, "accuracy": right}]
+
+
 def main() -> None:
     """Measures what is missing, and prints a table for each model."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.draws")
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--folder", type=Path, help="keeps results")
+    add_workers(parser)
     asked = parser.parse_args()
-    data = pictures()
+    pictures()
     rows = Rows(asked.folder / "draws.jsonl" if asked.folder else None, KEYS)
+    wanted = [(0, UNPRUNED, 0.0)]
+    wanted += [
+        (draw, way, share)
+        for draw in range(asked.draws + 1) for share in SHARES for way in (BY_THE_BOOK, DEFAULT)
+    ]  # fmt: skip
+    tasks = [
+        {"file": str(file.absolute()), "draw": draw, "way": way, "removed": share}
+        for file in asked.models for draw, way, share in wanted
+        if not rows.has(file.stem, draw, way, share)
+    ]  # fmt: skip
+    with sharing(asked.workers) as share_out:
+        share_out.add(rows, rows_of, tasks)
     for file in asked.models:
-        with quiet():
-            model = load_model(file)
-        tail, name = Tail(model), file.stem
-        test = tail.features(data.x_test)
-        if not rows.has(name, 0, UNPRUNED, 0):
-            whole = accuracy(model, data.x_test, data.y_test)
-            rows.add({"model": name, "draw": 0, "way": UNPRUNED, "removed": 0, "accuracy": whole})
-        for draw in range(asked.draws + 1):
-            rng = np.random.default_rng(draw)
-            drawn = rng.choice(len(data.x), CALIBRATION, replace=False)
-            x = data.x[drawn] if draw else data.x[:CALIBRATION]
-            for share in SHARES:
-                key = {"model": name, "draw": draw, "removed": share}
-                if not rows.has(name, draw, BY_THE_BOOK, share):
-                    outputs = computed(tail.smaller(tail.features(x), share), test)
-                    right = 100 * float(np.mean(outputs.argmax(axis=1) == data.y_test))
-                    rows.add({**key, "way": BY_THE_BOOK, "accuracy": right})
-                if not rows.has(name, draw, DEFAULT, share):
-                    with quiet():
-                        made = tfprune.prune(model, x, remove=share).model
-                    right = accuracy(made, data.x_test, data.y_test)
-                    rows.add({**key, "way": DEFAULT, "accuracy": right})
-        print(table(rows, name, asked.draws))
+        print(table(rows, file.stem, asked.draws))
 
 
 def table(rows: Rows, name: str, draws: int) -> str:

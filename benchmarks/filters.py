@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.mnist import Pictures, Row, Rows, pictures, spread, trained
+from benchmarks.mnist import Pictures, pictures, spread, trained
+from benchmarks.rows import Row, Rows, add_workers, sharing
 from tfprune.utils.console import quiet
 
 with quiet():
@@ -64,38 +67,48 @@ def files_of(model: keras.Model, data: Pictures) -> list[Row]:
     return made
 
 
-def measure(rows: Rows, model: keras.Model, training: int, data: Pictures) -> None:
-    """Adds what is missing of a training's rows."""
+def model_of(training: int, folder: str) -> keras.Model:
+    """The network trained with a seed; kept in the folder."""
+    return trained(network, training, Path(folder) / f"filters-{training}.keras", pictures())
 
-    def missing(way: str, share: float) -> bool:
-        return not rows.has(training, way, share, SCHEMES[-1])
 
-    def add(made: keras.Model, way: str, share: float, start: tuple[float, float]) -> None:
-        spent = {
-            "seconds": round(time.perf_counter() - start[0], 1),
-            "cpu": round(time.process_time() - start[1], 1),
-        }
-        for row in files_of(made, data):
-            rows.add({"training": training, "way": way, "removed": share, **row, **spent})
+def prepared(training: int, folder: str) -> list[Row]:
+    """No rows: the network is in the folder then."""
+    model_of(training, folder)
+    return []
 
-    if missing(UNPRUNED, 0):
-        add(model, UNPRUNED, 0, (time.perf_counter(), time.process_time()))
-    for share in SHARES:
-        ways = [PRUNED, *HEALED]
-        if not any(missing(way, share) for way in ways):
-            continue
-        start = time.perf_counter(), time.process_time()
-        with quiet():
-            x = data.x[:CALIBRATION]
-            smaller = tfprune.prune(model, x, remove=share, layers="all").model
-        if missing(PRUNED, share):
-            add(smaller, PRUNED, share, start)
-        for way, options in HEALED.items():
-            if missing(way, share):
-                start = time.perf_counter(), time.process_time()
-                with quiet():
-                    healed = tfprune.heal(smaller, model, data.x, EPOCHS, seed=training, **options)
-                add(healed, way, share, start)
+
+@lru_cache(maxsize=1)
+def pruned(training: int, folder: str, share: float) -> tuple[keras.Model, keras.Model, Row]:
+    """The network, the same with a share removed, and what that took."""
+    model, x = model_of(training, folder), pictures().x[:CALIBRATION]
+    made, spent = timed(partial(tfprune.prune, model, x, remove=share, layers="all"))
+    return model, made.model, spent
+
+
+def timed(task: Callable[[], Any]) -> tuple[Any, Row]:
+    """What is made, and the seconds it took by the clock and of all processors."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    with quiet():
+        made = task()
+    return made, {
+        "seconds": round(time.perf_counter() - wall, 1),
+        "cpu": round(time.process_time() - cpu, 1),
+    }
+
+
+def rows_of(training: int, folder: str, way: str, removed: float) -> list[Row]:
+    """A row for each scheme."""
+    data = pictures()
+    if way == UNPRUNED:
+        made, spent = model_of(training, folder), {"seconds": 0.0, "cpu": 0.0}
+    else:
+        model, made, spent = pruned(training, folder, removed)
+        if way in HEALED:
+            heal = partial(tfprune.heal, made, model, data.x, EPOCHS, seed=training)
+            made, spent = timed(partial(heal, **HEALED[way]))
+    key = {"training": training, "way": way, "removed": removed}
+    return [{**key, **row, **spent} for row in files_of(made, data)]
 
 
 def table(rows: Rows, trainings: list[int]) -> str:
@@ -126,13 +139,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.filters")
     parser.add_argument("--folder", type=Path, required=True, help="keeps models and results")
     parser.add_argument("--train", default="0,1,2", help="seeds of training")
+    add_workers(parser)
     asked = parser.parse_args()
-    trainings = [int(word) for word in asked.train.split(",")]
+    networks: list[Row] = [
+        {"training": int(word), "folder": str(asked.folder.absolute())}
+        for word in asked.train.split(",")
+    ]
+    trainings = [one["training"] for one in networks]
     data = pictures()
     rows = Rows(asked.folder / "filters.jsonl", KEYS)
-    for seed in trainings:
-        model = trained(network, seed, asked.folder / f"filters-{seed}.keras", data)
-        measure(rows, model, seed, data)
+    ways = [(UNPRUNED, 0), *((way, share) for share in SHARES for way in (PRUNED, *HEALED))]
+    tasks = [
+        {**one, "way": way, "removed": share}
+        for one in networks for way, share in ways
+        if not rows.has(one["training"], way, share, SCHEMES[-1])
+    ]  # fmt: skip
+    with sharing(asked.workers) as share_out:
+        share_out.add(rows, prepared, networks)
+        share_out.add(rows, rows_of, tasks)
     print(f"{len(data.y_test):,} test images in LiteRT, mean and deviation of {len(trainings)}")
     print(f"trainings; healed for {EPOCHS} epochs without labels; CPU s (and by the clock)")
     print(table(rows, trainings))

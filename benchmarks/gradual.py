@@ -14,13 +14,15 @@ import argparse
 import os
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.mnist import Pictures, Row, Rows, accuracy
+from benchmarks.mnist import Pictures, accuracy
+from benchmarks.rows import Row, Rows, add_workers, sharing
 from tfprune.utils.console import quiet
 
 with quiet():
@@ -35,7 +37,9 @@ HEAD = [
     "removed", "training", "steps", "parameters", "pruned, untrained %", "accuracy %", "seconds",
 ]  # fmt: skip
 KEYS = ("removed", "training", "steps")
-# By these keys.
+# What all rows depend on.
+SETTINGS = ("samples", "epochs", "rate", "batch", "refit", "seed")
+# By the keys of a row.
 Task = tuple[float, str, int]
 
 
@@ -64,30 +68,32 @@ def train(model: keras.Model, way: str, epochs: int, data: Pictures, **how: Any)
     return model
 
 
-def row_of(file: Path, data: Pictures, task: Task, asked: argparse.Namespace) -> Row:
+def rows_of(removed: float, training: str, steps: int, asked: Row) -> list[Row]:
     """Prunes in so many steps, training after each; a row of results."""
-    remove, way, steps = task
-    keras.utils.set_random_seed(asked.seed)
-    original = load_model(file, compiled=True)
-    how = {"teacher": original, "rate": asked.rate, "batch": asked.batch}
+    keras.utils.set_random_seed(asked["seed"])
+    data = read(asked["data"], asked["samples"])
+    original = load_model(Path(asked["model"]), compiled=True)
+    how = {"teacher": original, "rate": asked["rate"], "batch": asked["batch"]}
     start, untrained = time.perf_counter(), []
     model = original
-    for share in shares(remove, steps):
+    for share in shares(removed, steps):
         model = tfprune.prune(
-            model, data.x[:CALIBRATION], remove=share, layers="all", refit=asked.refit
+            model, data.x[:CALIBRATION], remove=share, layers="all", refit=asked["refit"]
         ).model
         untrained.append(round(accuracy(model, data.x_test, data.y_test), 2))
-        model = train(model, way, asked.epochs // steps, data, **how)
+        model = train(model, training, asked["epochs"] // steps, data, **how)
     if not steps:
-        model = train(model, way, asked.epochs, data, **how)
-    return {
-        "removed": remove, "training": way, "steps": steps, "parameters": model.count_params(),
-        "untrained": untrained, "accuracy": round(accuracy(model, data.x_test, data.y_test), 2),
+        model = train(model, training, asked["epochs"], data, **how)
+    return [{
+        "removed": removed, "training": training, "steps": steps,
+        "parameters": model.count_params(), "untrained": untrained,
+        "accuracy": round(accuracy(model, data.x_test, data.y_test), 2),
         "seconds": round(time.perf_counter() - start),
-    }  # fmt: skip
+    }]  # fmt: skip
 
 
-def read(file: Path, samples: int) -> Pictures:
+@lru_cache(maxsize=1)
+def read(file: str, samples: int) -> Pictures:
     """Values as they are, and labels; so many of the training samples."""
     with np.load(file) as arrays:
         x, x_test = (arrays[name].astype("float32") for name in ("x_train", "x_test"))
@@ -122,15 +128,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="of fit")
     parser.add_argument("--refit", type=int, default=0, help="steps of reconstruction")
     parser.add_argument("--seed", type=int, default=0)
+    add_workers(parser)
     asked = parser.parse_args()
     file = named(asked.model, "TFPRUNE_MODELS", MODEL)
-    data = read(named(asked.data, "TFPRUNE_DATA", DATA), asked.samples)
+    settings = {name: getattr(asked, name) for name in SETTINGS}
+    settings["model"] = str(file.absolute())
+    settings["data"] = str(named(asked.data, "TFPRUNE_DATA", DATA).absolute())
+    data = read(settings["data"], asked.samples)
     rows = Rows(asked.folder and asked.folder / "gradual.jsonl", KEYS)
-    tasks: list[Task] = [(0.0, "fit", 0)]
-    tasks += [(r, way, n) for r in asked.removes for way in ("heal", "fit") for n in asked.steps]
-    for task in tasks:
-        if not rows.has(*task):
-            rows.add(row_of(file, data, task, asked))
+    wanted: list[Task] = [(0.0, "fit", 0)]
+    wanted += [(r, way, n) for r in asked.removes for way in ("heal", "fit") for n in asked.steps]
+    tasks = [
+        {**dict(zip(KEYS, task, strict=True)), "asked": settings}
+        for task in wanted if not rows.has(*task)
+    ]  # fmt: skip
+    with sharing(asked.workers) as share_out:
+        share_out.add(rows, rows_of, tasks)
     with quiet():
         score = accuracy(load_model(file), data.x_test, data.y_test)
     print(f"unpruned: {score:.2f} %; {asked.epochs} epochs on {len(data.x):,} samples")

@@ -1,12 +1,12 @@
-"""What benchmarks on MNIST share: its pictures, models of one's own, rows that outlive a stop."""
+"""What benchmarks on MNIST share: its pictures, and models of one's own."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ with quiet():
     from tfprune.data.networks import load_model
 
 EPOCHS, BATCH = 4, 128
-Row = dict[str, Any]
 Array = np.ndarray[Any, Any]
 
 
@@ -34,6 +33,7 @@ class Pictures:
     y_test: Array
 
 
+@cache
 def pictures() -> Pictures:
     """From the .npz that TFPRUNE_MNIST names; the program ends where it does not."""
     if "TFPRUNE_MNIST" not in os.environ:
@@ -64,47 +64,6 @@ def trained(build: Callable[[], keras.Model], seed: int, file: Path, data: Pictu
         model.save(part)
         part.rename(file)
         return load_model(file)
-
-
-class Rows:
-    """Results by their keys, in a file of one JSON object a line where one is named.
-
-    Parameters
-    ----------
-    file : Path or None
-        Read at the start, so that a run which was stopped goes on; appended to.
-    keys : sequence of str
-        The entries of a row that name it.
-    """
-
-    def __init__(self, file: Path | None, keys: Sequence[str]) -> None:
-        self._file, self._keys = file, list(keys)
-        self._rows: dict[tuple[Any, ...], Row] = {}
-        if file is not None and file.exists():
-            for line in file.read_text(encoding="utf-8").splitlines():
-                self._keep(json.loads(line))
-
-    def _keep(self, row: Row) -> None:
-        self._rows[tuple(row[key] for key in self._keys)] = row
-
-    def has(self, *key: Any) -> bool:
-        """Whether there is such a row."""
-        return key in self._rows
-
-    def add(self, row: Row) -> None:
-        """Takes in a row and tells it."""
-        self._keep(row)
-        line = json.dumps(row)
-        print(line, file=sys.stderr, flush=True)
-        if self._file is not None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as log:
-                log.write(line + "\n")
-
-    def like(self, **wanted: Any) -> list[Row]:
-        """The rows with these entries."""
-        rows = self._rows.values()
-        return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
 def spread(values: Sequence[float]) -> str:

@@ -13,15 +13,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.mnist import Pictures, Row, Rows, accuracy, pictures, spread, trained
+from benchmarks.mnist import Pictures, accuracy, pictures, spread, trained
+from benchmarks.rows import Row, Rows, add_workers, sharing
 from tfprune.utils.console import quiet
 
 with quiet():
@@ -49,6 +49,8 @@ HEALED: dict[str, dict[str, Any]] = {
     "default, healed as logits": {"logits": True},
 }
 UNPRUNED = "unpruned"
+# The training of models that come as files.
+GIVEN = "given"
 KEYS = ("model", "training", "way", "removed", "seed")
 
 
@@ -88,40 +90,42 @@ NETWORKS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """Adds the rows of models that are not there yet."""
+@lru_cache(maxsize=1)
+def model_of(model: str, training: int | str, file: str) -> keras.Model:
+    """A network, trained with a seed if it is not there; ``given`` is what lies there."""
+    if isinstance(training, int):
+        return trained(NETWORKS[model], training, Path(file), pictures())
+    with quiet():
+        return load_model(Path(file))
 
-    rows: Rows
-    data: Pictures
-    shares: Sequence[float]
-    ways: dict[str, dict[str, Any]]
 
-    def measure(self, model: keras.Model, own: Row, seeds: Sequence[int]) -> None:
-        """All of one model, ``own`` being its name and training; healed once with each seed."""
+def prepared(**own: Any) -> list[Row]:
+    """No rows: the network is there then."""
+    model_of(**own)
+    return []
 
-        def missing(way: str, share: float, seed: int = 0) -> bool:
-            return not self.rows.has(*own.values(), way, share, seed)
 
-        data = self.data
-        if missing(UNPRUNED, 0):
-            whole = accuracy(model, data.x_test, data.y_test)
-            self.rows.add({**own, "way": UNPRUNED, "removed": 0, "seed": 0, "accuracy": whole})
-        for share in self.shares:
-            key = {**own, "removed": share}
-            less = partial(tfprune.prune, model, data.x[:CALIBRATION], remove=share)
-            start = None
-            for way, options in self.ways.items():
-                if missing(way, share):
-                    row = timed(partial(less, **options), data)
-                    self.rows.add({**key, "way": way, "seed": 0, **row})
-            for way, options in HEALED.items():
-                for seed in seeds:
-                    if missing(way, share, seed):
-                        start = start or less().model
-                        heal = partial(tfprune.heal, start, model, data.x, EPOCHS, seed=seed)
-                        row = timed(partial(heal, **options), data)
-                        self.rows.add({**key, "way": way, "seed": seed, **row})
+@lru_cache(maxsize=1)
+def by_default(removed: float, **own: Any) -> keras.Model:
+    """What healing starts from."""
+    x = pictures().x[:CALIBRATION]
+    with quiet():
+        return tfprune.prune(model_of(**own), x, remove=removed).model
+
+
+def rows_of(way: str, removed: float, seed: int, **own: Any) -> list[Row]:
+    """The row of a way to remove a share of a network's units."""
+    data, model = pictures(), model_of(**own)
+    key = {"model": own["model"], "training": own["training"], "way": way, "removed": removed}
+    if way == UNPRUNED:
+        row: Row = {"accuracy": accuracy(model, data.x_test, data.y_test)}
+    elif way in WAYS:
+        x = data.x[:CALIBRATION]
+        row = timed(partial(tfprune.prune, model, x, remove=removed, **WAYS[way]), data)
+    else:
+        heal = partial(tfprune.heal, by_default(removed, **own), model, data.x, EPOCHS, seed=seed)
+        row = timed(partial(heal, **HEALED[way]), data)
+    return [{**key, "seed": seed, **row}]
 
 
 def timed(task: Callable[[], Any], data: Pictures) -> Row:
@@ -169,6 +173,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="of healing given models")
     parser.add_argument("--shares", type=lambda t: list(map(float, t.split(","))), default=SHARES)
     parser.add_argument("--healed-only", action="store_true", help="leave the other rows out")
+    add_workers(parser)
     asked = parser.parse_args()
     if not asked.models and not asked.train:
         parser.error("expected model files, or --train with seeds")
@@ -176,19 +181,35 @@ def main() -> None:
         parser.error("expected --folder, where trained models are kept")
     data = pictures()
     rows = Rows(asked.folder / "peers.jsonl" if asked.folder else None, KEYS)
-    bench = Bench(rows, data, asked.shares, {} if asked.healed_only else WAYS)
-    for file in asked.models:
-        with quiet():
-            model = load_model(file)
-        bench.measure(model, {"model": file.stem, "training": "given"}, asked.seeds)
-    for seed in asked.train:
-        for name, build in NETWORKS.items():
-            model = trained(build, seed, asked.folder / f"{name}-{seed}.keras", data)
-            bench.measure(model, {"model": name, "training": seed}, [0])
+    ways = {} if asked.healed_only else WAYS
+    home = (asked.folder or Path()).absolute()
+    networks: list[Row] = [
+        {"model": name, "training": seed, "file": str(home / f"{name}-{seed}.keras")}
+        for seed in asked.train for name in NETWORKS
+    ]  # fmt: skip
+    given: list[Row] = [
+        {"model": file.stem, "training": GIVEN, "file": str(file.absolute())}
+        for file in asked.models
+    ]
+    tasks = []
+    for own in (*given, *networks):
+        seeds = asked.seeds if own in given else [0]
+        wanted = [(UNPRUNED, 0.0, 0)]
+        for share in asked.shares:
+            wanted += [(way, share, 0) for way in ways]
+            wanted += [(way, share, seed) for way in HEALED for seed in seeds]
+        tasks += [
+            {**own, "way": way, "removed": share, "seed": seed}
+            for way, share, seed in wanted
+            if not rows.has(own["model"], own["training"], way, share, seed)
+        ]
+    with sharing(asked.workers) as share_out:
+        share_out.add(rows, prepared, networks)
+        share_out.add(rows, rows_of, tasks)
     print(f"% of {len(data.y_test):,} test images; CPU seconds (and by the clock), the median")
     if asked.models:
         print(f"given models, healing with seeds {asked.seeds}")
-        print(table(rows, [file.stem for file in asked.models], ["given"]))
+        print(table(rows, [file.stem for file in asked.models], [GIVEN]))
     if asked.train:
         print(f"mean and deviation of trainings with seeds {asked.train}")
         print(table(rows, list(NETWORKS), asked.train))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks.gradual import numbers
-from benchmarks.mnist import Row, Rows
 from benchmarks.real_models import CASES, Case, case
+from benchmarks.rows import Row, Rows, add_workers, sharing
 from tfprune.utils.console import quiet
 
 with quiet():
@@ -41,8 +42,22 @@ HEAD = [
 ]  # fmt: skip
 
 
-def row_of(one: Case, key: Row, refit: int | None) -> Row:
+@lru_cache(maxsize=1)
+def loaded(name: str, folder: str) -> Case:
+    """A model and its data."""
+    with quiet():
+        return case(name, Path(folder))
+
+
+def prepared(name: str, folder: str) -> list[Row]:
+    """No rows: a model that is trained here is in the folder then."""
+    loaded(name, folder)
+    return []
+
+
+def rows_of(key: Row, folder: str, refit: int | None) -> list[Row]:
     """Scores in percent, seconds, bytes, multiply-accumulates and the ratio of int8 latencies."""
+    one = loaded(key["model"], folder)
     keras.utils.set_random_seed(key["seed"])
     start = time.perf_counter()
     few = one.x[:CALIBRATION]
@@ -65,19 +80,19 @@ def row_of(one: Case, key: Row, refit: int | None) -> Row:
         start = time.perf_counter()
         model = tfprune.heal(model, original, one.x, key["epochs"], augment=key["augment"])
         row |= {"healed": score(one, model), "healing": round(time.perf_counter() - start)}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as made:
         files = [
-            tfprune.export(each, Path(folder, name), schemes=["int8"], representative=few[:200])
+            tfprune.export(each, Path(made, name), schemes=["int8"], representative=few[:200])
             for name, each in (("original", one.model), ("pruned", model))
         ]
-        before, after = (LiteModel(made["int8"].read_bytes()) for made in files)
-        row["bytes_before"], row["bytes"] = (made["int8"].stat().st_size for made in files)
+        before, after = (LiteModel(file["int8"].read_bytes()) for file in files)
+        row["bytes_before"], row["bytes"] = (file["int8"].stat().st_size for file in files)
         row["int8_before"], row["int8"] = (
             one.score(lite.predict([one.x_test])[0]) for lite in (before, after)
         )
         slow, fast = (time["p10"] for time in latencies([before, after], [one.x_test[0]]))
         row["times"] = fast / slow
-    return row
+    return [row]
 
 
 def score(one: Case, model: keras.Model) -> float:
@@ -105,6 +120,7 @@ def main() -> None:
     parser.add_argument("--augment", action="store_true", help="flips and shifts in healing")
     parser.add_argument("--refit", type=int, help="steps of reconstruction, at most")
     parser.add_argument("--seed", type=int, default=0)
+    add_workers(parser)
     asked = parser.parse_args()
     unknown = set(asked.models) - set(CASES)
     if unknown:
@@ -117,13 +133,15 @@ def main() -> None:
                         asked.seed), strict=True))
         for name in asked.models for share in shares for select in selects
     ]  # fmt: skip
-    for name in asked.models:
-        new = [key for key in wanted if key["model"] == name and not rows.has(*key.values())]
-        if new:
-            with quiet():
-                loaded = case(name, asked.folder)
-            for key in new:
-                rows.add(row_of(loaded, key, asked.refit))
+    new = [key for key in wanted if not rows.has(*key.values())]
+    folder = str(asked.folder.absolute())
+    names = dict.fromkeys(key["model"] for key in new)
+    with sharing(asked.workers) as share_out:
+        if asked.workers is not None:  # Several may need the same one at once.
+            share_out.add(rows, prepared, [{"name": name, "folder": folder} for name in names])
+        share_out.add(
+            rows, rows_of, [{"key": key, "folder": folder, "refit": asked.refit} for key in new]
+        )
     table = [
         [row["model"], f"{row['removed']:.1%}" if row["removed"] else f"to {row['macs_left']} MACs",
          row["select"], shown(row["adapted"]) if row["adapt"] else "", shown(row["original"]),

@@ -36,3 +36,10 @@ def endless(folder):
     """Work that goes on, by a process that says who it is."""
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(600)
+
+
+def squares(number):
+    """The rows of a number, as a benchmark makes them: its square and its cube."""
+    if number < 0:
+        raise TfpruneError("no such number")
+    return [{"number": number, "power": power, "value": number**power} for power in (2, 3)]
