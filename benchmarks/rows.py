@@ -116,12 +116,27 @@ class Sharing:
 
 
 def answer(module: str, name: str, arguments: dict[str, Any]) -> tuple[list[Row], dict[str, Any]]:
-    """The rows of a task; what a worker runs."""
-    return getattr(import_module(module), name)(**arguments), {}
+    """The rows of a task; what a worker runs.
+
+    Raises
+    ------
+    TfpruneError
+        Where a benchmark would end by itself, with what it would say.
+    """
+    try:
+        return getattr(import_module(module), name)(**arguments), {}
+    except SystemExit as error:
+        raise TfpruneError(str(error)) from None
 
 
 @contextmanager
 def sharing(workers: int | str | None) -> Iterator[Sharing]:
-    """Makes rows by so many processes, or by those of a scheduler; None is this process."""
-    with open_workers(*split_asked(workers), print) as pool:
-        yield Sharing(pool)
+    """Makes rows by so many processes, or by those of a scheduler; None is this process.
+
+    The program ends with a line where a task cannot be done.
+    """
+    try:
+        with open_workers(*split_asked(workers), print) as pool:
+            yield Sharing(pool)
+    except TfpruneError as error:
+        sys.exit(str(error))

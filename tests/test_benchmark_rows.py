@@ -8,8 +8,7 @@ import json
 import pytest
 
 from benchmarks.rows import Rows, add_workers, sharing
-from tests.support.pieces import squares
-from tfprune.errors import TfpruneError
+from tests.support.pieces import placed, squares
 
 TASKS = [{"number": number} for number in range(6)]
 EXPECTED = [{"number": n, "power": p, "value": n**p} for n in range(6) for p in (2, 3)]
@@ -37,9 +36,17 @@ def test_rows_are_the_same_whoever_makes_them(workers, tmp_path):
 @pytest.mark.parametrize("workers", [None, 1])
 def test_what_was_made_before_a_mistake_is_written(workers, tmp_path):
     file = tmp_path / "rows.jsonl"
-    with sharing(workers) as share_out, pytest.raises(TfpruneError, match="no such number"):
+    with pytest.raises(SystemExit, match="no such number"), sharing(workers) as share_out:
         share_out.add(Rows(file, ("number", "power")), squares, [*TASKS[:2], {"number": -1}])
     assert written(file) == EXPECTED[:4]
+
+
+def test_a_program_that_ends_is_told(monkeypatch):
+    """As benchmarks do where a file is missing that a variable should name."""
+    monkeypatch.delenv("TFPRUNE_TEST_PLACE", raising=False)
+    for workers in (None, 1):
+        with pytest.raises(SystemExit, match="set TFPRUNE_TEST_PLACE"), sharing(workers) as share:
+            share.add(Rows(None, ["place"]), placed, [{}])
 
 
 def test_workers_are_a_number_or_an_address(capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -43,3 +44,10 @@ def squares(number):
     if number < 0:
         raise TfpruneError("no such number")
     return [{"number": number, "power": power, "value": number**power} for power in (2, 3)]
+
+
+def placed():
+    """A row of what a variable of the environment names."""
+    if "TFPRUNE_TEST_PLACE" not in os.environ:
+        sys.exit("set TFPRUNE_TEST_PLACE")
+    return [{"place": os.environ["TFPRUNE_TEST_PLACE"]}]
