@@ -111,6 +111,7 @@ def test_the_drop_is_that_of_the_file_on_held_out_data(own, tmp_path, capfd):
     assert best["drop"] == pytest.approx(drop, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_workers_write_what_one_process_writes(own, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("tfprune.job.halving.TRIES", 3)
     told = []

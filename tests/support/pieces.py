@@ -51,3 +51,8 @@ def placed():
     if "TFPRUNE_TEST_PLACE" not in os.environ:
         sys.exit("set TFPRUNE_TEST_PLACE")
     return [{"place": os.environ["TFPRUNE_TEST_PLACE"]}]
+
+
+def environment(names):
+    """The variables of a worker's environment."""
+    return {name: os.environ.get(name) for name in names}, {}

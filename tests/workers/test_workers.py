@@ -24,6 +24,7 @@ from tfprune.sweep.grid import grid
 from tfprune.sweep.runner import run
 from tfprune.workers import cluster as cluster_module
 from tfprune.workers import pool as pool_module
+from tfprune.workers import processes
 from tfprune.workers.pool import Piece, open_workers
 
 pytest.importorskip("distributed", reason="needs requirements-cluster.txt")
@@ -105,6 +106,23 @@ def test_a_piece_that_ends_every_worker_is_told():
         pytest.raises(TfpruneError, match="piece: a worker ended 3 times over it: SIGKILL"),
     ):
         list(pool.results([plain("piece", "deadly")]))
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_threads_are_a_share_of_the_cores_or_the_command_s(alike, where, monkeypatch):
+    """Two workers on four cores."""
+    names = ["OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"]
+    for module in (pool_module, processes):
+        monkeypatch.setattr(module, "cores", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    with open_workers(*where, nothing, alike=alike) as pool:
+        begun = pool.begin(plain("piece", "environment", names=names))
+        while not begun.ended:
+            pool.wait([begun])
+        share = ("3", "2") if where[0] else ("1", "1")  # As the user, and Dask, said.
+        expected = ("3", "4") if alike else share
+        assert begun.result().value == dict(zip(names, expected, strict=True))
 
 
 def test_a_scheduler_that_does_not_answer_is_told(monkeypatch):
