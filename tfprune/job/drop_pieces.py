@@ -121,8 +121,9 @@ class SearchWorkers:
 
 
 def _read(begun: Begun) -> tuple[Measured, list[str]]:
-    value = begun.result().value
-    return Measured(Tried(**value["tried"]), value["blend"], value["sha256"]), value["said"]
+    value = dict(begun.result().value)
+    said = value.pop("said")
+    return Measured(**{**value, "tried": Tried(**value["tried"])}), said
 
 
 def ready(
@@ -141,7 +142,11 @@ def ready(
 
 
 def tried(
-    options: dict[str, Any], origin: dict[str, str], limit: int, blend: float | None
+    options: dict[str, Any],
+    origin: dict[str, str],
+    limit: int,
+    blend: float | None,
+    rate: float | None,
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """What came of a try; what a worker runs.
 
@@ -153,7 +158,7 @@ def tried(
     ready(options, origin)
     trials, _, said = _trials(Sent(options))
     del said[:]
-    _, one = trials.made(Try(limit, blend))
+    _, one = trials.made(Try(limit, blend, rate))
     return {**asdict(one), "said": list(said)}, {}
 
 

@@ -15,12 +15,16 @@ from tfprune.graph.inputs import check_inputs
 from tfprune.graph.predictions import outputs_of
 from tfprune.job.halving import TRIES, Halving, Measured, Try, halve
 from tfprune.job.records import Tried
+from tfprune.job.retraining import Trial
 from tfprune.job.variants import Variant, VariantBuilder
 from tfprune.options import Target
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 
+# Of the drop that is asked for, what a model that is being healed may have to be good enough: its
+# file may be worse.
+ENOUGH = 1 / 2
 # Where one answer is more than this part of the drop that is asked for, that is said.
 COARSE = 3
 
@@ -65,20 +69,52 @@ class Trials:
         TfpruneError
             If there is no such model, or its file cannot be made.
         """
+        ended = False
+
+        def enough(model: keras.Model) -> bool:
+            nonlocal ended
+            ended = self._drop(outputs_of(model, self._x)) <= ENOUGH * self.points
+            return ended
+
+        variant, one = self._made(asked, enough)
+        if ended and not one.tried.fits:
+            # The file does worse than the model.
+            return self._made(asked)
+        return variant, replace(one, brief=ended)
+
+    def healed_to_the_end(self, asked: Try, one: Measured) -> tuple[Variant, Measured]:
+        """The model of a try that fits, healed for all epochs, at the rate that it was healed at.
+
+        Parameters
+        ----------
+        asked : Try
+        one : Measured
+            What came of it.
+        """
+        return self._made(replace(asked, rate=one.rate))
+
+    def _made(
+        self, asked: Try, enough: Callable[[keras.Model], bool] = lambda model: False
+    ) -> tuple[Variant, Measured]:
         builder = self.builder
         keras.utils.set_random_seed(builder.config.seed)
         target = Target("params", asked.limit, blend=asked.blend, searched=True)
         options = replace(builder.config.options, max_drop=None, target=target)
-        variant, content = builder.with_file(builder.make(options), self.scheme, "--max-drop")
-        received = LiteModel(content, builder.names).predict(self._x)
-        drop = 100 * (self._before - self._accuracy(received))
+        variant = builder.make(options, Trial(asked.rate, enough))
+        variant, content = builder.with_file(variant, self.scheme, "--max-drop")
+        drop = self._drop(LiteModel(content, builder.names).predict(self._x))
         reached = variant.result.reached
         assert reached is not None, "a target was asked for"
         tried = Tried(
             variant.models["pruned"].count_params(), len(content), round(drop, 4),
             drop <= self.points + 1e-9, reached.larger,
         )  # fmt: skip
-        return variant, Measured(tried, reached.blend, sha256(content).hexdigest())
+        rate = next((one.learning_rate for one in variant.training if one.how == "heal"), None)
+        return variant, Measured(tried, reached.blend, sha256(content).hexdigest(), rate or None)
+
+    def _drop(self, outputs: Sequence[Array]) -> float:
+        """Points of accuracy below the original model's."""
+        return 100 * (self._before - self._accuracy(outputs))
 
     def _accuracy(self, outputs: Sequence[Array]) -> float:
         return self._measure.scores(outputs)["accuracy"]
@@ -121,6 +157,7 @@ def within_drop(
         )
     best: Variant | None = None
     asked_for: list[Try] = []
+    heals = bool(builder.config.heal)
 
     def attempt(state: Halving, asked: Try) -> Measured:
         nonlocal best
@@ -135,7 +172,7 @@ def within_drop(
         return one
 
     with meter("search", TRIES, unit="model") as bar:
-        made = halve(attempt, *builder.pruner.parameters(builder.config.options.round_to))
+        made = halve(attempt, *builder.pruner.parameters(builder.config.options.round_to), heals)
         if helpers is not None:
             helpers.stop()
             best = _made_here(builder, asked_for, made)
@@ -153,6 +190,9 @@ def within_drop(
             f"the least drop of {len(tried)} tries is {least.drop:.2f} at "
             f"{least.parameters:,} parameters (--heal EPOCHS may win it back)"
         )
+    place = max(n for n, one in enumerate(tried) if one.fits)
+    if made[place].brief:
+        best = _healed_to_the_end(trials, asked_for[place], best, made[place])
     most = max((one.parameters for one in tried if not one.fits), default=None)
     builder.say(
         f"max-drop: stopped after {len(tried)} tries; the smallest that fits has "
@@ -160,6 +200,17 @@ def within_drop(
         + ("" if most is None else f", the largest that does not {most:,}")
     )
     return best, tried
+
+
+def _healed_to_the_end(trials: Trials, asked: Try, best: Variant, one: Measured) -> Variant:
+    """The model that was found, healed for all epochs; as it is where that does worse."""
+    variant, whole = trials.healed_to_the_end(asked, one)
+    before, after = one.tried.drop, whole.tried.drop
+    kept = "" if after <= before else ", so the model of the try is kept"
+    trials.builder.say(
+        f"max-drop: healed for all epochs {after:.2f} points down, {before:.2f} as tried{kept}"
+    )
+    return best if kept else variant
 
 
 def _told(tried: Tried, trials: Trials) -> str:

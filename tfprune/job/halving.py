@@ -31,10 +31,13 @@ class Try:
         Parameters that the model may have.
     blend : float or None
         How widths are shared out, see :class:`tfprune.options.Target`; None for what does best.
+    rate : float or None
+        The learning rate of healing; None to find one.
     """
 
     limit: int
     blend: float | None
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,17 @@ class Measured:
         How widths were shared out.
     sha256 : str
         Of the file that was measured.
+    rate : float or None
+        The learning rate of healing; None without.
+    brief : bool
+        Whether healing ended as soon as the model was good enough.
     """
 
     tried: Tried
     blend: float
     sha256: str
+    rate: float | None = None
+    brief: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,10 @@ class Halving:
     known : tuple of (int, int, bool)
         Limits, the last one not among them, that all lead to a model that was tried; and whether it
         fits. They cost no try.
+    heals : bool
+        Whether models are healed.
+    rate : float or None
+        The learning rate that the first try found for it.
     """
 
     large: float
@@ -79,13 +92,15 @@ class Halving:
     blend: float | None = None
     count: int = 0
     known: tuple[tuple[int, int, bool], ...] = ()
+    heals: bool = False
+    rate: float | None = None
 
     @property
     def next(self) -> Try | None:
         """What is tried next; None at the end."""
         if self.count >= TRIES or self.large - self.small < 1:
             return None
-        return Try(int(self._middle), self.blend)
+        return Try(int(self._middle), self.blend, self.rate)
 
     @property
     def chance(self) -> float:
@@ -101,7 +116,7 @@ class Halving:
     def _halved(self, fits: bool) -> Halving:
         return replace(self, large=self._middle) if fits else replace(self, small=self._middle)
 
-    def after(self, one: Tried, blend: float | None) -> Halving:
+    def after(self, one: Tried, blend: float | None, rate: float | None = None) -> Halving:
         """How far it is with the next try's answer.
 
         Parameters
@@ -109,6 +124,8 @@ class Halving:
         one : Tried
         blend : float or None
             How that shared widths out; None if nobody knows.
+        rate : float or None
+            The learning rate of its healing; likewise.
         """
         asked = self.next
         assert asked is not None, "it was tried"
@@ -118,6 +135,7 @@ class Halving:
         now = replace(
             self._halved(one.fits),
             blend=blend, count=self.count + 1, known=(*self.known, limits),
+            rate=rate if self.rate is None else self.rate,
         )  # fmt: skip
         while (asked := now.next) is not None:
             fits = [fit for low, high, fit in now.known if low <= asked.limit < high]
@@ -129,7 +147,8 @@ class Halving:
     def ahead(self, done: Mapping[Try, Measured]) -> Iterator[Try]:
         """The next try and those that may come after it, the likeliest first.
 
-        What depends on how a try shares widths out, which is not known before, is left out.
+        What depends on how a try shares widths out, or on the rate at which it is healed, neither
+        of them known before, is left out.
 
         Parameters
         ----------
@@ -145,20 +164,23 @@ class Halving:
                 continue
             if asked in done:
                 one = done[asked]
-                after = [(1.0, state.after(one.tried, one.blend))]
+                after = [(1.0, state.after(one.tried, one.blend, one.rate))]
             else:
                 yield asked
                 after = [
                     (chance, state.after(Tried(asked.limit, 0, 0.0, fits), None))
                     for fits, chance in ((True, state.chance), (False, 1 - state.chance))
-                    if state.blend is not None or not (fits or state.count)
+                    if (state.blend is not None or not (fits or state.count))
+                    and (state.rate is not None or not state.heals)
                 ]
             for chance, then in after:
                 order += 1
                 heappush(waiting, (share * chance, order, then))
 
 
-def halve(attempt: Callable[[Halving, Try], Measured], whole: int, least: int) -> list[Measured]:
+def halve(
+    attempt: Callable[[Halving, Try], Measured], whole: int, least: int, heals: bool = False
+) -> list[Measured]:
     """Searches between two numbers of parameters.
 
     Parameters
@@ -167,10 +189,12 @@ def halve(attempt: Callable[[Halving, Try], Measured], whole: int, least: int) -
         Makes and measures the model of a try. It is expected to fit where a smaller one does.
     whole, least : int
         Parameters of the original model, and of the smallest that there can be.
+    heals : bool
+        Whether tries are healed.
     """
     made: list[Measured] = []
-    state = Halving(float(whole), float(max(least, 1)))
+    state = Halving(float(whole), float(max(least, 1)), heals=heals)
     while (asked := state.next) is not None:
         made.append(attempt(state, asked))
-        state = state.after(made[-1].tried, made[-1].blend)
+        state = state.after(made[-1].tried, made[-1].blend, made[-1].rate)
     return made
