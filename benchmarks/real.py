@@ -12,6 +12,7 @@ folder; a run that was stopped goes on from there.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from functools import lru_cache
@@ -31,6 +32,7 @@ with quiet():
 
     import tfprune
     from tfprune.graph.costs import macs
+    from tfprune.micro.tflm import tried
     from tfprune.tflite.interpreter import LiteModel, latencies
 
 CALIBRATION = 2_000
@@ -38,7 +40,8 @@ CALIBRATION = 2_000
 KEYS = ("model", "removed", "macs_left", "select", "adapt", "epochs", "augment", "seed")
 HEAD = [
     "model", "removed", "by", "adapted", "original", "fold", "refitted", "seconds", "healed",
-    "seconds", "int8", "int8 original", "int8 bytes", "of", "MACs", "of", "time in int8",
+    "seconds", "int8", "int8 original", "int8 bytes", "of", "arena", "of", "MACs", "of",
+    "time in int8",
 ]  # fmt: skip
 
 
@@ -80,24 +83,50 @@ def rows_of(key: Row, folder: str, refit: int | None) -> list[Row]:
         start = time.perf_counter()
         model = tfprune.heal(model, original, one.x, key["epochs"], augment=key["augment"])
         row |= {"healed": score(one, model), "healing": round(time.perf_counter() - start)}
-    with tempfile.TemporaryDirectory() as made:
-        files = [
-            tfprune.export(each, Path(made, name), schemes=["int8"], representative=few[:200])
-            for name, each in (("original", one.model), ("pruned", model))
-        ]
-        before, after = (LiteModel(file["int8"].read_bytes()) for file in files)
-        row["bytes_before"], row["bytes"] = (file["int8"].stat().st_size for file in files)
-        row["int8_before"], row["int8"] = (
-            one.score(lite.predict([one.x_test])[0]) for lite in (before, after)
-        )
-        slow, fast = (time["p10"] for time in latencies([before, after], [one.x_test[0]]))
+    files = [(when, int8(each, few[:200])) for when, each in (("_before", one.model), ("", model))]
+    for when, content in files:
+        row |= dict.fromkeys([f"{figure}{when}" for figure in ("bytes", "int8", "arena")])
+        if content is not None:
+            lite = LiteModel(content)
+            row[f"bytes{when}"] = len(content)
+            row[f"int8{when}"] = one.score(lite.predict([one.x_test])[0])
+            row[f"arena{when}"] = arena(content, lite, one.x_test[:1])
+    lites = [LiteModel(content) for _, content in files if content is not None]
+    row["times"] = None
+    if len(lites) == len(files):
+        slow, fast = (time["p10"] for time in latencies(lites, [one.x_test[0]]))
         row["times"] = fast / slow
     return [row]
+
+
+def int8(model: keras.Model, samples: np.ndarray) -> bytes | None:
+    """The file, or None where it is too far from the model."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            made = tfprune.export(model, folder, schemes=["int8"], representative=samples)
+        except tfprune.TfpruneError as error:
+            print(f"{model.name}: {error}", file=sys.stderr)
+            return None
+        return made["int8"].read_bytes()
+
+
+def arena(content: bytes, lite: LiteModel, x: np.ndarray) -> int | None:
+    """Bytes that TensorFlow Lite Micro needs beside the file; None where it does not run it."""
+    try:
+        return tried(content, lite.fed([x]), "the int8 file").arena
+    except tfprune.TfpruneError as error:
+        print(error, file=sys.stderr)
+        return None
 
 
 def score(one: Case, model: keras.Model) -> float:
     """Of the test samples, in percent."""
     return one.score(np.asarray(model.predict(one.x_test, 500, verbose=0)))
+
+
+def whole(value: int | None) -> str:
+    """A whole number, or nothing."""
+    return "" if value is None else f"{value:,}"
 
 
 def shown(value: float | None) -> str:
@@ -146,9 +175,10 @@ def main() -> None:
         [row["model"], f"{row['removed']:.1%}" if row["removed"] else f"to {row['macs_left']} MACs",
          row["select"], shown(row["adapted"]) if row["adapt"] else "", shown(row["original"]),
          shown(row["fold"]), shown(row["refitted"]), row["seconds"], shown(row["healed"]),
-         row["healing"] or "", shown(row["int8"]), shown(row["int8_before"]), f"{row['bytes']:,}",
-         f"{row['bytes_before']:,}", f"{row['macs']:,}", f"{row['macs_before']:,}",
-         f"{row['times']:.2f}"]
+         row["healing"] or "", shown(row["int8"]), shown(row["int8_before"]),
+         *(whole(row[name]) for name in ("bytes", "bytes_before", "arena", "arena_before", "macs",
+                                         "macs_before")),
+         shown(row["times"])]
         for key in wanted for row in rows.like(**key)
     ]  # fmt: skip
     print(tabulate(table, HEAD, "pipe", disable_numparse=True))
