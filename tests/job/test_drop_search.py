@@ -116,6 +116,57 @@ def test_what_does_not_fit_here_is_not_taken(searched):
     assert _made_here(builder, asked_for[1:], told[1:]) is None
 
 
+@pytest.fixture(scope="module")
+def healing(config):
+    """What makes the models of a search that heals them."""
+    return drop_pieces._trials(sent(replace(config, heal=8)))
+
+
+def changed(builder, variant):
+    """How many percent of the validation samples are decided otherwise; they were right before."""
+    (x,) = builder.data.validation.arrays
+    answers = [m.predict(x, verbose=0).argmax(axis=1) for m in
+               (builder.model, variant.models["pruned"])]  # fmt: skip
+    return 100 * np.mean(answers[0] != answers[1])
+
+
+@pytest.mark.trains
+def test_a_try_is_healed_until_it_is_good_enough(healing, monkeypatch):
+    trials, *_ = healing
+    asked = Try(12 * 7 + 13 * 3, 1.0)  # 12 units of 15 that differ.
+    found = {}
+    # A quarter of all answers may change, or fewer than none can.
+    for share in (25.0, -1.0):
+        monkeypatch.setattr(trials, "points", 2 * share)
+        variant, one = trials.made(asked)
+        assert variant.models["pruned"].get_layer("hidden").units == 12
+        assert one.tried.drop == pytest.approx(changed(trials.builder, variant), abs=1e-3)
+        assert one.brief == (share == 25)
+        assert one.brief <= (one.tried.drop <= share)
+        found[share] = one, variant.training[0]
+    (brief, short), (_, long) = found.values()
+    assert short.seconds > 0
+    assert brief.rate == short.learning_rate == long.learning_rate > 0
+    assert long.after <= short.after < short.before
+    variant, one = trials.healed_to_the_end(asked, brief)
+    assert variant.training[0].after == long.after
+    assert not one.brief
+
+
+@pytest.mark.trains
+def test_workers_heal_as_the_search_does_and_the_last_model_is_healed_to_the_end(healing, config):
+    lines, said = [], []
+    trials, origin, _ = healing
+    variant, tried = within_drop(replace(trials.builder, say=said.append))
+    helpers = SearchWorkers(Workers(Inline(), nothing), replace(config, heal=8))
+    helpers.load(origin)
+    theirs, again = within_drop(replace(trials.builder, say=lines.append), helpers)
+    assert (again, lines) == (tried, said)
+    assert theirs.files == variant.files
+    last = [line for line in said if "healed for all epochs" in line]
+    assert len(last) <= 1
+
+
 def test_options_come_back_as_they_were_sent():
     config = JobConfig(
         model="cnn", layers="conv1,conv2", schemes="int8,float32", batch="dynamic", max_drop="1",
