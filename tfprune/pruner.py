@@ -220,13 +220,13 @@ round_to, scheme, file_batch, file_compat, seed
         shrunk = [one.group for one, selection in pairs if len(selection.kept) < selection.units]
         steps = _steps(options, len(shrunk))
         if steps and shrunk:
-            searched = options.target is not None and options.target.searched
             # A search takes many tries: the first steps have most of the gain.
-            brief = searched and options.refit is None
+            brief = _brief(options)
             steps = min(steps, SEARCH_STEPS) if brief else steps
             reconstruct(
                 smaller, calibration.model, calibration.trace, cuts, samples=calibration.samples,
                 iterations=steps, stepped=SEARCH_SAMPLES if brief else None,
+                most=2 * SEARCH_SAMPLES if brief else None,
                 always=options.refit is not None, progress=self._progress,
             )  # fmt: skip
         notes = [*lost(calibration.model, smaller), *crash_notes(smaller, calibration.model)]
@@ -285,11 +285,14 @@ round_to, scheme, file_batch, file_compat, seed
         """How far a model of these widths is from the original, folded, and refitted if it is."""
         cuts = cuts_of(calibration, selections, FOLD_RULES[options.fold])
         model, samples = calibration.model, calibration.samples
+        most = SEARCH_SAMPLES if _brief(options) else None
         smaller, _ = _shrunk(calibration, cuts)
         if _steps(options, len(cuts)):
             # The closed form alone: steps come once the widths are chosen.
-            reconstruct(smaller, model, calibration.trace, cuts, samples=samples, iterations=0)
-        return held_back_distance(smaller, model, samples)
+            reconstruct(
+                smaller, model, calibration.trace, cuts, samples=samples, iterations=0, most=most
+            )
+        return held_back_distance(smaller, model, samples, most)
 
     def _held_back(self) -> bool:
         """Whether a part of the calibration data is held back."""
@@ -358,6 +361,11 @@ def _approximated(
     if not words:
         return list(results)
     return [replace(one, note="; ".join([*[one.note] * bool(one.note), *words])) for one in results]
+
+
+def _brief(options: PruneOptions) -> bool:
+    """Whether the model is one of many that a search tries, each of which is not to take long."""
+    return options.target is not None and options.target.searched and options.refit is None
 
 
 def _steps(options: PruneOptions, groups: int) -> int:

@@ -69,18 +69,23 @@ class Trials:
         TfpruneError
             If there is no such model, or its file cannot be made.
         """
-        ended = False
-
-        def enough(model: keras.Model) -> bool:
-            nonlocal ended
-            ended = self._drop(outputs_of(model, self._x)) <= ENOUGH * self.points
-            return ended
-
-        variant, one = self._made(asked, enough)
-        if ended and not one.tried.fits:
+        drops: list[float] = []
+        variant, one = self._made(asked, lambda model: self._settled(model, drops))
+        good = bool(drops) and drops[-1] <= ENOUGH * self.points
+        if good and not one.tried.fits:
             # The file does worse than the model.
             return self._made(asked)
-        return variant, replace(one, brief=ended)
+        return variant, replace(one, brief=good)
+
+    def _settled(self, model: keras.Model, drops: list[float]) -> bool:
+        """Whether a model that is healed is good enough, or hardly will be; notes its drop."""
+        drops.append(self._drop(outputs_of(model, self._x)))
+        if drops[-1] <= ENOUGH * self.points:
+            return True
+        epochs = self.builder.config.heal
+        half = isinstance(epochs, int) and 2 * len(drops) >= epochs
+        # After the first epoch the second half of them gains hardly more than the first.
+        return half and drops[-1] - self.points > drops[0] - drops[-1]
 
     def healed_to_the_end(self, asked: Try, one: Measured) -> tuple[Variant, Measured]:
         """The model of a try that fits, healed for all epochs, at the rate that it was healed at.

@@ -55,6 +55,7 @@ def reconstruct(
     samples: Samples,
     iterations: int,
     stepped: int | None = None,
+    most: int | None = None,
     always: bool = True,
     progress: bool = False,
 ) -> None:
@@ -83,6 +84,8 @@ def reconstruct(
         Steps for each group, at most; 0 leaves the closed form.
     stepped : int, optional
         Samples that steps are taken on, at most.
+    most : int, optional
+        Samples that are used at all, at most.
     always : bool
         Whether steps are taken in models of over 5 million multiply-accumulates as well, where they
         cost minutes and add little to the closed form.
@@ -93,7 +96,7 @@ def reconstruct(
         ours, theirs = trace(in_float32(smaller)), trace(in_float32(model))
         shrunk = [cut.group for cut in cuts if len(cut.kept) < len(cut.group.unit_ids)]
         macs = _macs(traced)
-        x = first_samples(samples, model, macs)
+        x = [data[:most] for data in first_samples(samples, model, macs)]
         held = _held(x)
         if not held.any():
             return  # Too few to tell whether it helps.
@@ -124,13 +127,15 @@ def reconstruct(
                     copy_weights(copy, layer, copy.get_weights())
 
 
-def held_back_distance(smaller: keras.Model, model: keras.Model, samples: Samples) -> float:
+def held_back_distance(
+    smaller: keras.Model, model: keras.Model, samples: Samples, most: int | None = None
+) -> float:
     """How far a smaller model's outputs are from the original's, on what reconstruction holds back.
 
     Parameters
     ----------
     smaller, model : keras.Model
-    samples : Samples
+    samples, most
         As of :func:`reconstruct`.
 
     Returns
@@ -139,7 +144,7 @@ def held_back_distance(smaller: keras.Model, model: keras.Model, samples: Sample
         See :func:`tfprune.outputs.distance.confidence_free`; infinite where too few samples tell.
     """
     theirs = trace(in_float32(model))
-    x = first_samples(samples, model, _macs(theirs))
+    x = [data[:most] for data in first_samples(samples, model, _macs(theirs))]
     held = _held(x)
     if not held.any():
         return math.inf
