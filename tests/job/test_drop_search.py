@@ -149,8 +149,30 @@ def test_a_try_is_healed_until_it_is_good_enough(healing, monkeypatch):
     assert brief.rate == short.learning_rate == long.learning_rate > 0
     assert long.after <= short.after < short.before
     variant, one = trials.healed_to_the_end(asked, brief)
-    assert variant.training[0].after == long.after
+    assert variant.training[0].after <= long.after
     assert not one.brief
+
+
+@pytest.mark.parametrize(
+    ("after_epochs", "stops"),
+    [
+        ([9, 6, 4, 3, 2.8, 2.7, 2.7, 2.6], 8),  # 6 were gained in 4 epochs: 3 may be in the rest.
+        ([9, 8.5, 8, 7.5, 7], 4),  # 1.5 were gained, 4.5 are missing.
+        ([9, 1.5], 2),
+        ([9, 1.6, 1.5], 3),
+    ],
+)
+def test_healing_on_trial_ends_where_it_is_good_enough_or_hopeless(
+    healing, monkeypatch, after_epochs, stops
+):
+    trials, *_ = healing
+    assert (trials.points, trials.builder.config.heal) == (3, 8)
+    left, drops = list(after_epochs), []
+    monkeypatch.setattr(trials, "_drop", lambda outputs: left.pop(0))
+    settled = False
+    while left and not settled:
+        settled = trials._settled(trials.builder.model, drops)
+    assert len(drops) == stops
 
 
 @pytest.mark.trains
