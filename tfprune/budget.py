@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 
 from tfprune.calibration import Calibration
+from tfprune.core.arrays import Array
 from tfprune.core.selection import Selection, without
 from tfprune.criteria import elimination, settled
 from tfprune.errors import TfpruneError
@@ -27,6 +28,29 @@ SAMPLES = 64
 BLENDS = (1.0, 0.5, 0.0)
 
 
+@dataclass(frozen=True)
+class Widths:
+    """How much of a model stays.
+
+    Attributes
+    ----------
+    selections : list of Selection
+        One for each group.
+    heads : mapping of str to float or None
+        By the paths of attention layers what share goes of their heads: see
+        :func:`tfprune.graph.attention.reduce_attention`.
+    """
+
+    selections: list[Selection]
+    heads: Mapping[str, float | None]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything goes."""
+        gone = any(len(one.kept) < one.units for one in self.selections)
+        return gone or any(self.heads.values())
+
+
 class RemovalSchedule:
     """The order in which a model's units go for a budget, one by one, least effect per cost first.
 
@@ -35,15 +59,26 @@ class RemovalSchedule:
     calibration : Calibration
     macs : bool
         Whether costs are multiply-accumulates, in place of parameters.
+    heads : mapping of str to array, optional
+        What :func:`tfprune.graph.attention.head_errors` says of attention that may be reduced, a
+        dimension of all its heads at a time.
     """
 
-    def __init__(self, calibration: Calibration, macs: bool = False) -> None:
+    def __init__(
+        self,
+        calibration: Calibration,
+        macs: bool = False,
+        heads: Mapping[str, Array] | None = None,
+    ) -> None:
         self._groups, self._trace = calibration.groups, calibration.trace
+        self._heads = dict(heads or {})
         groups = [stats.group for stats in calibration.groups]
-        self._costs = (multiply_accumulates if macs else parameters)(calibration.trace, groups)
+        count = multiply_accumulates if macs else parameters
+        self._costs = count(calibration.trace, groups, list(self._heads))
         eliminations = [elimination(stats, calibration.trace) for stats in calibration.groups]
         self._orders = [one.order for one in eliminations]
         errors = [one.errors / (one.variance or 1.0) for one in eliminations]
+        errors += self._heads.values()
         self._ranking = ranking(errors, self._costs)
 
     def blended(self, blend: float) -> RemovalSchedule:
@@ -55,41 +90,50 @@ class RemovalSchedule:
             From 0, one share for all groups, to 1, by effect per cost alone.
         """
         other = copy.copy(self)
-        sizes = [len(stats.constant) for stats in self._groups]
-        other._ranking = merged(even(sizes), self._ranking, blend)
+        other._ranking = merged(even(self.sizes), self._ranking, blend)
         return other
+
+    @property
+    def sizes(self) -> list[int]:
+        """The units of each group, and behind them the dimensions of attention's heads."""
+        units = [len(stats.constant) for stats in self._groups]
+        return units + [len(errors) + 1 for errors in self._heads.values()]
 
     @property
     def costs(self) -> list[float]:
         """The predicted cost after 0, 1, ... removals."""
-        sizes = [len(stats.constant) for stats in self._groups]
-        return predicted(self._ranking, sizes, self._costs)
+        return predicted(self._ranking, self.sizes, self._costs)
 
-    def at(self, steps: int, multiple: int | None = None) -> list[Selection]:
-        """Each group's selection after so many removals; every layer keeps at least one unit.
+    def at(self, steps: int, multiple: int | None = None) -> Widths:
+        """What is left after so many removals; every layer keeps at least one unit.
 
         With a multiple, units come back, the last ones that went first, until widths are multiples.
         """
-        lost = np.bincount(self._ranking[:steps], minlength=len(self._groups))
+        lost = np.bincount(self._ranking[:steps], minlength=len(self.sizes))
+        groups = len(self._groups)
         selections = [
             without(order[:count], stats.constant)
-            for order, count, stats in zip(self._orders, lost, self._groups, strict=True)
+            for order, count, stats in zip(self._orders, lost[:groups], self._groups, strict=True)
         ]
-        return settled(self._groups, self._trace, selections, multiple)
+        shares = (lost / self.sizes)[groups:]
+        heads = dict(zip(self._heads, map(float, shares), strict=True))
+        return Widths(settled(self._groups, self._trace, selections, multiple), heads)
 
     def least(self, multiple: int | None = None) -> float:
         """The predicted cost once nothing more can go."""
-        selections = self.at(len(self._ranking), multiple)
-        return self._costs.total(np.array([len(one.kept) / one.units for one in selections]))
+        widths = self.at(len(self._ranking), multiple)
+        left = [len(one.kept) / one.units for one in widths.selections]
+        left += [1 - (share or 0) for share in widths.heads.values()]
+        return self._costs.total(np.array(left))
 
 
 def fit_budget(
     calibration: Calibration,
     schedule: RemovalSchedule,
     options: PruneOptions,
-    built: Callable[[Sequence[Selection]], keras.Model],
+    built: Callable[[Widths], keras.Model],
     progress: bool = False,
-) -> tuple[list[Selection], Reached]:
+) -> tuple[Widths, Reached]:
     """Removes as few units as a budget allows.
 
     Parameters
@@ -100,7 +144,7 @@ def fit_budget(
     options : PruneOptions
         Its ``target``, and ``round_to``.
     built : callable
-        Builds the smaller model from the selections of all groups.
+        Builds a model of these widths.
     progress : bool
         Whether to draw a progress bar on stderr.
 
@@ -143,11 +187,11 @@ def fit_best_budget(
     calibration: Calibration,
     schedule: RemovalSchedule,
     options: PruneOptions,
-    built: Callable[[Sequence[Selection]], keras.Model],
+    built: Callable[[Widths], keras.Model],
     *,
-    distance: Callable[[Sequence[Selection]], float],
+    distance: Callable[[Widths], float],
     progress: bool = False,
-) -> tuple[list[Selection], Reached]:
+) -> tuple[Widths, Reached]:
     """Removes as few units as a budget allows, with the widths that do best on samples held back.
 
     Effect per cost compares groups by the error in what their consumers receive. What becomes of it
@@ -170,18 +214,17 @@ def fit_best_budget(
     assert target is not None, "a target was asked for"
     if target.blend is not None:
         schedule = schedule.blended(target.blend)
-        selections, reached = fit_budget(calibration, schedule, options, built, progress)
-        return selections, replace(reached, blend=target.blend)
-    selections, reached = fit_budget(calibration, schedule, options, built, progress)
-    gone = sum(selection.units - len(selection.kept) for selection in selections)
-    if not gone or len(calibration.groups) == 1:
-        return selections, reached
+        widths, reached = fit_budget(calibration, schedule, options, built, progress)
+        return widths, replace(reached, blend=target.blend)
+    widths, reached = fit_budget(calibration, schedule, options, built, progress)
+    if not widths.changed or len(schedule.sizes) == 1:
+        return widths, reached
     rivals = options
     if target.what == "bytes":
         # A file for each try takes long: parameters stand for its bytes until one has won.
-        params = int(built(selections).count_params())
+        params = int(built(widths).count_params())
         rivals = replace(options, target=replace(target, what="params", amount=params))
-    best, found = (math.inf, 1.0), {1.0: (selections, reached)}
+    best, found = (math.inf, 1.0), {1.0: (widths, reached)}
     with meter("budget: widths", len(BLENDS), progress, "model") as bar:
         for blend in BLENDS:
             if blend not in found:
@@ -191,8 +234,8 @@ def fit_best_budget(
     blend = best[1]
     if blend != 1 and rivals is not options:
         found[blend] = fit_budget(calibration, schedule.blended(blend), options, built, progress)
-    selections, reached = found[blend]
-    return selections, replace(reached, blend=blend)
+    widths, reached = found[blend]
+    return widths, replace(reached, blend=blend)
 
 
 def _size(model: keras.Model, calibration: Calibration, target: Target) -> int:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
 
-from tfprune.budget import RemovalSchedule, fit_best_budget
+from tfprune.budget import RemovalSchedule, Widths, fit_best_budget
 from tfprune.calibration import Calibration, calibrate
+from tfprune.core.arrays import Array
 from tfprune.core.fold import FOLD_RULES
-from tfprune.core.selection import Selection
 from tfprune.core.unit_group import ScoreFunction
 from tfprune.criteria import select_all, words_for
 from tfprune.errors import PruningWarning, TfpruneError
 from tfprune.folding import cuts_of
-from tfprune.graph.attention import can_be_reduced, reduce_attention
+from tfprune.graph.attention import can_be_reduced, head_errors, reduce_attention, resized
 from tfprune.graph.clone import lost, walk
 from tfprune.graph.groups import Group, takes
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples
@@ -113,7 +113,8 @@ class Pruner:
             )  # fmt: skip
         self._calibrations = {first: self._calibration}
         self._validation = validation
-        self._schedules: dict[bool, RemovalSchedule] = {}
+        self._schedules: dict[tuple[bool, bool], RemovalSchedule] = {}
+        self._heads: dict[str, Array] | None = None
 
     def prune(
         self,
@@ -187,24 +188,29 @@ round_to, scheme, file_batch, file_compat, seed
         centre = folds.centre(self._centre)
         calibration = self._about(centre)
 
-        def build(selections: Sequence[Selection], trial: bool = False) -> keras.Model:
-            return _shrunk(calibration, cuts_of(calibration, selections, folds, trial))[0]
+        def counted(widths: Widths) -> keras.Model:
+            model, _ = _shrunk(calibration, cuts_of(calibration, widths.selections, folds))
+            return resized(model, widths.heads, options.round_to)
 
         reached = None
+        paths = self._attention(options.select, options.fold)
         if options.target is not None:
             with during("budget"):
-                selections, reached = fit_best_budget(
-                    calibration, self._schedule(options.target.what == "macs"), options, build,
-                    distance=lambda selections: self._distance(calibration, selections, options),
+                macs = options.target.what == "macs"
+                widths, reached = fit_best_budget(
+                    calibration, self._schedule(macs, paths), options, counted,
+                    distance=lambda widths: self._distance(calibration, widths, options),
                     progress=self._progress,
                 )  # fmt: skip
         else:
             with during("selection"):
-                selections = select_all(calibration, options)
+                chosen = select_all(calibration, options)
+                widths = Widths(chosen, dict.fromkeys(paths, options.share))
+        selections, heads = widths.selections, widths.heads
         cuts = cuts_of(calibration, selections, folds)
         smaller, off = _shrunk(calibration, cuts)
         tied = tied_errors(calibration.trace, cuts)
-        smaller, attention = self._attended(smaller, calibration, options)
+        smaller, attention = _attended(smaller, calibration, options, heads)
         pairs = list(zip(calibration.groups, selections, strict=True))
         words = words_for(options.select)
         results = [
@@ -236,8 +242,8 @@ round_to, scheme, file_batch, file_compat, seed
             trial = bool(shrunk) and not steps and self._held_back()
             shown = smaller
             if trial:
-                shown = build(selections, trial=True)
-                shown, _ = self._attended(shown, calibration, options)
+                shown, _ = _shrunk(calibration, cuts_of(calibration, selections, folds, True))
+                shown, _ = _attended(shown, calibration, options, heads)
             change = self._change(shown)
             notes[:0] = surprises(options, centre, results, calibration.others, change)
         return PruneResult(
@@ -260,33 +266,26 @@ round_to, scheme, file_batch, file_compat, seed
             original=calibration.model,
         )
 
-    def _attended(
-        self, smaller: keras.Model, calibration: Calibration, options: PruneOptions
-    ) -> tuple[keras.Model, list[LayerResult]]:
-        """The model with fewer or narrower heads of attention, where these were asked for."""
-        asked = calibration.asked in ("all", "named")
-        by_effect = options.select in (None, "effect", "angle") and options.fold == "least-squares"
-        layers = dict(walk(smaller))
-        paths = [
+    def _attention(self, select: str | ScoreFunction | None, fold: str) -> list[str]:
+        """The attention layers whose heads go as well, where that was asked for."""
+        calibration = self._calibration
+        by_effect = select in (None, "effect", "angle") and fold == "least-squares"
+        if not (by_effect and calibration.asked in ("all", "named")):
+            return []
+        layers = dict(walk(calibration.model))
+        return [
             one.name
             for one in calibration.skipped
             if one.name in layers and one.reason != ASKED_TO_SKIP
             and not can_be_reduced(layers[one.name])
         ]  # fmt: skip
-        if not (asked and by_effect and paths) or options.target is not None:
-            return smaller, []
-        return reduce_attention(
-            smaller, paths, calibration.samples, options.share, options.round_to
-        )
 
-    def _distance(
-        self, calibration: Calibration, selections: Sequence[Selection], options: PruneOptions
-    ) -> float:
+    def _distance(self, calibration: Calibration, widths: Widths, options: PruneOptions) -> float:
         """How far a model of these widths is from the original, folded, and refitted if it is."""
-        cuts = cuts_of(calibration, selections, FOLD_RULES[options.fold])
+        cuts = cuts_of(calibration, widths.selections, FOLD_RULES[options.fold])
         model, samples = calibration.model, calibration.samples
         most = SEARCH_SAMPLES if _brief(options) else None
-        smaller, _ = _shrunk(calibration, cuts)
+        smaller, _ = _attended(_shrunk(calibration, cuts)[0], calibration, options, widths.heads)
         if _steps(options, len(cuts)):
             # The closed form alone: steps come once the widths are chosen.
             reconstruct(
@@ -322,9 +321,12 @@ round_to, scheme, file_batch, file_compat, seed
         """What was measured, and of which layers: ``asked`` and ``layers_note``."""
         return self._calibration
 
-    def parameters(self, round_to: int | None = None) -> tuple[int, int]:
+    def parameters(
+        self, round_to: int | None = None, fold: str = "least-squares"
+    ) -> tuple[int, int]:
         """Of the original model, and of one with the least left in every layer that may shrink."""
-        return self._calibration.model.count_params(), round(self._schedule(False).least(round_to))
+        schedule = self._schedule(False, self._attention("effect", fold))
+        return self._calibration.model.count_params(), round(schedule.least(round_to))
 
     def _about(self, centre: str | float) -> Calibration:
         """The calibration with angles about a centre."""
@@ -332,11 +334,27 @@ round_to, scheme, file_batch, file_compat, seed
             self._calibrations[centre] = self._calibration.about(centre)
         return self._calibrations[centre]
 
-    def _schedule(self, macs: bool) -> RemovalSchedule:
+    def _schedule(self, macs: bool, attention: Sequence[str]) -> RemovalSchedule:
         """The removal schedule for a kind of cost; it takes long to find, so it is kept."""
-        if macs not in self._schedules:
-            self._schedules[macs] = RemovalSchedule(self._calibration, macs)
-        return self._schedules[macs]
+        key = macs, bool(attention)
+        if key not in self._schedules:
+            whole = self._calibration
+            if attention and self._heads is None:
+                self._heads = head_errors(whole.model, attention, whole.samples)
+            heads = self._heads if attention else None
+            self._schedules[key] = RemovalSchedule(whole, macs, heads)
+        return self._schedules[key]
+
+
+def _attended(
+    smaller: keras.Model, whole: Calibration, options: PruneOptions,
+    heads: Mapping[str, float | None],
+) -> tuple[keras.Model, list[LayerResult]]:  # fmt: skip
+    """The model with fewer or narrower heads of attention, for a budget as counted; their rows."""
+    counted = options.target is not None
+    return reduce_attention(
+        smaller, heads, whole.samples, options.round_to, whole_heads=not counted
+    )  # fmt: skip
 
 
 def _shrunk(calibration: Calibration, cuts: Sequence[Cut]) -> tuple[keras.Model, dict[str, float]]:

@@ -8,7 +8,7 @@ lies between is a weighted mean of positions. Whole heads are made up for by the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,14 @@ from tfprune.graph.calls import Attended
 from tfprune.graph.clone import clone_layer, copy_weights, rebuild, walk
 from tfprune.graph.compile_settings import compile_as
 from tfprune.graph.features import Index
-from tfprune.graph.head_weights import SAME, HeadWeights, narrowed, read_weights, written
+from tfprune.graph.head_weights import (
+    SAME,
+    HeadWeights,
+    narrowed,
+    read_weights,
+    sizes_after,
+    written,
+)
 from tfprune.graph.inputs import Samples, predicted
 from tfprune.graph.tracer import trace
 from tfprune.results import LayerResult
@@ -30,6 +37,8 @@ from tfprune.results import LayerResult
 SAMPLES, NUMBERS, HELD_BACK = 512, 2**24, 4
 # Widths of all heads up to which whole heads are looked at: a matrix of that size is solved for.
 MOST_HEADS = 2048
+# Shares of heads' widths that are tried to see what a budget costs.
+LEVELS = (0.25, 0.5, 0.75)
 # Relative ridge of the regression of removed heads on those that stay.
 RIDGE = 1e-6
 
@@ -64,10 +73,11 @@ def can_be_reduced(layer: Any) -> str:
 
 def reduce_attention(
     model: keras.Model,
-    paths: Sequence[str],
+    shares: Mapping[str, float | None],
     samples: Samples,
-    share: float | None,
     multiple: int | None = None,
+    *,
+    whole_heads: bool = True,
 ) -> tuple[keras.Model, list[LayerResult]]:
     """A model whose attention has fewer or narrower heads.
 
@@ -75,14 +85,14 @@ def reduce_attention(
     ----------
     model : keras.Model
         It stays as it is.
-    paths : sequence of str
-        Of the attention layers.
+    shares : mapping of str to float or None
+        By the attention layers' paths, how much goes of the widths of each, or of its heads, or of
+        both: what changes its output least. None removes only what the rest makes up for.
     samples : Samples
-    share : float or None
-        Of the widths of each layer, or of its heads, or of both: what changes its output least.
-        None removes only what the rest makes up for.
     multiple : int, optional
         What widths of heads are multiples of.
+    whole_heads : bool
+        Whether heads may go whole; else they are as wide as those of :func:`resized`.
 
     Returns
     -------
@@ -90,34 +100,94 @@ def reduce_attention(
     results : list of LayerResult
         Without indices and angles; ``units`` are the widths of all heads together.
     """
-    attended = [one for one in trace(model).attended if one.path in paths]
+    if not shares:
+        return model, []
+    attended = [one for one in trace(model).attended if one.path in shares]
     layers = dict(walk(model))
-    chosen: dict[int, tuple[dict[str, Any], HeadWeights]] = {}
+    chosen: dict[int, HeadWeights] = {}
     results = []
     for path, seen in _inputs(model, attended, samples):
-        layer = layers[path]
+        layer, share = layers[path], shares[path]
         before = read_weights(layer)
-        after, error = _best(layer, before, seen, share, multiple)
+        if share == 0:
+            results.append(replace(_row(path, before, before, 0.0), note=""))
+            continue
+        ways = _ways(share)[: None if whole_heads else 1]
+        after, error = _best(layer, before, seen, ways, multiple)
         results.append(_row(path, before, after, error))
         if after.sizes != before.sizes:
-            chosen[id(layer)] = _settings(layer, after), after
-    if not chosen:
-        return model, results
+            chosen[id(layer)] = after
+    sizes = {key: weights.sizes for key, weights in chosen.items()}
+    return (_rebuilt(model, sizes, chosen) if chosen else model), results
+
+
+def resized(
+    model: keras.Model, shares: Mapping[str, float | None], multiple: int | None = None
+) -> keras.Model:
+    """A model with narrower heads, to count what it has: nobody has fitted their weights.
+
+    Parameters
+    ----------
+    model, shares, multiple
+        As of :func:`reduce_attention`.
+    """
+    sizes = {
+        id(layer): sizes_after(read_weights(layer).sizes, share, multiple)
+        for path, layer in walk(model)
+        if (share := shares.get(path))
+    }
+    return _rebuilt(model, sizes, {}) if sizes else model
+
+
+def head_errors(model: keras.Model, paths: Sequence[str], samples: Samples) -> dict[str, Array]:
+    """What is wrong with attention's output once its heads have lost so many of their dimensions.
+
+    Parameters
+    ----------
+    model, samples
+        As of :func:`reduce_attention`.
+    paths : sequence of str
+        Of the attention layers.
+
+    Returns
+    -------
+    dict of str to array of shape (dimensions - 1,)
+        The mean squared error relative to the output's variance, for 1, 2, ... of them, never less
+        for more; it is measured for some, and a line between these.
+    """
+    layers, errors = dict(walk(model)), {}
+    attended = [one for one in trace(model).attended if one.path in paths]
+    for path, seen in _inputs(model, attended, samples):
+        before = read_weights(layers[path])
+        whole = max(before.sizes[1:])
+        shares = sorted({*LEVELS, 1 - 1 / whole}) if whole > 1 else []
+        found = [_best(layers[path], before, seen, [(None, one)])[1] ** 2 for one in shares]
+        gone = np.arange(1, whole) / whole
+        errors[path] = np.interp(gone, [0.0, *shares], np.maximum.accumulate([0.0, *found]))
+    return errors
+
+
+def _rebuilt(
+    model: keras.Model,
+    sizes: Mapping[int, tuple[int, int, int]],
+    weights: Mapping[int, HeadWeights],
+) -> keras.Model:
+    """The model with other heads in some layers, by identity; weights as far as there are any."""
     copies: list[tuple[Any, Any]] = []
 
     def change(layer: Any) -> Any:
-        changes = chosen[id(layer)][0] if id(layer) in chosen else {}
+        changes = _settings(layer, sizes[id(layer)]) if id(layer) in sizes else {}
         copies.append((layer, clone_layer(layer, **changes)))
         return copies[-1][1]
 
     smaller = rebuild(model, change)
     for layer, copy in copies:
-        if id(layer) in chosen:
-            copy_weights(layer, copy, written(chosen[id(layer)][1], copy))
-        elif getattr(layer, "weights", None):
+        if id(layer) in weights:
+            copy_weights(layer, copy, written(weights[id(layer)], copy))
+        elif getattr(layer, "weights", None) and id(layer) not in sizes:
             copy_weights(layer, copy)
     compile_as(model, smaller)
-    return smaller, results
+    return smaller
 
 
 def _inputs(
@@ -144,19 +214,23 @@ def _inputs(
 
 
 def _best(
-    layer: Any, before: HeadWeights, seen: _Seen, share: float | None, multiple: int | None
+    layer: Any,
+    before: HeadWeights,
+    seen: _Seen,
+    ways: Sequence[tuple[float | None, float | None]],
+    multiple: int | None = None,
 ) -> tuple[HeadWeights, float]:
     """The weights that change the output least, and by how much, relative to its spread."""
     held = np.arange(len(seen.query)) % HELD_BACK == HELD_BACK - 1
     fit, check = (seen.some(~held), seen.some(held)) if held.any() else (seen, seen)
     goal = check.through(layer)
     best: tuple[float, HeadWeights] | None = None
-    for heads, width in _shares(share):
+    for heads, width in ways:
         fewer = _without_heads(layer, before, fit, heads)
         if heads and fewer is before:
             continue
         after = narrowed(fewer, fit, width, multiple)
-        if after.sizes == before.sizes and share is not None and best is not None:
+        if after.sizes == before.sizes and best is not None:
             continue
         made = check.through(_built(layer, after, check))
         error = float(
@@ -168,7 +242,7 @@ def _best(
     return best[1], best[0]
 
 
-def _shares(share: float | None) -> list[tuple[float | None, float | None]]:
+def _ways(share: float | None) -> list[tuple[float | None, float | None]]:
     """Shares of heads and of widths that together make the one asked for; 0 for what is free."""
     if share is None:
         return [(0.0, 0.0)]
@@ -236,8 +310,8 @@ def _missed(products: Array, out: Array, kept: Sequence[int], width: int) -> flo
     return max(float(np.sum(out[gone] * (rest @ out[gone]))), 0.0)
 
 
-def _settings(layer: Any, weights: HeadWeights) -> dict[str, Any]:
-    heads, of_keys, of_values = weights.sizes
+def _settings(layer: Any, sizes: tuple[int, int, int]) -> dict[str, Any]:
+    heads, of_keys, of_values = sizes
     if type(layer) is kl.GroupQueryAttention:
         return {"head_dim": of_keys}
     return {"num_heads": heads, "key_dim": of_keys, "value_dim": of_values}
@@ -245,7 +319,7 @@ def _settings(layer: Any, weights: HeadWeights) -> dict[str, Any]:
 
 def _built(layer: Any, weights: HeadWeights, seen: _Seen, **more: Any) -> Any:
     """A layer of these weights, called on what reaches it."""
-    copy = clone_layer(layer, **(_settings(layer, weights) | more))
+    copy = clone_layer(layer, **(_settings(layer, weights.sizes) | more))
     copy.build(seen.query.shape, seen.value.shape, seen.key.shape)
     copy.set_weights(written(weights, copy))
     return copy

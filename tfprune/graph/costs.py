@@ -42,7 +42,8 @@ class Costs:
         What each weight costs in the original model.
     inputs, units : arrays of shape (weights, 1 + groups)
         The shares of a weight's input features, and of its units, that belong to no group that
-        can shrink (the first column), and to each group that can.
+        can shrink (the first column), and to each group that can. A group may be the heads of an
+        attention layer.
     """
 
     sizes: Array
@@ -62,17 +63,20 @@ class Costs:
         return np.asarray(slopes[1:])
 
 
-def parameters(trace: Trace, groups: Sequence[Group]) -> Costs:
-    """Costs in parameters: the numbers that layers hold."""
+def parameters(trace: Trace, groups: Sequence[Group], heads: Sequence[str] = ()) -> Costs:
+    """Costs in parameters: the numbers that layers hold.
+
+    The heads of attention layers, by their paths, count as groups behind the others.
+    """
     terms = [
-        (math.prod(weight.shape), *_shares(trace, groups, path, name, weight))
+        (math.prod(weight.shape), *_shares(trace, groups, path, name, weight, heads=heads))
         for path, layer in trace.layers.items()
         for name, weight in _weights(layer).items()
     ]
-    return _costs(terms, groups)
+    return _costs(terms, len(groups) + len(heads))
 
 
-def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
+def multiply_accumulates(trace: Trace, groups: Sequence[Group], heads: Sequence[str] = ()) -> Costs:
     """Costs in multiply-accumulates: products of an activation and a weight for one sample.
 
     Every kernel of a Dense, convolution, recurrent or attention layer counts once for each place
@@ -86,7 +90,7 @@ def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
     terms = [
         (
             math.prod(weight.shape) * _places(layer, inputs, trace.steps.get(path, 0)),
-            *_shares(trace, groups, path, name, weight),
+            *_shares(trace, groups, path, name, weight, heads=heads),
         )
         for path, calls in trace.call_inputs.items()
         if type(layer := trace.layers.get(path)) in READERS
@@ -94,7 +98,7 @@ def multiply_accumulates(trace: Trace, groups: Sequence[Group]) -> Costs:
         for name, weight in _weights(layer).items()
         if name.endswith("kernel")
     ]
-    return _costs(terms, groups)
+    return _costs(terms, len(groups) + len(heads))
 
 
 def macs(model: keras.Model) -> int:
@@ -165,8 +169,8 @@ def _weights(layer: Any) -> dict[str, Any]:
     return {str(number): each for number, each in enumerate(getattr(layer, "weights", ()))}
 
 
-def _costs(terms: Sequence[tuple[float, Array, Array]], groups: Sequence[Group]) -> Costs:
-    width = 1 + len(groups)
+def _costs(terms: Sequence[tuple[float, Array, Array]], groups: int) -> Costs:
+    width = 1 + groups
     return Costs(
         np.array([size for size, _, _ in terms], float),
         np.array([inputs for _, inputs, _ in terms]).reshape(-1, width),
@@ -175,7 +179,13 @@ def _costs(terms: Sequence[tuple[float, Array, Array]], groups: Sequence[Group])
 
 
 def _shares(
-    trace: Trace, groups: Sequence[Group], path: str, name: str, weight: Any
+    trace: Trace,
+    groups: Sequence[Group],
+    path: str,
+    name: str,
+    weight: Any,
+    *,
+    heads: Sequence[str],
 ) -> tuple[Array, Array]:
     """Rows of :class:`Costs` for one weight."""
     layer = trace.layers[path]
@@ -190,7 +200,11 @@ def _shares(
         reads = np.zeros(0, np.intp)  # It does not depend on the number of features.
     if path in trace.producers and name != "depthwise_kernel":
         units = trace.producers[path].labels
-    return _by_group(trace, groups, reads), _by_group(trace, groups, units)
+    more = np.zeros(len(heads))
+    inputs = np.concatenate([_by_group(trace, groups, reads), more])
+    if path in heads and name != "attention_output/bias":
+        return inputs, np.eye(1 + len(groups) + len(heads))[1 + len(groups) + heads.index(path)]
+    return inputs, np.concatenate([_by_group(trace, groups, units), more])
 
 
 def _by_group(trace: Trace, groups: Sequence[Group], labels: Index) -> Array:

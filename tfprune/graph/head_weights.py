@@ -123,6 +123,14 @@ def narrowed(
     return narrow
 
 
+def sizes_after(
+    sizes: tuple[int, int, int], share: float, multiple: int | None
+) -> tuple[int, int, int]:
+    """The sizes of weights that :func:`narrowed` makes where a share of the widths goes."""
+    heads, of_keys, of_values = sizes
+    return heads, _rank((), of_keys, share, multiple), _rank((), of_values, share, multiple)
+
+
 Factors = list[tuple[Array, Array, Array]]
 
 

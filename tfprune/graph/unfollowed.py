@@ -26,7 +26,7 @@ from tfprune.graph.registry import user_rule
 _REASONS: dict[tuple[type, ...], str] = {
     (kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D): "the filters of a ConvLSTM are not pruned",
     (kl.RNN,): "the units of the cells of an RNN are not pruned",
-    ATTENTION: "heads of attention go by degrees, or by a share of least effect",
+    ATTENTION: "heads of attention go by degrees, by a share of least effect, or for a budget",
     (kl.EinsumDense,): "the units of an EinsumDense are not pruned",
 }
 

@@ -172,6 +172,7 @@ def _trials(options: Sent) -> tuple[Trials, dict[str, str], list[str]]:
     measure = scorer(config, model, check_inputs(model, data.test.x), data.test, data)
     start = start_of(config, model, data, measure)
     pruner = measured_model(config, start.model, data, said.append)
-    pruner.parameters(config.options.round_to)  # Finds the order in which units go.
+    # Finds the order in which units go.
+    pruner.parameters(config.options.round_to, config.options.fold)
     builder = VariantBuilder(config, start.model, data, measure, pruner, said.append)
     return Trials(builder), origin_of(about, model, data.sha256), said

@@ -177,7 +177,9 @@ def within_drop(
         return one
 
     with meter("search", TRIES, unit="model") as bar:
-        made = halve(attempt, *builder.pruner.parameters(builder.config.options.round_to), heals)
+        options = builder.config.options
+        ends = builder.pruner.parameters(options.round_to, options.fold)
+        made = halve(attempt, *ends, heals)
         if helpers is not None:
             helpers.stop()
             best = _made_here(builder, asked_for, made)
