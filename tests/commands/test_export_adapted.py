@@ -28,6 +28,8 @@ def folder(tmp_path_factory):
     logits = keras.Model(model.inputs, model.layers[-2].output).predict(x, verbose=0)
     model.layers[-2].set_weights([kernel, model.layers[-2].get_weights()[1] - logits.mean(axis=0)])
     model.save(folder / "net.keras")
+    layers = [keras.Input((6,)), kl.Dense(12), kl.BatchNormalization(), kl.ReLU(), kl.Dense(1)]
+    fill(keras.Sequential(layers, name="values"), rng).save(folder / "values.keras")
     labels = model.predict(x, verbose=0).argmax(axis=1)
     np.savez(folder / "moved.npz", x=3 * x + 2, y=labels)
     np.savez(folder / "same.npz", x=x, y=labels)
@@ -36,8 +38,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def exported(folder, data, tmp_path, capfd, *more):
-    argv = ["--model", folder / "net.keras", "--data", folder / data, "--output", tmp_path]
+def exported(folder, data, tmp_path, capfd, *more, model="net"):
+    argv = ["--model", folder / f"{model}.keras", "--data", folder / data, "--output", tmp_path]
     code, _, err = run(
         [*argv, "--schemes", "float32", "--remove", "10%", "--scale", "none", *more], capfd
     )
@@ -69,9 +71,13 @@ def test_where_it_does_not_help_the_original_is_kept(folder, tmp_path, capfd):
     assert after == before
 
 
-def test_without_labels_nothing_tells(folder, tmp_path, capfd):
-    _, _, err = exported(folder, "unlabelled.npz", tmp_path, capfd, "--adapt")
-    assert "without labels nothing tells whether that is better" in err
+@pytest.mark.parametrize(
+    ("model", "measure"), [("net", "% of the answers change"), ("values", "output error ")]
+)
+def test_without_labels_nothing_tells(folder, tmp_path, capfd, model, measure):
+    _, _, err = exported(folder, "unlabelled.npz", tmp_path, capfd, "--adapt", model=model)
+    (line,) = [line for line in err.splitlines() if "without labels nothing tells" in line]
+    assert measure in line
 
 
 def test_a_model_without_it_is_refused(folder, tmp_path, capfd):

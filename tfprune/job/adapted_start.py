@@ -101,10 +101,14 @@ def start_of(config: CommonConfig, model: keras.Model, data: Dataset, measure: S
 
 def _unjudged(judge: Scorer, after: Sequence[Array]) -> str:
     scores = judge.scores(after)
-    changed = (
-        f"{100 * (1 - scores['agreement']):.1f} % of the answers change"
-        if "agreement" in scores
-        else f"output error {100 * scores['output_error']:.1f} %"
+    said_by = {
+        "agreement": f"{100 * (1 - scores['agreement']):.1f} % of the answers change",
+        "output_error": f"output error {100 * scores['output_error']:.1f} %",
+    }
+    changed = ", ".join(
+        words
+        for name, words in said_by.items()
+        if any(one.startswith(name) for one in judge.judged_by)
     )
     return (
         f"--adapt: BatchNormalization has the means and variances of these data ({changed}); "
