@@ -19,14 +19,14 @@ from tools.compare import main as compare
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A recurrent model, of which TensorFlow makes no int8 file, and one of Dense layers."""
+    """A recurrent model of more steps than int8 files are made of, and one of Dense layers."""
     folder = tmp_path_factory.mktemp("models")
     rng = np.random.default_rng(3)
     for name, first in (("looped", kl.GRU(4, name="gru")), ("plain", kl.Flatten())):
         hidden = kl.Dense(12, activation="relu", name="hidden")
-        layers = [keras.Input((5, 3)), first, hidden, kl.Dense(3, activation="softmax")]
+        layers = [keras.Input((300, 1)), first, hidden, kl.Dense(3, activation="softmax")]
         keras.Sequential(layers, name=name).save(folder / f"{name}.keras")
-    np.savez(folder / "data.npz", x=rng.normal(0, 1, (200, 5, 3)).astype("float32"))
+    np.savez(folder / "data.npz", x=rng.normal(0, 1, (200, 300, 1)).astype("float32"))
     return folder
 
 

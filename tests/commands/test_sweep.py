@@ -263,7 +263,7 @@ def test_widths_are_rounded(tmp_path, rng):
 
 
 def test_a_scheme_that_is_refused_is_a_row_with_the_reason(tmp_path, rng):
-    inputs = keras.Input((4, 3))
+    inputs = keras.Input((300, 1))  # More steps than int8 files are made of.
     state = keras.layers.LSTM(3)(inputs)
     hidden = keras.layers.Dense(6, "relu", name="hidden")(state)
     model = keras.Model(inputs, keras.layers.Dense(1, name="output")(hidden))
@@ -276,7 +276,7 @@ def test_a_scheme_that_is_refused_is_a_row_with_the_reason(tmp_path, rng):
     assert "random 50 % drop, int8: model" in (tmp_path / "out" / "sweep.md").read_text()
     refused = replace(config, schemes=("int8",), output=str(tmp_path / "none"))
     for _ in range(2):
-        with pytest.raises(TfpruneError, match="no int8 file can be made of recurrent layers"):
+        with pytest.raises(TfpruneError, match="no file .* can be made of recurrent layers"):
             run(grid(refused), ["sweep"], lambda line: None)
     assert len(lines(tmp_path / "none")) == 1
 
