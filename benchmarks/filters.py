@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ EPOCHS = 4
 UNPRUNED, PRUNED = "unpruned", "without training"
 HEALED: dict[str, dict[str, Any]] = {"healed": {}, "healed as logits": {"logits": True}}
 KEYS = ("training", "way", "removed", "scheme")
+Made = tuple[keras.Model, Row]
 
 
 def network() -> keras.Model:
@@ -78,14 +79,6 @@ def prepared(training: int, folder: str) -> list[Row]:
     return []
 
 
-@lru_cache(maxsize=1)
-def pruned(training: int, folder: str, share: float) -> tuple[keras.Model, keras.Model, Row]:
-    """The network, the same with a share removed, and what that took."""
-    model, x = model_of(training, folder), pictures().x[:CALIBRATION]
-    made, spent = timed(partial(tfprune.prune, model, x, remove=share, layers="all"))
-    return model, made.model, spent
-
-
 def timed(task: Callable[[], Any]) -> tuple[Any, Row]:
     """What is made, and the seconds it took by the clock and of all processors."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -97,18 +90,22 @@ def timed(task: Callable[[], Any]) -> tuple[Any, Row]:
     }
 
 
-def rows_of(training: int, folder: str, way: str, removed: float) -> list[Row]:
-    """A row for each scheme."""
-    data = pictures()
-    if way == UNPRUNED:
-        made, spent = model_of(training, folder), {"seconds": 0.0, "cpu": 0.0}
-    else:
-        model, made, spent = pruned(training, folder, removed)
+def rows_of(training: int, folder: str, removed: float, ways: list[str]) -> Iterator[Row]:
+    """A row for each scheme, in each way to remove a share; it is removed once for all of them."""
+    data, model = pictures(), model_of(training, folder)
+    whole: Made = model, {"seconds": 0.0, "cpu": 0.0}
+    if removed:
+        x = data.x[:CALIBRATION]
+        result, spent = timed(partial(tfprune.prune, model, x, remove=removed, layers="all"))
+        whole = result.model, spent
+    for way in ways:
+        made, spent = whole
         if way in HEALED:
             heal = partial(tfprune.heal, made, model, data.x, EPOCHS, seed=training)
             made, spent = timed(partial(heal, **HEALED[way]))
-    key = {"training": training, "way": way, "removed": removed}
-    return [{**key, **row, **spent} for row in files_of(made, data)]
+        key = {"training": training, "way": way, "removed": removed}
+        for row in files_of(made, data):
+            yield {**key, **row, **spent}
 
 
 def table(rows: Rows, trainings: list[int]) -> str:
@@ -148,12 +145,14 @@ def main() -> None:
     trainings = [one["training"] for one in networks]
     data = pictures()
     rows = Rows(asked.folder / "filters.jsonl", KEYS)
-    ways = [(UNPRUNED, 0), *((way, share) for share in SHARES for way in (PRUNED, *HEALED))]
-    tasks = [
-        {**one, "way": way, "removed": share}
-        for one in networks for way, share in ways
-        if not rows.has(one["training"], way, share, SCHEMES[-1])
-    ]  # fmt: skip
+    tasks: list[Row] = []
+    for one in networks:
+        for share in (0.0, *SHARES):
+            ways = [
+                way for way in ((PRUNED, *HEALED) if share else (UNPRUNED,))
+                if not rows.has(one["training"], way, share, SCHEMES[-1])
+            ]  # fmt: skip
+            tasks += [{**one, "removed": share, "ways": ways}] if ways else []
     with sharing(asked.workers) as share_out:
         share_out.add(rows, prepared, networks)
         share_out.add(rows, rows_of, tasks)

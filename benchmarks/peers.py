@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -105,27 +105,25 @@ def prepared(**own: Any) -> list[Row]:
     return []
 
 
-@lru_cache(maxsize=1)
-def by_default(removed: float, **own: Any) -> keras.Model:
-    """What healing starts from."""
-    x = pictures().x[:CALIBRATION]
-    with quiet():
-        return tfprune.prune(model_of(**own), x, remove=removed).model
+def rows_of(ways: list[tuple[str, int]], removed: float, **own: Any) -> Iterator[Row]:
+    """The rows of ways, with their seeds, to remove a share of a network's units.
 
-
-def rows_of(way: str, removed: float, seed: int, **own: Any) -> list[Row]:
-    """The row of a way to remove a share of a network's units."""
+    Those that are healed start from one model.
+    """
     data, model = pictures(), model_of(**own)
-    key = {"model": own["model"], "training": own["training"], "way": way, "removed": removed}
-    if way == UNPRUNED:
-        row: Row = {"accuracy": accuracy(model, data.x_test, data.y_test)}
-    elif way in WAYS:
-        x = data.x[:CALIBRATION]
-        row = timed(partial(tfprune.prune, model, x, remove=removed, **WAYS[way]), data)
-    else:
-        heal = partial(tfprune.heal, by_default(removed, **own), model, data.x, EPOCHS, seed=seed)
-        row = timed(partial(heal, **HEALED[way]), data)
-    return [{**key, "seed": seed, **row}]
+    less = partial(tfprune.prune, model, data.x[:CALIBRATION], remove=removed)
+    start = None
+    for way, seed in ways:
+        if way == UNPRUNED:
+            row: Row = {"accuracy": accuracy(model, data.x_test, data.y_test)}
+        elif way in WAYS:
+            row = timed(partial(less, **WAYS[way]), data)
+        else:
+            start = start or less().model
+            heal = partial(tfprune.heal, start, model, data.x, EPOCHS, seed=seed)
+            row = timed(partial(heal, **HEALED[way]), data)
+        key = {"model": own["model"], "training": own["training"], "way": way, "removed": removed}
+        yield {**key, "seed": seed, **row}
 
 
 def timed(task: Callable[[], Any], data: Pictures) -> Row:
@@ -191,18 +189,17 @@ def main() -> None:
         {"model": file.stem, "training": GIVEN, "file": str(file.absolute())}
         for file in asked.models
     ]
-    tasks = []
+    tasks: list[Row] = []
     for own in (*given, *networks):
         seeds = asked.seeds if own in given else [0]
-        wanted = [(UNPRUNED, 0.0, 0)]
+        wanted = [(0.0, [(UNPRUNED, 0)])]
         for share in asked.shares:
-            wanted += [(way, share, 0) for way in ways]
-            wanted += [(way, share, seed) for way in HEALED for seed in seeds]
-        tasks += [
-            {**own, "way": way, "removed": share, "seed": seed}
-            for way, share, seed in wanted
-            if not rows.has(own["model"], own["training"], way, share, seed)
-        ]
+            wanted += [(share, [(way, 0)]) for way in ways]
+            wanted.append((share, [(way, seed) for way in HEALED for seed in seeds]))
+        for share, some in wanted:
+            key = own["model"], own["training"]
+            new = [(way, seed) for way, seed in some if not rows.has(*key, way, share, seed)]
+            tasks += [{**own, "removed": share, "ways": new}] if new else []
     with sharing(asked.workers) as share_out:
         share_out.add(rows, prepared, networks)
         share_out.add(rows, rows_of, tasks)

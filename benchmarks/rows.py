@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,7 @@ from tfprune.workers.pool import Piece, Workers, open_workers
 
 Row = dict[str, Any]
 # Makes the rows of a task, whose arguments JSON can hold; of a module, not of another function.
-Maker = Callable[..., list[Row]]
+Maker = Callable[..., Iterable[Row]]
 
 
 class Rows:
@@ -86,6 +86,8 @@ class Sharing:
     def add(self, rows: Rows, maker: Maker, tasks: Sequence[dict[str, Any]]) -> None:
         """Adds what is made of tasks that do not depend on each other, as soon as it is made.
 
+        A row is added as soon as it is there, or by workers those of a task when they are.
+
         Parameters
         ----------
         rows : Rows
@@ -97,7 +99,7 @@ class Sharing:
             for row in made:
                 rows.add(row)
 
-    def _made(self, maker: Maker, tasks: Sequence[dict[str, Any]]) -> Iterator[list[Row]]:
+    def _made(self, maker: Maker, tasks: Sequence[dict[str, Any]]) -> Iterator[Iterable[Row]]:
         if self._pool is None:
             yield from (maker(**task) for task in tasks)
             return
@@ -124,7 +126,7 @@ def answer(module: str, name: str, arguments: dict[str, Any]) -> tuple[list[Row]
         Where a benchmark would end by itself, with what it would say.
     """
     try:
-        return getattr(import_module(module), name)(**arguments), {}
+        return list(getattr(import_module(module), name)(**arguments)), {}
     except SystemExit as error:
         raise TfpruneError(str(error)) from None
 
