@@ -152,8 +152,8 @@ def test_boards_are_told_of_the_int8_files_that_there_are(
 
 def test_the_library_says_which_scheme_failed_and_what_to_call(tmp_path):
     """One line and no second error above it; nothing is written."""
-    model = keras.Sequential([keras.Input((5, 3)), kl.GRU(4), kl.Dense(2)], name="m")
-    x = np.random.default_rng(0).normal(size=(20, 5, 3)).astype("float32")
+    model = keras.Sequential([keras.Input((300, 1)), kl.GRU(4), kl.Dense(2)], name="m")
+    x = np.random.default_rng(0).normal(size=(20, 300, 1)).astype("float32")
     for schemes, advice in (
         (["float32", "int8", "float16"], 'to write the others: schemes=["float32", "float16"]'),
         (["int8"], 'perhaps another can be made: schemes=["float32"]'),
@@ -161,7 +161,9 @@ def test_the_library_says_which_scheme_failed_and_what_to_call(tmp_path):
         with pytest.raises(TfpruneError) as caught:
             export(model, tmp_path, schemes, x)
         text = str(caught.value)
-        assert text.startswith("schemes: int8 failed: model m: no int8 file can be made")
+        assert text.startswith(
+            "schemes: int8 failed: model m: no file quantised from samples can be made"
+        )
         assert text.endswith(f"; nothing was written; {advice}")
         assert caught.value.__cause__ is None
         assert not list(tmp_path.iterdir())
@@ -172,8 +174,8 @@ def test_the_library_says_which_scheme_failed_and_what_to_call(tmp_path):
 
 
 def test_a_scheme_that_fails_does_not_end_the_others_of_convert_each():
-    model = keras.Sequential([keras.Input((5, 3)), kl.GRU(4), kl.Dense(2)])
-    x = np.random.default_rng(0).normal(size=(20, 5, 3)).astype("float32")
+    model = keras.Sequential([keras.Input((300, 1)), kl.GRU(4), kl.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(20, 300, 1)).astype("float32")
     results = dict(converter.convert_each(model, ["int8", "float32"], [x]))
     assert isinstance(results["int8"], TfpruneError)
     assert isinstance(results["float32"], bytes)
