@@ -135,6 +135,15 @@ def test_recurrent_layers_are_unrolled_for_integers_alone(x, tmp_path, kind):
     np.testing.assert_array_equal(outputs(model, x)[0], expected)
 
 
+def test_many_features_are_not_steps(rng, tmp_path):
+    x = rng.normal(0, 1, (20, 3, UNROLLED_STEPS + 1)).astype("float32")
+    both = kl.Bidirectional(kl.SimpleRNN(2), name="both")
+    model = keras.Sequential([keras.Input(x.shape[1:], name="data"), both, kl.Dense(2)])
+    path = tfprune.export(model, tmp_path, ["int8"], x)["int8"]
+    (received,), (expected,) = LiteModel(path.read_bytes()).predict([x]), outputs(model, x)
+    assert np.abs(received - expected).max() < 0.25 * np.ptp(expected)
+
+
 def test_too_many_steps_to_unroll_are_one_line(rng, tmp_path):
     steps = UNROLLED_STEPS + 1
     x = rng.normal(0, 1, (20, steps, 2)).astype("float32")

@@ -195,7 +195,8 @@ def _write_unrolled(
     )
     if not layers:
         raise TfpruneError(refusal)
-    steps = max(size for spec in specs for size in spec.shape[1:] or (1,))
+    # The last axis is that of features, where there are more.
+    steps = max(size for spec in specs for size in spec.shape[1:-1] or spec.shape[1:] or (1,))
     try:
         with unrolled(model, steps):
             left = collecting_loops(write_saved_model(model, specs, folder / MODEL))
