@@ -96,21 +96,27 @@ def measured_model(
             "--workers: they share the tries of --max-drop, and several .npz or .npy files of "
             "--data; there is neither, so this process does it all"
         )
-    pruner = Pruner(
+    pruner = pruner_of(config, model, data, shards or None, workers=number, cluster=cluster)
+    if pruner.calibration.layers_note:
+        say(pruner.calibration.layers_note)
+    return pruner
+
+
+def pruner_of(
+    config: CommonConfig, model: keras.Model, data: Dataset, x: Any = None, **workers: Any
+) -> Pruner:
+    """The model measured as the options say, on ``x`` or the calibration data."""
+    return Pruner(
         model,
-        shards or data.calibration.x,
+        data.calibration.x if x is None else x,
         layers=config.layers_to_prune,
         skip=config.skip,
         centre=config.centre,
         approximate=config.approximate,
         validation=data.validation.take(slice(MOST_HELD_BACK)).x,
         progress=True,
-        workers=number,
-        cluster=cluster,
+        **workers,
     )
-    if pruner.calibration.layers_note:
-        say(pruner.calibration.layers_note)
-    return pruner
 
 
 def _check_names(config: CommonConfig, model: keras.Model) -> None:

@@ -13,13 +13,13 @@ import keras
 
 from tfprune.data.splits import Dataset
 from tfprune.errors import TfpruneError
-from tfprune.graph.inputs import MOST_HELD_BACK, check_inputs
+from tfprune.graph.inputs import check_inputs
 from tfprune.job.adapted_start import start_of
+from tfprune.job.model_and_data import pruner_of
 from tfprune.job.original import doubts, scorer
 from tfprune.job.records import Finding
 from tfprune.job.sent_config import weights_digest
 from tfprune.options import DEGREES, prune_options
-from tfprune.pruner import Pruner
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import UNPRUNED, Point
 from tfprune.sweep.results_log import Row
@@ -69,16 +69,7 @@ class Bench:
         self._start = start.model
         self._findings = start.findings
         self.notes += start.notes
-        self._pruner = Pruner(
-            start.model,
-            data.calibration.x,
-            layers=config.layers_to_prune,
-            skip=config.skip,
-            centre=config.centre,
-            approximate=config.approximate,
-            validation=data.validation.take(slice(MOST_HELD_BACK)).x,
-            progress=True,
-        )
+        self._pruner = pruner_of(config, start.model, data)
         if not self._pruner.units:
             why = "; ".join(f"{skip.name}: {skip.reason}" for skip in self._pruner.skipped)
             raise TfpruneError(f"nothing to prune: {why or 'no layer of the kinds asked for'}")
