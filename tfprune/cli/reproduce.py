@@ -47,14 +47,11 @@ def reproduce(config: StudyConfig, command: list[str]) -> None:
 
 
 def _start(wanted: Sequence[Study], config: StudyConfig, command: list[str]) -> None:
-    import os
     from pathlib import Path
 
     from tfprune.utils.console import quiet
     from tfprune.utils.environment import start_keras
 
-    # Convolutions train twice as fast; exported files are not compared byte by byte here.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     start_keras()
     with quiet():
         from tfprune.studies.data import find_data

@@ -25,7 +25,6 @@ def quiet() -> Iterator[None]:
     """
     # Read by TensorFlow at its import.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     _flush()
     saved = {number: _copy(number) for number in (1, 2)}
     # Where a stream is closed the sink may get its number.
