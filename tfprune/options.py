@@ -57,8 +57,9 @@ class Target:
         What the user calls it, and how they ask for filters too, for messages.
     blend : float or None
         From 0, one share for all groups, to 1, widths by effect per cost; None for what does best.
-    searched : bool
-        Whether it is one try of a search: those are refitted in few steps by default.
+    searched : int or None
+        For one try of a search, which by default is refitted in few steps: the samples that these
+        are taken on. Widths are compared on as many, layers solved for on twice as many.
     """
 
     what: str
@@ -69,7 +70,7 @@ class Target:
     called: str = "target"
     wider: str = "layers='all'"
     blend: float | None = None
-    searched: bool = False
+    searched: int | None = None
 
     def __str__(self) -> str:
         amount = f"{100 * self.amount:g} %" if self.amount < 1 else f"{self.amount:,.0f}"

@@ -41,8 +41,8 @@ from tfprune.shards import as_shards, in_order
 from tfprune.utils.console import during, say
 from tfprune.workers.pool import open_workers
 
-# Steps of the reconstruction for each try of a search, and samples that they are taken on.
-SEARCH_STEPS, SEARCH_SAMPLES = 20, 1024
+# Steps of the reconstruction for each try of a search.
+SEARCH_STEPS = 20
 
 
 class Pruner:
@@ -227,12 +227,11 @@ round_to, scheme, file_batch, file_compat, seed
         steps = _steps(options, len(shrunk))
         if steps and shrunk:
             # A search takes many tries: the first steps have most of the gain.
-            brief = _brief(options)
-            steps = min(steps, SEARCH_STEPS) if brief else steps
+            few = _few(options)
+            steps = steps if few is None else min(steps, SEARCH_STEPS)
             reconstruct(
                 smaller, calibration.model, calibration.trace, cuts, samples=calibration.samples,
-                iterations=steps, stepped=SEARCH_SAMPLES if brief else None,
-                most=2 * SEARCH_SAMPLES if brief else None,
+                iterations=steps, stepped=few, most=None if few is None else 2 * few,
                 always=options.refit is not None, progress=self._progress,
             )  # fmt: skip
         notes = [*lost(calibration.model, smaller), *crash_notes(smaller, calibration.model)]
@@ -284,7 +283,7 @@ round_to, scheme, file_batch, file_compat, seed
         """How far a model of these widths is from the original, folded, and refitted if it is."""
         cuts = cuts_of(calibration, widths.selections, FOLD_RULES[options.fold])
         model, samples = calibration.model, calibration.samples
-        most = SEARCH_SAMPLES if _brief(options) else None
+        most = _few(options)
         smaller, _ = _attended(_shrunk(calibration, cuts)[0], calibration, options, widths.heads)
         if _steps(options, len(cuts)):
             # The closed form alone: steps come once the widths are chosen.
@@ -381,9 +380,9 @@ def _approximated(
     return [replace(one, note="; ".join([*[one.note] * bool(one.note), *words])) for one in results]
 
 
-def _brief(options: PruneOptions) -> bool:
-    """Whether the model is one of many that a search tries, each of which is not to take long."""
-    return options.target is not None and options.target.searched and options.refit is None
+def _few(options: PruneOptions) -> int | None:
+    """Samples for one of many models that a search tries, each of which is not to take long."""
+    return None if options.target is None or options.refit is not None else options.target.searched
 
 
 def _steps(options: PruneOptions, groups: int) -> int:

@@ -15,7 +15,7 @@ from tfprune.errors import TfpruneError
 from tfprune.job import drop_pieces
 from tfprune.job.config import JobConfig
 from tfprune.job.drop_pieces import SearchWorkers
-from tfprune.job.drop_search import _made_here, within_drop
+from tfprune.job.drop_search import Trials, brief_epochs, within_drop
 from tfprune.job.halving import Try
 from tfprune.job.sent_config import received, sent
 from tfprune.micro.boards import boards
@@ -24,6 +24,11 @@ from tfprune.workers.pool import Workers
 
 def nothing(line):
     pass
+
+
+def parameters(units):
+    """Of the model with so many hidden ones."""
+    return 10 * units + 3
 
 
 @pytest.fixture(scope="module")
@@ -101,19 +106,48 @@ def test_a_file_that_is_another_one_here_is_measured_here(searched):
     assert sum("is another one than the worker's" in line for line in lines) == 1
 
 
-def test_what_does_not_fit_here_is_not_taken(searched):
-    """A unit of 30 can go, and 29 cannot, whatever others say; the smallest that can is taken."""
+def test_what_does_not_fit_here_is_not_taken(searched, monkeypatch):
+    """Whatever others say, the smallest model that fits here is taken, of those they were asked."""
     builder, *_ = searched
-    whole, least = builder.pruner.parameters()
-    asked_for = [Try(whole - 1, 1.0), Try(least, 1.0)]
-    true = [drop_pieces.Trials(builder).made(asked)[1] for asked in asked_for]
-    assert [one.tried.fits for one in true] == [True, False]
-    told = [replace(one, tried=replace(one.tried, drop=0.0, fits=True)) for one in true]
-    made = [true[0], told[1]]
-    variant = _made_here(builder, asked_for, made)
-    assert variant.models["pruned"].get_layer("hidden").units == 29
-    assert made == true
-    assert _made_here(builder, asked_for[1:], told[1:]) is None
+    real = Trials._made
+
+    def made(self, asked, brief):
+        """With 6 of 30 units all is well."""
+        variant, one = real(self, asked, brief)
+        fits = one.tried.parameters >= parameters(6)
+        return variant, replace(one, tried=replace(one.tried, drop=9.0 * (not fits), fits=fits))
+
+    monkeypatch.setattr(Trials, "_made", made)
+    true, told = [], []
+
+    def half(one):
+        """With 2 units it is said to be."""
+        true.append(one.tried)
+        fits = one.tried.parameters >= parameters(2)
+        told.append(replace(one.tried, drop=0.0, fits=fits) if fits else one.tried)
+        return replace(one, tried=told[-1], sha256="another")
+
+    variant, tried = within_drop(builder, Others(builder, half))
+    right = [one.parameters for one in true if one.fits]
+    assert {one.parameters for one in told if one.fits} > set(right)
+    assert variant.models["pruned"].count_params() == min(right)
+    # What was measured here takes the place of what was told, up to the model that is taken.
+    assert tried == [one if one.parameters <= min(right) else other
+                     for one, other in zip(true, told, strict=True)]  # fmt: skip
+
+
+def test_the_drop_is_that_below_the_original_as_it_came(searched):
+    """Not below what --adapt made of it, from which is pruned."""
+    builder, *_ = searched
+    asked = Try(parameters(20), 1.0)
+    other = keras.models.clone_model(builder.model)  # Weights of its own: hardly right.
+    (x,) = builder.data.validation.arrays
+    share = np.mean(other.predict(x, verbose=0).argmax(axis=1) == builder.data.validation.y)
+    drop, below_other = (
+        Trials(replace(builder, original=model)).made(asked)[1].tried.drop
+        for model in (builder.model, other)
+    )
+    assert drop - below_other == pytest.approx(100 * (1 - share), abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -131,48 +165,34 @@ def changed(builder, variant):
 
 
 @pytest.mark.trains
-def test_a_try_is_healed_until_it_is_good_enough(healing, monkeypatch):
+def test_a_try_is_healed_for_a_third_of_the_epochs_or_until_it_is_good_enough(healing, monkeypatch):
     trials, *_ = healing
     asked = Try(12 * 7 + 13 * 3, 1.0)  # 12 units of 15 that differ.
     found = {}
-    # A quarter of all answers may change, or fewer than none can.
-    for share in (25.0, -1.0):
+    # All answers may change, or fewer than none can.
+    for share in (100.0, -1.0):
         monkeypatch.setattr(trials, "points", 2 * share)
         variant, one = trials.made(asked)
         assert variant.models["pruned"].get_layer("hidden").units == 12
         assert one.tried.drop == pytest.approx(changed(trials.builder, variant), abs=1e-3)
-        assert one.brief == (share == 25)
-        assert one.brief <= (one.tried.drop <= share)
+        assert one.brief
         found[share] = one, variant.training[0]
-    (brief, short), (_, long) = found.values()
-    assert short.seconds > 0
-    assert brief.rate == short.learning_rate == long.learning_rate > 0
+    (brief, short), (slow, long) = found.values()
+    assert short.epochs == long.epochs == 3
+    assert 0 < short.best_epoch < 3
+    assert brief.sha256 != slow.sha256
     assert long.after <= short.after < short.before
-    variant, one = trials.healed_to_the_end(asked, brief)
-    assert variant.training[0].after <= long.after
+    variant, one = trials.in_full(asked, variant, one)
+    assert [entry.epochs for entry in variant.training] == [3, 5]
+    assert variant.training[1].before == pytest.approx(long.after)
+    assert variant.training[1].after <= long.after
     assert not one.brief
 
 
-@pytest.mark.parametrize(
-    ("after_epochs", "stops"),
-    [
-        ([9, 6, 4, 3, 2.8, 2.7, 2.7, 2.6], 8),  # 6 were gained in 4 epochs: 3 may be in the rest.
-        ([9, 8.5, 8, 7.5, 7], 4),  # 1.5 were gained, 4.5 are missing.
-        ([9, 1.5], 2),
-        ([9, 1.6, 1.5], 3),
-    ],
-)
-def test_healing_on_trial_ends_where_it_is_good_enough_or_hopeless(
-    healing, monkeypatch, after_epochs, stops
-):
-    trials, *_ = healing
-    assert (trials.points, trials.builder.config.heal) == (3, 8)
-    left, drops = list(after_epochs), []
-    monkeypatch.setattr(trials, "_drop", lambda outputs: left.pop(0))
-    settled = False
-    while left and not settled:
-        settled = trials._settled(trials.builder.model, drops)
-    assert len(drops) == stops
+def test_a_single_epoch_is_no_shorter_in_a_search(config):
+    trials, *_ = drop_pieces._trials(sent(replace(config, heal=1)))
+    assert brief_epochs(1) == 1
+    assert not trials.made(Try(12 * 7 + 13 * 3, 1.0))[1].brief
 
 
 @pytest.mark.trains
@@ -185,8 +205,60 @@ def test_workers_heal_as_the_search_does_and_the_last_model_is_healed_to_the_end
     theirs, again = within_drop(replace(trials.builder, say=lines.append), helpers)
     assert (again, lines) == (tried, said)
     assert theirs.files == variant.files
-    last = [line for line in said if "healed for all epochs" in line]
+    last = [line for line in said if "made in full " in line]
     assert len(last) <= 1
+    drop = changed(trials.builder, variant)
+    assert drop <= trials.points
+    assert any(one.drop == pytest.approx(drop, abs=1e-3) and one.fits for one in tried)
+    epochs = sum(entry.epochs for entry in variant.training)
+    assert epochs == (3 if last and "that is kept" in last[0] else 8)
+
+
+@pytest.fixture
+def invented(healing, monkeypatch):
+    """Runs a search in which drops are as they are told, by parameters, after either healing."""
+    trials, *_ = healing
+
+    def run(in_haste, whole):
+        def told(self, variant, brief):
+            variant, one = real(self, variant, brief)
+            drop = (in_haste if brief else whole)(one.tried.parameters)
+            tried = replace(one.tried, drop=drop, fits=drop <= self.points)
+            return variant, replace(one, tried=tried)
+
+        real = Trials._tried
+        said = []
+        with monkeypatch.context() as patched:
+            patched.setattr(Trials, "_tried", told)
+            variant, tried = within_drop(replace(trials.builder, say=said.append))
+        return variant.models["pruned"].get_layer("hidden").units, tried, said
+
+    return run
+
+
+@pytest.mark.parametrize(("down", "fits"), [(14.9, True), (15.1, False)])
+def test_a_model_that_may_fit_is_made_in_full(invented, down, fits):
+    """Where models are healed, up to 5 times as far down as asked for: 3 points here."""
+    units, tried, said = invented(
+        lambda count: down if count < parameters(20) else 0.5, lambda count: 0.2
+    )
+    assert (units < 20) == fits
+    assert min(one.parameters for one in tried if one.fits) == parameters(units)
+    doubts = [line for line in said if "in haste; made in full" in line]
+    assert len(doubts) == sum(one.drop == 0.2 and one.parameters < parameters(20) for one in tried)
+
+
+def test_the_model_that_is_found_is_made_in_full(invented):
+    _, tried, said = invented(lambda count: 0.7, lambda count: 0.2)
+    assert sum("made in full 0.20 points down, 0.70 points down in haste" in s for s in said) == 1
+    assert [one.drop for one in tried if one.drop != 0.7] == [0.2]
+
+
+def test_a_model_that_more_training_makes_worse_is_kept_as_it_was(invented):
+    units, tried, said = invented(lambda count: 1.0, lambda count: 2.0)
+    assert sum("; that is kept" in line for line in said) == 1
+    assert min(one.parameters for one in tried) == parameters(units)
+    assert {one.drop for one in tried} == {1.0}
 
 
 def test_options_come_back_as_they_were_sent():

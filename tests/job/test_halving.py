@@ -184,6 +184,16 @@ def test_what_is_left_to_know_halves_with_every_try(whole, least_share, border_s
     assert math.log(high / low) <= math.log(whole / least) / 2 ** (len(tried) - 1) + 2 / low
 
 
+@pytest.mark.parametrize(("close", "count"), [(1.0, 8), (1.05, 6)])
+def test_a_search_may_end_at_a_twentieth(close, count):
+    """A quarter fits: 4 times what is left, halved by ratio 5 times, is 4 ** (1 / 32) = 1.044."""
+
+    def attempt(state, asked):
+        return Measured(Tried(asked.limit, 0, 0.0, asked.limit >= 250_000), 1.0, "")
+
+    assert len(halve(attempt, 10**6, 62_500, close=close)) == count
+
+
 def test_a_guess_that_is_refused_is_told_only_if_it_is_asked_for(monkeypatch):
     monkeypatch.setattr(halving, "TRIES", 3)
     sizes = list(range(100, 10_001))

@@ -267,7 +267,7 @@ class JobConfig(CommonConfig):
         f"What takes over the work of removed units: {', '.join(FOLD_NAMES)}.")
     refit: int | None = option(None, whole(0, 2**20), CHOICE, "STEPS",
         "Steps, at most, that fit the layers around removed units, after a closed form; 0 for "
-        "neither. With --remove and budgets 100, in the search of --max-drop 20, in large models "
+        "neither. With --remove and budgets 100, in most tries of --max-drop 20, in large models "
         "none after the closed form; else 0.")
 
     finetune: int | None = option(None, whole(1, 2**20), TRAINING, "EPOCHS",

@@ -146,7 +146,6 @@ def tried(
     origin: dict[str, str],
     limit: int,
     blend: float | None,
-    rate: float | None,
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """What came of a try; what a worker runs.
 
@@ -158,7 +157,7 @@ def tried(
     ready(options, origin)
     trials, _, said = _trials(Sent(options))
     del said[:]
-    _, one = trials.made(Try(limit, blend, rate))
+    _, one = trials.made(Try(limit, blend))
     return {**asdict(one), "said": list(said)}, {}
 
 
@@ -174,5 +173,5 @@ def _trials(options: Sent) -> tuple[Trials, dict[str, str], list[str]]:
     pruner = measured_model(config, start.model, data, said.append)
     # Finds the order in which units go.
     pruner.parameters(config.options.round_to, config.options.fold)
-    builder = VariantBuilder(config, start.model, data, measure, pruner, said.append)
+    builder = VariantBuilder(config, model, start.model, data, measure, pruner, said.append)
     return Trials(builder), origin_of(about, model, data.sha256), said

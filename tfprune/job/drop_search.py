@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 
@@ -19,12 +19,22 @@ from tfprune.job.retraining import Trial
 from tfprune.job.variants import Variant, VariantBuilder
 from tfprune.options import Target
 from tfprune.tflite.interpreter import LiteModel
+from tfprune.training.learning_rates import CYCLES
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
 
 # Of the drop that is asked for, what a model that is being healed may have to be good enough: its
 # file may be worse.
 ENOUGH = 1 / 2
+# Samples that a try is refitted on, and one that is healed after that.
+REFITTED, REFITTED_BEFORE = 1024, 512
+# A try is healed for one of so many parts of the epochs that are asked for.
+PARTS = 3
+# Where a model that was made in haste is down by more than asked for, but not by this factor more,
+# it is made in full: it may still fit. The other factor is that where models are healed.
+HOPEFUL, HEALED = 1.5, 5
+# Where models are made in haste, the search ends when what it halves is no wider than this ratio.
+CLOSE = 1.05
 # Where one answer is more than this part of the drop that is asked for, that is said.
 COARSE = 3
 
@@ -55,57 +65,79 @@ class Trials:
         assert points is not None, "it was asked for"
         self.builder, self.points = builder, points
         self.scheme = builder.config.schemes[0]
-        model, part = builder.model, builder.data.validation
+        part = builder.data.validation
         self.samples = len(part)
-        self._x = check_inputs(model, part.x)
-        self._measure = builder.measure.like(outputs_of(model, self._x), part)
+        self._x = check_inputs(builder.model, part.x)
+        self._measure = builder.measure.like(outputs_of(builder.original, self._x), part)
         self._before = self._accuracy(self._measure.reference)
 
     def made(self, asked: Try) -> tuple[Variant, Measured]:
         """The model, with the file that was measured.
+
+        Made in haste where that is shorter and leaves no doubt whether the model fits.
 
         Raises
         ------
         TfpruneError
             If there is no such model, or its file cannot be made.
         """
-        drops: list[float] = []
-        variant, one = self._made(asked, lambda model: self._settled(model, drops))
-        good = bool(drops) and drops[-1] <= ENOUGH * self.points
-        if good and not one.tried.fits:
-            # The file does worse than the model.
-            return self._made(asked)
-        return variant, replace(one, brief=good)
+        variant, one = self._made(asked, self.brief)
+        most = (HEALED if self.builder.config.heal else HOPEFUL) * self.points
+        if not one.brief or not self.points < one.tried.drop <= most:
+            return variant, one
+        self.builder.say(
+            f"max-drop: {one.tried.parameters:,} parameters, {_points(one.tried)} in haste; "
+            "made in full"
+        )
+        return self.in_full(asked, variant, one)
 
-    def _settled(self, model: keras.Model, drops: list[float]) -> bool:
-        """Whether a model that is healed is good enough, or hardly will be; notes its drop."""
-        drops.append(self._drop(outputs_of(model, self._x)))
-        if drops[-1] <= ENOUGH * self.points:
-            return True
-        epochs = self.builder.config.heal
-        half = isinstance(epochs, int) and 2 * len(drops) >= epochs
-        # After the first epoch the second half of them gains hardly more than the first.
-        return half and drops[-1] - self.points > drops[0] - drops[-1]
+    def in_full(self, asked: Try, variant: Variant, one: Measured) -> tuple[Variant, Measured]:
+        """A model of the same widths, refitted in all steps and healed for all epochs.
 
-    def healed_to_the_end(self, asked: Try, one: Measured) -> tuple[Variant, Measured]:
-        """The model of a try that fits, healed for all epochs, at the rate that it was healed at.
+        What was healed, and is not trained in other ways after that, is healed on.
 
         Parameters
         ----------
         asked : Try
+        variant : Variant
+            What was made in haste.
         one : Measured
             What came of it.
         """
-        return self._made(replace(asked, rate=one.rate))
+        heal, start = self.builder.config.heal, brief_epochs(self.builder.config.heal)
+        if self.builder.can_heal_on and heal != start:
+            left = heal if heal == "auto" else int(heal or 0) - int(start or 0)
+            variant = self.builder.healed_on(variant, Trial(left))
+            return self._tried(variant, brief=False)
+        return self._made(Try(asked.limit, one.blend), False)
 
-    def _made(
-        self, asked: Try, enough: Callable[[keras.Model], bool] = lambda model: False
-    ) -> tuple[Variant, Measured]:
+    @property
+    def brief(self) -> bool:
+        """Whether tries are made in haste: healed for fewer epochs, or refitted in fewer steps."""
+        config, options = self.builder.config, self.builder.config.options
+        refitted = options.refit is None and options.fold == "least-squares"
+        return refitted or brief_epochs(config.heal) != config.heal
+
+    def _made(self, asked: Try, brief: bool) -> tuple[Variant, Measured]:
         builder = self.builder
+        epochs = brief_epochs(builder.config.heal) if brief else builder.config.heal
+        enough = False
+
+        def is_enough(model: keras.Model) -> bool:
+            nonlocal enough
+            drop = self._drop(outputs_of(model, self._x))
+            enough = brief and drop <= ENOUGH * self.points
+            return enough
+
         keras.utils.set_random_seed(builder.config.seed)
-        target = Target("params", asked.limit, blend=asked.blend, searched=True)
+        few = REFITTED_BEFORE if epochs else REFITTED
+        target = Target("params", asked.limit, blend=asked.blend, searched=few if brief else None)
         options = replace(builder.config.options, max_drop=None, target=target)
-        variant = builder.make(options, Trial(asked.rate, enough))
+        return self._tried(builder.make(options, Trial(epochs or 0, is_enough)), brief)
+
+    def _tried(self, variant: Variant, brief: bool) -> tuple[Variant, Measured]:
+        """A variant with the file that is measured."""
+        builder = self.builder
         variant, content = builder.with_file(variant, self.scheme, "--max-drop")
         drop = self._drop(LiteModel(content, builder.names).predict(self._x))
         reached = variant.result.reached
@@ -114,8 +146,8 @@ class Trials:
             variant.models["pruned"].count_params(), len(content), round(drop, 4),
             drop <= self.points + 1e-9, reached.larger,
         )  # fmt: skip
-        rate = next((one.learning_rate for one in variant.training if one.how == "heal"), None)
-        return variant, Measured(tried, reached.blend, sha256(content).hexdigest(), rate or None)
+        digest = sha256(content).hexdigest()
+        return variant, Measured(tried, reached.blend, digest, brief)
 
     def _drop(self, outputs: Sequence[Array]) -> float:
         """Points of accuracy below the original model's."""
@@ -133,6 +165,10 @@ def within_drop(
     Halves, on a scale of ratios, what is between the limit of parameters under which the smallest
     model did and the one under which the largest did not. Measured on the validation data, on the
     file of the first scheme.
+
+    The models that are tried are refitted in fewer steps, and healed for a third of the epochs.
+    One that is then up to one and a half times as far down as asked for, or five times where models
+    are healed, is made in full, and so is the one that is found.
 
     Parameters
     ----------
@@ -160,31 +196,11 @@ def within_drop(
             f"max-drop: {samples:,} validation samples, so that one answer is {each:.2f} points; "
             "more data makes the search finer"
         )
-    best: Variant | None = None
-    asked_for: list[Try] = []
-    heals = bool(builder.config.heal)
-
-    def attempt(state: Halving, asked: Try) -> Measured:
-        nonlocal best
-        asked_for.append(asked)
-        if helpers is not None:
-            one = helpers.measured(state, asked, builder.say)
-        else:
-            variant, one = trials.made(asked)
-            best = variant if one.tried.fits else best
-        builder.say(f"max-drop: {_told(one.tried, trials)}")
-        bar.update()
-        return one
-
+    search = _Search(trials, helpers)
     with meter("search", TRIES, unit="model") as bar:
-        options = builder.config.options
-        ends = builder.pruner.parameters(options.round_to, options.fold)
-        made = halve(attempt, *ends, heals)
-        if helpers is not None:
-            helpers.stop()
-            best = _made_here(builder, asked_for, made)
-    tried = [one.tried for one in made]
-    if not made:
+        best = search.best(bar.update)
+    tried = search.tried
+    if not tried:
         why = "; ".join(f"{skip.name}: {skip.reason}" for skip in builder.pruner.skipped)
         raise TfpruneError(
             f"--max-drop: nothing can go ({why or 'no layer of the kinds asked for'}; --layers all "
@@ -192,63 +208,132 @@ def within_drop(
         )
     if best is None:
         least = min(tried, key=lambda one: one.drop)
+        advice = "more epochs of --heal" if builder.config.heal else "--heal EPOCHS"
         raise TfpruneError(
             f"--max-drop: {points:g} points cannot be held with a smaller {trials.scheme} file; "
             f"the least drop of {len(tried)} tries is {least.drop:.2f} at "
-            f"{least.parameters:,} parameters (--heal EPOCHS may win it back)"
+            f"{least.parameters:,} parameters ({advice} may win it back)"
         )
-    place = max(n for n, one in enumerate(tried) if one.fits)
-    if made[place].brief:
-        best = _healed_to_the_end(trials, asked_for[place], best, made[place])
-    most = max((one.parameters for one in tried if not one.fits), default=None)
+    found = best.models["pruned"].count_params()
+    below = [one.parameters for one in tried if not one.fits and one.parameters < found]
     builder.say(
-        f"max-drop: stopped after {len(tried)} tries; the smallest that fits has "
-        f"{best.models['pruned'].count_params():,} parameters"
-        + ("" if most is None else f", the largest that does not {most:,}")
+        f"max-drop: stopped after {len(tried)} tries; the smallest that fits has {found:,} "
+        "parameters" + (f", the largest that does not {max(below):,}" if below else "")
     )
     return best, tried
 
 
-def _healed_to_the_end(trials: Trials, asked: Try, best: Variant, one: Measured) -> Variant:
-    """The model that was found, healed for all epochs; as it is where that does worse."""
-    variant, whole = trials.healed_to_the_end(asked, one)
-    before, after = one.tried.drop, whole.tried.drop
-    kept = "" if after <= before else ", so the model of the try is kept"
-    trials.builder.say(
-        f"max-drop: healed for all epochs {after:.2f} points down, {before:.2f} as tried{kept}"
-    )
-    return best if kept else variant
+class _Search:
+    """A search for the smallest model within a drop.
+
+    Parameters
+    ----------
+    trials : Trials
+    helpers : Helpers or None
+
+    Attributes
+    ----------
+    tried : list of Tried
+        Models that were measured, in their order.
+    """
+
+    def __init__(self, trials: Trials, helpers: Helpers | None) -> None:
+        self._trials, self._helpers = trials, helpers
+        self.tried: list[Tried] = []
+        self._asked: list[Try] = []
+        # The last one that fits, where it is made in this process.
+        self._fitting: Variant | None = None
+
+    def best(self, drawn: Callable[[], Any]) -> Variant | None:
+        """The smallest model that fits; None if none was found. ``drawn`` is called at each try."""
+        trials, builder = self._trials, self._trials.builder
+
+        def attempt(state: Halving, asked: Try) -> Measured:
+            one = self._measured(state, asked)
+            self._asked.append(asked)
+            self.tried.append(one.tried)
+            builder.say(f"max-drop: {_told(one.tried, trials)}")
+            drawn()
+            return one
+
+        options = builder.config.options
+        ends = builder.pruner.parameters(options.round_to, options.fold)
+        close = CLOSE if trials.brief else 1.0
+        made = halve(attempt, *ends, close=close)
+        if self._helpers is not None:
+            self._helpers.stop()
+        # The later one of two that fit is the smaller.
+        for place in reversed([n for n, one in enumerate(made) if one.tried.fits]):
+            variant, one = self._made_here(place, made[place])
+            if one.tried.fits:
+                return self._in_full(place, variant, one) if one.brief else variant
+        return None
+
+    def _measured(self, state: Halving, asked: Try) -> Measured:
+        """What came of a try."""
+        if self._helpers is not None:
+            return self._helpers.measured(state, asked, self._trials.builder.say)
+        variant, one = self._trials.made(asked)
+        self._fitting = variant if one.tried.fits else self._fitting
+        return one
+
+    def _made_here(self, place: int, one: Measured) -> tuple[Variant, Measured]:
+        """The model of a try, made in this process.
+
+        It is the one that was measured, to the byte, where the processors are alike. Where they are
+        not, what is measured here counts, and takes its place in the list.
+        """
+        if self._fitting is not None:
+            return self._fitting, one
+        # What it has to say was said.
+        builder = self._trials.builder
+        trials = Trials(replace(builder, say=lambda line: None))
+        variant, again = trials.made(self._asked[place])
+        if again != one:
+            self.tried[place] = again.tried
+            builder.say(
+                "max-drop: the file made here is another one than the worker's, whose processor "
+                f"rounds otherwise; measured again: {_told(again.tried, trials)}"
+            )
+        return variant, again
+
+    def _in_full(self, place: int, variant: Variant, one: Measured) -> Variant:
+        """The model that was found, made in full; as it is where that does worse."""
+        other, whole = self._trials.in_full(self._asked[place], variant, one)
+        kept = whole.tried.drop > one.tried.drop
+        self._trials.builder.say(
+            f"max-drop: made in full {_points(whole.tried)}, {_points(one.tried)} in haste"
+            + ("; that is kept" if kept else "")
+        )
+        if kept:
+            return variant
+        self.tried[place] = whole.tried
+        return other
+
+
+def brief_epochs(epochs: int | str | None) -> int | str | None:
+    """The epochs by which a model is healed that is only tried: a third of those asked for.
+
+    Examples
+    --------
+    >>> brief_epochs(20), brief_epochs(1), brief_epochs("auto"), brief_epochs(None)
+    (7, 1, 2, None)
+    """
+    if epochs == "auto":
+        return CYCLES[0]
+    return epochs and -(-int(epochs) // PARTS)
 
 
 def _told(tried: Tried, trials: Trials) -> str:
     return (
         f"{tried.parameters:,} parameters, {trials.scheme} {tried.bytes:,} bytes, "
-        f"{abs(tried.drop):.2f} points {'down' if tried.drop >= 0 else 'up'} on "
-        f"{trials.samples:,} validation samples: " + ("fits" if tried.fits else "too much")
+        f"{_points(tried)} on {trials.samples:,} validation samples: "
+        + ("fits" if tried.fits else "too much")
     )
 
 
-def _made_here(
-    builder: VariantBuilder, asked_for: Sequence[Try], made: list[Measured]
-) -> Variant | None:
-    """The smallest model that fits, made in this process; None if there is none.
-
-    It is the one that was measured, to the byte, where the processors are alike. Where they are
-    not, what is measured here counts, and takes its place in the list.
-    """
-    # What it has to say was said.
-    trials = Trials(replace(builder, say=lambda line: None))
-    for place in reversed([n for n, one in enumerate(made) if one.tried.fits]):
-        variant, one = trials.made(asked_for[place])
-        if one != made[place]:
-            made[place] = one
-            builder.say(
-                "max-drop: the file made here is another one than the worker's, whose processor "
-                f"rounds otherwise; measured again: {_told(one.tried, trials)}"
-            )
-        if one.tried.fits:
-            return variant
-    return None
+def _points(tried: Tried) -> str:
+    return f"{abs(tried.drop):.2f} points {'down' if tried.drop >= 0 else 'up'}"
 
 
 def check_classes(measure: Scorer) -> None:

@@ -31,13 +31,10 @@ class Try:
         Parameters that the model may have.
     blend : float or None
         How widths are shared out, see :class:`tfprune.options.Target`; None for what does best.
-    rate : float or None
-        The learning rate of healing; None to find one.
     """
 
     limit: int
     blend: float | None
-    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,16 +48,13 @@ class Measured:
         How widths were shared out.
     sha256 : str
         Of the file that was measured.
-    rate : float or None
-        The learning rate of healing; None without.
     brief : bool
-        Whether healing ended as soon as the model was good enough.
+        Whether it was made in haste: healed for fewer epochs, or refitted in fewer steps.
     """
 
     tried: Tried
     blend: float
     sha256: str
-    rate: float | None = None
     brief: bool = False
 
 
@@ -81,10 +75,8 @@ class Halving:
     known : tuple of (int, int, bool)
         Limits, the last one not among them, that all lead to a model that was tried; and whether it
         fits. They cost no try.
-    heals : bool
-        Whether models are healed.
-    rate : float or None
-        The learning rate that the first try found for it.
+    close : float
+        The search ends when what it halves is no wider than this ratio, but not before one try.
     """
 
     large: float
@@ -92,15 +84,15 @@ class Halving:
     blend: float | None = None
     count: int = 0
     known: tuple[tuple[int, int, bool], ...] = ()
-    heals: bool = False
-    rate: float | None = None
+    close: float = 1.0
 
     @property
     def next(self) -> Try | None:
         """What is tried next; None at the end."""
-        if self.count >= TRIES or self.large - self.small < 1:
+        near = self.count and self.large < self.close * self.small
+        if self.count >= TRIES or self.large - self.small < 1 or near:
             return None
-        return Try(int(self._middle), self.blend, self.rate)
+        return Try(int(self._middle), self.blend)
 
     @property
     def chance(self) -> float:
@@ -116,7 +108,7 @@ class Halving:
     def _halved(self, fits: bool) -> Halving:
         return replace(self, large=self._middle) if fits else replace(self, small=self._middle)
 
-    def after(self, one: Tried, blend: float | None, rate: float | None = None) -> Halving:
+    def after(self, one: Tried, blend: float | None) -> Halving:
         """How far it is with the next try's answer.
 
         Parameters
@@ -124,8 +116,6 @@ class Halving:
         one : Tried
         blend : float or None
             How that shared widths out; None if nobody knows.
-        rate : float or None
-            The learning rate of its healing; likewise.
         """
         asked = self.next
         assert asked is not None, "it was tried"
@@ -135,20 +125,18 @@ class Halving:
         now = replace(
             self._halved(one.fits),
             blend=blend, count=self.count + 1, known=(*self.known, limits),
-            rate=rate if self.rate is None else self.rate,
         )  # fmt: skip
         while (asked := now.next) is not None:
-            fits = [fit for low, high, fit in now.known if low <= asked.limit < high]
-            if not fits:
+            answers = [fit for low, high, fit in now.known if low <= asked.limit < high]
+            if not answers:
                 break
-            now = now._halved(fits[-1])
+            now = now._halved(answers[-1])
         return now
 
     def ahead(self, done: Mapping[Try, Measured]) -> Iterator[Try]:
         """The next try and those that may come after it, the likeliest first.
 
-        What depends on how a try shares widths out, or on the rate at which it is healed, neither
-        of them known before, is left out.
+        What depends on how a try shares widths out, which is not known before, is left out.
 
         Parameters
         ----------
@@ -164,14 +152,13 @@ class Halving:
                 continue
             if asked in done:
                 one = done[asked]
-                after = [(1.0, state.after(one.tried, one.blend, one.rate))]
+                after = [(1.0, state.after(one.tried, one.blend))]
             else:
                 yield asked
                 after = [
                     (chance, state.after(Tried(asked.limit, 0, 0.0, fits), None))
                     for fits, chance in ((True, state.chance), (False, 1 - state.chance))
                     if (state.blend is not None or not (fits or state.count))
-                    and (state.rate is not None or not state.heals)
                 ]
             for chance, then in after:
                 order += 1
@@ -179,7 +166,11 @@ class Halving:
 
 
 def halve(
-    attempt: Callable[[Halving, Try], Measured], whole: int, least: int, heals: bool = False
+    attempt: Callable[[Halving, Try], Measured],
+    whole: int,
+    least: int,
+    *,
+    close: float = 1.0,
 ) -> list[Measured]:
     """Searches between two numbers of parameters.
 
@@ -189,12 +180,12 @@ def halve(
         Makes and measures the model of a try. It is expected to fit where a smaller one does.
     whole, least : int
         Parameters of the original model, and of the smallest that there can be.
-    heals : bool
-        Whether tries are healed.
+    close
+        See :class:`Halving`.
     """
     made: list[Measured] = []
-    state = Halving(float(whole), float(max(least, 1)), heals=heals)
+    state = Halving(float(whole), float(max(least, 1)), close=close)
     while (asked := state.next) is not None:
         made.append(attempt(state, asked))
-        state = state.after(made[-1].tried, made[-1].blend, made[-1].rate)
+        state = state.after(made[-1].tried, made[-1].blend)
     return made

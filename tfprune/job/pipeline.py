@@ -110,7 +110,7 @@ def run(config: JobConfig, command: Sequence[str], say: Callable[[str], None]) -
         if config.sparsity or config.cluster:
             say("zeros and shared weights leave a file's bytes as they are; gzip shows their worth")
         pruner = measured_model(config, start.model, data, say)
-        builder = VariantBuilder(config, start.model, data, measure, pruner, say)
+        builder = VariantBuilder(config, model, start.model, data, measure, pruner, say)
         ready, tried = _made(builder, helpers)
         result, models = ready.result, ready.models
         for note in result.notes:

@@ -31,14 +31,13 @@ class Trial:
 
     Attributes
     ----------
-    rate : float or None
-        The learning rate, where another try has found it.
+    epochs : int or "auto"
     enough : callable
         Whether a model that is being healed is good enough already.
     """
 
-    rate: float | None
-    enough: Callable[[keras.Model], bool]
+    epochs: int | str
+    enough: Callable[[keras.Model], bool] = lambda model: False
 
 
 def retrained(
@@ -107,14 +106,14 @@ def healed(
     The loss is watched on the validation data, so none of the training data is held out.
     """
     x, validation = (check_inputs(pruned, part.x) for part in (data.train, data.validation))
+    asked = trial.epochs if trial else config.heal or 0
     start = time.perf_counter()
     result = heal_with_record(
         pruned,
         model,
         x if len(x) > 1 else x[0],
-        config.heal or 0,
+        asked,
         augment=config.augment,
-        learning_rate=trial.rate if trial else None,
         logits=measure.classifies,
         bits=bits,
         validation=validation if len(x) > 1 else validation[0],
@@ -125,7 +124,7 @@ def healed(
     seconds = time.perf_counter() - start
     how = "heal" if bits is None else f"heal at {bits} bits"
     history = result.history
-    epochs = config.heal if isinstance(config.heal, int) else len(history.losses) - 1
+    epochs = asked if isinstance(asked, int) else len(history.losses) - 1
     entry = record(how, "pruned", epochs, history, seconds=seconds, data=data)
     return result.model, replace(entry, augment=config.augment)
 

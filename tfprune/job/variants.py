@@ -18,7 +18,13 @@ from tfprune.graph.inputs import check_inputs
 from tfprune.graph.predictions import outputs_of
 from tfprune.job.config import JobConfig
 from tfprune.job.retraining import ADVICE, Trial, healed, record, retrained
-from tfprune.job.stages import COMPRESSION, HEALING_AT_4_BITS, QAT, healed_at_4_bits
+from tfprune.job.stages import (
+    COMPRESSION,
+    HEALING,
+    HEALING_AT_4_BITS,
+    QAT,
+    healed_at_4_bits,
+)
 from tfprune.options import PruneOptions
 from tfprune.prune_result import PruneResult
 from tfprune.pruner import Pruner
@@ -66,7 +72,10 @@ class VariantBuilder:
     Attributes
     ----------
     config : JobConfig
+    original : keras.Model
+        As it came.
     model : keras.Model
+        What is pruned and learnt from: the original, or, with ``--adapt``, adapted to the data.
     data : Dataset
     measure : Scorer
         Of the test data; what labels mean is all that is used.
@@ -76,6 +85,7 @@ class VariantBuilder:
     """
 
     config: JobConfig
+    original: keras.Model
     model: keras.Model
     data: Dataset
     measure: Scorer
@@ -128,6 +138,23 @@ class VariantBuilder:
             f"{target.called}: {limit:,} bytes cannot be reached with what else was asked for; "
             f"{ATTEMPTS} attempts were over, the last by {size - limit:,}"
         )
+
+    @property
+    def can_heal_on(self) -> bool:
+        """Whether the last thing that is done to a model is to heal it."""
+        config = self.config
+        later = asked(config) or config.finetune or healed_at_4_bits(config)
+        return bool(config.heal) and not later
+
+    def healed_on(self, variant: Variant, trial: Trial) -> Variant:
+        """A variant that was healed, healed for more epochs."""
+        with during(HEALING):
+            pruned, entry = healed(
+                self.config, self.model, variant.models["pruned"], self.data, self.measure,
+                trial=trial,
+            )  # fmt: skip
+        models, training = variant.models | {"pruned": pruned}, [*variant.training, entry]
+        return replace(variant, models=models, training=training, files={})
 
     def with_file(self, variant: Variant, scheme: str, flag: str) -> tuple[Variant, bytes]:
         """The variant with its pruned file of a scheme, and that file's bytes.
