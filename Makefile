@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Two processes, as CI has two cores; a file's tests stay together, for what they share.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two processes, as CI has two cores; a file's tests stay together, for what they share. One that
+# ended by a signal ends the run: xdist 3.8 waits forever for what the next one is to take over.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 .PHONY: docs tutorials export example test test-all test-arm test-kernels check format bench clean help
 
