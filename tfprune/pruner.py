@@ -288,8 +288,9 @@ round_to, scheme, file_batch, file_compat, seed
         if _steps(options, len(cuts)):
             # The closed form alone: steps come once the widths are chosen.
             reconstruct(
-                smaller, model, calibration.trace, cuts, samples=samples, iterations=0, most=most
-            )
+                smaller, model, calibration.trace, cuts, samples=samples, iterations=0, most=most,
+                last=most is None,
+            )  # fmt: skip
         return held_back_distance(smaller, model, samples, most)
 
     def _held_back(self) -> bool:

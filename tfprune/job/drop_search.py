@@ -32,9 +32,9 @@ REFITTED, REFITTED_BEFORE = 1024, 512
 PARTS = 3
 # Where a model that was made in haste is down by more than asked for, but not by this factor more,
 # it is made in full: it may still fit. The other factor is that where models are healed.
-HOPEFUL, HEALED = 1.5, 5
+HOPEFUL, HEALED = 1.5, 2.5
 # Where models are made in haste, the search ends when what it halves is no wider than this ratio.
-CLOSE = 1.05
+CLOSE, CLOSE_HEALED = 1.05, 1.1
 # Where one answer is more than this part of the drop that is asked for, that is said.
 COARSE = 3
 
@@ -167,8 +167,8 @@ def within_drop(
     file of the first scheme.
 
     The models that are tried are refitted in fewer steps, and healed for a third of the epochs.
-    One that is then up to one and a half times as far down as asked for, or five times where models
-    are healed, is made in full, and so is the one that is found.
+    One that is then up to one and a half times as far down as asked for, or two and a half times
+    where models are healed, is made in full, and so is the one that is found.
 
     Parameters
     ----------
@@ -258,7 +258,8 @@ class _Search:
 
         options = builder.config.options
         ends = builder.pruner.parameters(options.round_to, options.fold)
-        close = CLOSE if trials.brief else 1.0
+        heals = bool(builder.config.heal)
+        close = (CLOSE_HEALED if heals else CLOSE) if trials.brief else 1.0
         made = halve(attempt, *ends, close=close)
         if self._helpers is not None:
             self._helpers.stop()

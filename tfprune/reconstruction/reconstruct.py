@@ -57,6 +57,7 @@ def reconstruct(
     stepped: int | None = None,
     most: int | None = None,
     always: bool = True,
+    last: bool = True,
     progress: bool = False,
 ) -> None:
     """Fits the layers of a pruned model to what the original's compute; changes the pruned model.
@@ -89,6 +90,8 @@ def reconstruct(
     always : bool
         Whether steps are taken in models of over 5 million multiply-accumulates as well, where they
         cost minutes and add little to the closed form.
+    last : bool
+        Whether to take the last stage, which takes as long as the closed form in small models.
     progress : bool
         Whether to draw progress bars on stderr.
     """
@@ -118,7 +121,7 @@ def reconstruct(
                 ours, theirs, shrunk, kept_units, few, iterations=iterations, progress=progress
             )
             candidates.offer()
-        if still:
+        if still and last:
             candidates.finish(wires[0], x, held)
         if candidates.changed:
             for path, layer in dict(walk(smaller)).items():
