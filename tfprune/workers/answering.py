@@ -3,10 +3,10 @@
 A request is a plain dict: ``function`` (``module:name``), ``arguments`` that JSON can hold,
 ``versions`` of the packages on the side that asks, ``keras``, whether Keras is to be imported,
 ``variables`` of the environment by which TensorFlow chooses its kernels, and perhaps ``shared``,
-the digest of bytes that many requests have in common. The function returns a value that JSON can
-hold and arrays by name. The answer is a dict with one of: ``value`` and ``arrays`` (or ``file``,
-with these); ``refused``, the text of a mistake that a user can mend; ``failed``, the traceback of
-anything else; ``lacking``, where the shared bytes are not known yet.
+by names the digests of bytes that many requests have in common. The function returns a value that
+JSON can hold and arrays by name. The answer is a dict with one of: ``value`` and ``arrays`` (or
+``file``, with these); ``refused``, the text of a mistake that a user can mend; ``failed``, the
+traceback of anything else; ``lacking``, the digests of shared bytes that are not known yet.
 """
 
 from __future__ import annotations
@@ -34,27 +34,24 @@ Answer = dict[str, Any]
 _shared: dict[str, bytes] = {}
 
 
-def answer(request: Mapping[str, Any], content: bytes | None = None) -> Answer:
+def answer(request: Mapping[str, Any], contents: Mapping[str, bytes] | None = None) -> Answer:
     """Does a piece of work; never raises.
 
     Parameters
     ----------
     request : mapping
         See the module.
-    content : bytes, optional
-        The shared bytes, where they come with the request.
+    contents : mapping of str to bytes, optional
+        Shared bytes by their digests, where they come with the request.
     """
     try:
         _check_versions(request["versions"])
         shared: dict[str, Any] = {}
         if "shared" in request:
-            digest = request["shared"]
-            if content is not None:
-                _shared.clear()
-                _shared[digest] = content
-            if digest not in _shared:
-                return {"lacking": digest}
-            shared = {"shared": _shared[digest]}
+            lacking = take(request, contents)
+            if lacking:
+                return {"lacking": lacking}
+            shared = {name: _shared[digest] for name, digest in request["shared"].items()}
         if request["keras"]:
             prepare()
         module, _, name = request["function"].partition(":")
@@ -66,6 +63,15 @@ def answer(request: Mapping[str, Any], content: bytes | None = None) -> Answer:
     return {"value": value, "arrays": arrays}
 
 
+def take(request: Mapping[str, Any], contents: Mapping[str, bytes] | None) -> list[str]:
+    """Keeps the shared bytes that a request names, and no others; those that are not known."""
+    wanted = list(dict.fromkeys(request["shared"].values()))
+    known = {**_shared, **(contents or {})}
+    _shared.clear()
+    _shared.update({digest: known[digest] for digest in wanted if digest in known})
+    return [digest for digest in wanted if digest not in known]
+
+
 def prepare() -> None:
     """Imports Keras, with its standard settings: the first time takes seconds."""
     from tfprune.utils.environment import start_keras
@@ -75,11 +81,10 @@ def prepare() -> None:
 
 def answer_by_files(request: Mapping[str, Any], folder: str, number: int) -> Answer:
     """As :func:`answer`, for an answer that goes as JSON: arrays go through a folder."""
-    content = None
+    contents = {}
     if "shared" in request:
-        known = request["shared"] in _shared
-        content = None if known else (Path(folder) / request["shared"]).read_bytes()
-    made = answer(request, content)
+        contents = {one: (Path(folder) / one).read_bytes() for one in take(request, None)}
+    made = answer(request, contents)
     arrays = made.pop("arrays", None)
     if arrays:
         path = Path(folder) / f"{number}.npz"

@@ -62,9 +62,9 @@ class ClusterWorkers:
         except Exception:  # A lost connection raises anything, as above.
             raise self._gone() from None
 
-    def share(self, digest: str, content: bytes) -> None:
-        """Makes bytes known that requests name by their digest; they go where they are lacking."""
-        self._contents[digest] = content
+    def share(self, contents: Mapping[str, bytes]) -> None:
+        """Makes bytes known by their digests, which go where they are lacking; forgets others."""
+        self._contents = dict(contents)
 
     def submit(self, request: Mapping[str, Any]) -> Future[Answer]:
         """Has a piece of work done."""
@@ -81,13 +81,17 @@ class ClusterWorkers:
             self._client.close(timeout=PATIENCE)
 
     def _send(
-        self, request: Mapping[str, Any], made: Future[Answer], content: bytes | None = None
+        self,
+        request: Mapping[str, Any],
+        made: Future[Answer],
+        contents: Mapping[str, bytes] | None = None,
     ) -> None:
         def done(future: Any) -> None:
             try:
                 answer = self._answer_of(future)
-                if "lacking" in answer and content is None:
-                    self._send(request, made, self._contents[answer["lacking"]])
+                if "lacking" in answer and contents is None:
+                    lacking = answer["lacking"]
+                    self._send(request, made, {one: self._contents[one] for one in lacking})
                     return
                 made.set_result(answer)
             except InvalidStateError:  # Cancelled meanwhile.
@@ -96,7 +100,7 @@ class ClusterWorkers:
                 made.set_exception(error)
 
         try:
-            future = self._client.submit(answer_on_cluster, dict(request), content, pure=False)
+            future = self._client.submit(answer_on_cluster, dict(request), contents, pure=False)
         except Exception:  # A lost connection raises anything, as above.
             raise self._gone() from None
         # Kept as long as somebody waits: Dask forgets what nobody holds.

@@ -22,14 +22,16 @@ _lock = threading.Lock()
 GPUS = "CUDA_VISIBLE_DEVICES"
 
 
-def answer_on_cluster(request: Mapping[str, Any], content: bytes | None = None) -> Answer:
+def answer_on_cluster(
+    request: Mapping[str, Any], contents: Mapping[str, bytes] | None = None
+) -> Answer:
     """Does a piece of work; see :mod:`tfprune.workers.answering`.
 
     Parameters
     ----------
     request : mapping
-    content : bytes, optional
-        The shared bytes, where they come with the request.
+    contents : mapping of str to bytes, optional
+        Shared bytes by their digests, where they come with the request.
     """
     from distributed import get_worker
 
@@ -37,10 +39,11 @@ def answer_on_cluster(request: Mapping[str, Any], content: bytes | None = None) 
     with _lock:
         process = _process(worker.state.nthreads, tuple(sorted(request["variables"].items())))
         if "shared" in request:
-            if content is not None:
-                process.share(request["shared"], content)
-            if not process.knows(request["shared"]):
-                return {"lacking": request["shared"]}
+            wanted = request["shared"].values()
+            process.share(contents or {}, wanted)
+            lacking = [digest for digest in wanted if not process.knows(digest)]
+            if lacking:
+                return {"lacking": lacking}
         made = process.submit(request).result()
         arrays = loaded(made)
     made.pop("file", None)

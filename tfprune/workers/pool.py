@@ -30,7 +30,7 @@ class Engine(Protocol):
     """What does the work."""
 
     def size(self) -> int: ...
-    def share(self, digest: str, content: bytes) -> None: ...
+    def share(self, contents: Mapping[str, bytes]) -> None: ...
     def submit(self, request: Mapping[str, Any]) -> Future[Answer]: ...
     def prepare(self) -> None: ...
     def stop(self) -> None: ...
@@ -114,14 +114,18 @@ class Workers:
 
     def begin(self, piece: Piece) -> Begun:
         """Has a piece of work done, and does not wait for it."""
-        return Begun(piece, self._engine.submit(_request(piece, None, self._variables)))
+        return Begun(piece, self._engine.submit(_request(piece, {}, self._variables)))
 
     def wait(self, begun: Sequence[Begun]) -> None:
         """Waits until one of these has ended, or there may be more workers."""
         wait([one.future for one in begun], LOOK, FIRST_COMPLETED)
 
     def results(
-        self, pieces: Sequence[Piece], *, ordered: bool = False, shared: bytes | None = None
+        self,
+        pieces: Sequence[Piece],
+        *,
+        ordered: bool = False,
+        shared: bytes | Mapping[str, bytes] | None = None,
     ) -> Iterator[Done]:
         """What came of the pieces: each as soon as it is done, or in their order.
 
@@ -132,17 +136,19 @@ class Workers:
         ----------
         pieces : sequence of Piece
         ordered : bool
-        shared : bytes, optional
-            What all functions are called with beside their arguments, as ``shared``.
+        shared : bytes or mapping of str to bytes, optional
+            What all functions are called with beside their arguments: as ``shared``, or by names. A
+            worker is sent those that it did not have for the piece before.
 
         Raises
         ------
         TfpruneError
             If a piece is refused; the others' results that came before were given.
         """
-        digest = None if shared is None else sha256(shared).hexdigest()
-        if shared is not None and digest is not None:
-            self._engine.share(digest, shared)
+        named = {"shared": shared} if isinstance(shared, bytes) else dict(shared or {})
+        digests = {name: sha256(content).hexdigest() for name, content in named.items()}
+        if named:
+            self._engine.share({digests[name]: content for name, content in named.items()})
         left = list(enumerate(pieces))[::-1]
         pending: dict[Future[Answer], int] = {}
         finished: dict[int, Done] = {}
@@ -152,7 +158,7 @@ class Workers:
                 room = self.size() * (AHEAD if ordered else 1)
                 while left and len(pending) + len(finished) < room:
                     number, piece = left.pop()
-                    pending[self._engine.submit(_request(piece, digest, self._variables))] = number
+                    pending[self._engine.submit(_request(piece, digests, self._variables))] = number
                 done, _ = wait(pending, LOOK, FIRST_COMPLETED)
                 for future in done:
                     number = pending.pop(future)
@@ -223,7 +229,9 @@ def open_workers(
         engine.stop()
 
 
-def _request(piece: Piece, shared: str | None, variables: Mapping[str, str]) -> dict[str, Any]:
+def _request(
+    piece: Piece, shared: Mapping[str, str], variables: Mapping[str, str]
+) -> dict[str, Any]:
     kernels = {name: os.environ[name] for name in KERNELS if name in os.environ}
     request = {
         "function": piece.function,
@@ -232,7 +240,7 @@ def _request(piece: Piece, shared: str | None, variables: Mapping[str, str]) -> 
         "keras": piece.keras,
         "variables": {**kernels, **variables},
     }
-    return request if shared is None else {**request, "shared": shared}
+    return {**request, "shared": dict(shared)} if shared else request
 
 
 def _done(piece: Piece, answer: Answer) -> Done:

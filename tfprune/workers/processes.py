@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -45,6 +45,7 @@ class LocalWorkers:
         for child in self._children:
             self._idle.put(child)
         self._numbers = count()
+        self._known: set[str] = set()
         self._stopped = False
         self._executor = ThreadPoolExecutor(number, "tfprune-worker")
         for child in self._children:
@@ -60,14 +61,19 @@ class LocalWorkers:
         """How many pieces can be worked on at once."""
         return self._number
 
-    def share(self, digest: str, content: bytes) -> None:
-        """Makes bytes known that requests name by their digest."""
-        if not self.knows(digest):
-            (self._folder / digest).write_bytes(content)
+    def share(self, contents: Mapping[str, bytes], keep: Iterable[str] = ()) -> None:
+        """Makes bytes known by their digests; others that were are forgotten, but for some."""
+        for digest in self._known - {*contents, *keep}:
+            (self._folder / digest).unlink()
+            self._known.discard(digest)
+        for digest, content in contents.items():
+            if not self.knows(digest):
+                (self._folder / digest).write_bytes(content)
+                self._known.add(digest)
 
     def knows(self, digest: str) -> bool:
         """Whether these bytes were shared."""
-        return (self._folder / digest).exists()
+        return digest in self._known
 
     def submit(self, request: Mapping[str, Any]) -> Future[Answer]:
         """Has a piece of work done; a piece whose worker ends is done again."""
