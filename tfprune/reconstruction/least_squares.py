@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +23,18 @@ CHUNK = 8192
 # Numbers in the rows that are kept beside them as they are multiplied.
 FEW = 2**22
 
+# A kernel, and a bias where there is one.
+Solution = tuple[Array, Array | None]
+# A matrix as `scipy.linalg.cho_factor` gives it.
+Factor = tuple[Array, bool]
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Find kernel and bias with ``rows @ kernel + bias ~ goal``, towards the present ones.
+
+    Several of the same number of rows, inputs and outputs stand on an axis in front of all arrays
+    but ``held``.
 
     Attributes
     ----------
@@ -57,23 +67,31 @@ class Problem:
     limits: tuple[float, float] | None = None
 
     def error(self, kernel: Array, bias: Array | None) -> float:
-        """The squared error on the rows held back."""
+        """The mean squared error on the rows held back."""
+        return float(np.mean(self._squares(kernel, bias), dtype=np.float64))
+
+    def squared_error(self, kernel: Array, bias: Array | None) -> Array:
+        """The sum of the squared errors on the rows held back, of each of several problems."""
+        squares = np.sum(self._squares(kernel, bias), axis=(-2, -1), dtype=np.float64)
+        return np.asarray(squares)
+
+    def _squares(self, kernel: Array, bias: Array | None) -> Array:
         held = self.held
-        made = self._made(self.rows[held], kernel, bias, self._added(held))
-        goal = self.goal[held]
+        made = self._made(self.rows[..., held, :], kernel, bias, self._added(held))
+        goal = self.goal[..., held, :]
         if self.limits is not None:
             made, goal = np.clip(made, *self.limits), np.clip(goal, *self.limits)
-        return float(np.mean(np.square(made - goal), dtype=np.float64))
+        return np.square(made - goal)
 
     def _added(self, part: npt.NDArray[np.bool_] | slice) -> Array | float:
-        return self.added[part] if isinstance(self.added, np.ndarray) else self.added
+        return self.added[..., part, :] if isinstance(self.added, np.ndarray) else self.added
 
     def _made(self, rows: Array, kernel: Array, bias: Array | None, added: Array | float) -> Array:
         made = rows @ kernel.astype(rows.dtype)
         if bias is not None:
-            made += bias.astype(rows.dtype)
-        made *= self.gain.astype(rows.dtype)
-        made += self.shift.astype(rows.dtype)
+            made += bias.astype(rows.dtype)[..., None, :]
+        made *= self.gain.astype(rows.dtype)[..., None, :]
+        made += self.shift.astype(rows.dtype)[..., None, :]
         made += added
         return made
 
@@ -84,16 +102,77 @@ class Problem:
         stays, and what is not is to come to the limit.
         """
         goal = self.goal
+        gain, shift = (one.astype(goal.dtype)[..., None, :] for one in (self.gain, self.shift))
         if self.limits is not None:
             made = self._made(self.rows, kernel, bias, self.added)
             low, high = self.limits
             goal = np.where(goal <= low, np.minimum(made, low), goal)
             goal = np.where(goal >= high, np.maximum(made, high), goal) if high < np.inf else goal
-        return (goal - self.added - self.shift.astype(goal.dtype)) / self.gain.astype(goal.dtype)
+        return (goal - self.added - shift) / gain
 
 
-def solved(problem: Problem, threads: bool = False) -> tuple[Array, Array | None] | None:
-    """The kernel and the bias that do best on the rows held back; None if the present ones do.
+class Equations:
+    """Normal equations, divided by the number of rows: about the rows' mean, or about 0.
+
+    Parameters
+    ----------
+    gram : array of shape (inputs, inputs)
+    mean : array of shape (inputs,)
+        The point about which they are.
+    kernel : array of shape (inputs, outputs)
+        The present one, in float64, towards which the ridge draws.
+    error : float
+        That of the present kernel on the rows held back.
+    constant : bool
+        Whether there is a bias.
+    """
+
+    def __init__(
+        self, gram: Array, mean: Array, kernel: Array, error: float, constant: bool
+    ) -> None:
+        self.kernel, self.error = kernel, error
+        self._gram, self._mean, self._constant = gram, mean, constant
+        self._cross, self._goal = np.zeros_like(kernel), np.zeros(kernel.shape[1])
+
+    def aim(self, cross: Array, goal: Array) -> None:
+        """Sets the goal: products with rows, shape (inputs, outputs), and its mean, (outputs,)."""
+        self._cross, self._goal = cross, goal
+
+    def factor(self, ridge: float) -> Factor:
+        """Of the matrix, for several goals."""
+        damped = self._gram + self._ridge(ridge) * np.eye(len(self._gram))
+        result: Factor = linalg.cho_factor(damped, overwrite_a=True)
+        return result
+
+    def solution(self, ridge: float, factor: Factor | None = None) -> Solution:
+        """The kernel, and the bias where there is one."""
+        factor = self.factor(ridge) if factor is None else factor
+        kernel = linalg.cho_solve(factor, self._cross + self._ridge(ridge) * self.kernel)
+        return kernel, self._goal - self._mean @ kernel if self._constant else None
+
+    def _ridge(self, ridge: float) -> float:
+        return float(ridge * np.trace(self._gram) / len(self._gram) + 1e-12)
+
+
+class System(Protocol):
+    """Least squares of some rows, one for each part of the outputs, wherever the rows are."""
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """As of :class:`Problem`."""
+
+    def equations(self) -> Sequence[Equations | None]:
+        """One for each part; None where its present kernel is to stay."""
+
+    def errors(self, tried: Sequence[Sequence[Solution]]) -> Sequence[Sequence[float]]:
+        """On the rows held back, of several solutions of every part that has equations."""
+
+    def aim(self, found: Sequence[Solution | None]) -> None:
+        """Sets the goals of the equations anew, beyond the limits to what solutions make there."""
+
+
+def solved_parts(system: System) -> list[Solution | None]:
+    """The kernels and biases that do best on the rows held back; None where the present ones do.
 
     The ridge is chosen on the rows held back, which the solution is not fitted to. Behind a
     ReLU (`limits`) values below 0 are only asked to be below 0: the targets are set anew to what
@@ -101,14 +180,44 @@ def solved(problem: Problem, threads: bool = False) -> tuple[Array, Array | None
 
     Parameters
     ----------
-    problem : Problem
-    threads : bool
-        Whether linear algebra may take several threads however few the inputs are.
+    system : System
 
     References
     ----------
     Zhang et al. (2015), "Accelerating very deep convolutional networks for classification and
     detection", for the targets behind a ReLU.
+    """
+    equations = system.equations()
+    known = {place: one for place, one in enumerate(equations) if one is not None}
+    found: list[Solution | None] = [None] * len(equations)
+    if not known:
+        return found
+    tried = [[one.solution(ridge) for ridge in RIDGES] for one in known.values()]
+    chosen: dict[int, tuple[float, Factor]] = {}
+    for (place, one), errors in zip(known.items(), system.errors(tried), strict=True):
+        error, ridge = min([(one.error, 0.0), *zip(errors, RIDGES, strict=True)], key=_first)
+        if ridge and error < one.error:
+            chosen[place] = ridge, one.factor(ridge)
+            found[place] = one.solution(*chosen[place])
+    for _ in range(ROUNDS if chosen and system.limits is not None else 0):
+        system.aim(found)
+        for place, choice in chosen.items():
+            found[place] = known[place].solution(*choice)
+    return found
+
+
+def _first(pair: tuple[float, float]) -> float:
+    return pair[0]
+
+
+def solved(problem: Problem, threads: bool = False) -> Solution | None:
+    """As :func:`solved_parts`, of one problem in memory.
+
+    Parameters
+    ----------
+    problem : Problem
+    threads : bool
+        Whether linear algebra may take several threads however few the inputs are.
 
     Examples
     --------
@@ -122,90 +231,69 @@ def solved(problem: Problem, threads: bool = False) -> tuple[Array, Array | None
     >>> bool(np.abs(found - kernel).max() < 0.01), bool(np.abs(bias - 1).max() < 0.01)
     (True, True)
     """
-    start = problem.error(problem.kernel, problem.bias)
-    present = problem.kernel.astype(np.float64)
-    wanted = problem.wanted(problem.kernel, problem.bias)
-    fit = _Normal(problem.rows, wanted, ~problem.held, problem.bias is not None)
-    best = (start, 0.0)
-    with nullcontext() if threads else threads_for(len(present)):
-        for ridge in RIDGES:
-            error = problem.error(*fit.solution(ridge, present))
-            if error < best[0]:
-                best = (error, ridge)
-        if not best[1]:
-            return None
-        factor = fit.factor(best[1])
-        kernel, bias = fit.solution(best[1], present, factor)
-        if problem.limits is not None:
-            for _ in range(ROUNDS):
-                fit.aim(problem.rows, problem.wanted(kernel, bias))
-                kernel, bias = fit.solution(best[1], present, factor)
-    return kernel, bias
+    with nullcontext() if threads else threads_for(len(problem.kernel)):
+        return solved_parts(_InMemory(problem))[0]
 
 
-class _Normal:
-    """Normal equations of some rows about their mean, or about 0."""
+class _InMemory:
+    """A problem whose rows are in memory; products are of their type, sums float64."""
 
-    def __init__(
-        self, rows: Array, goal: Array, part: npt.NDArray[np.bool_], constant: bool
-    ) -> None:
-        self.count = int(part.sum())
-        self.constant = constant
-        index = np.flatnonzero(part)
-        self.centre = rows[index[:CHUNK]].mean(axis=0) if constant else np.zeros(rows.shape[1])
-        self.aim_centre = goal[index[:CHUNK]].mean(axis=0) if constant else np.zeros(goal.shape[1])
-        self.gram = np.zeros((rows.shape[1],) * 2)
-        self.cross = np.zeros((rows.shape[1], goal.shape[1]))
-        self.sum = np.zeros(rows.shape[1])
-        self.goal_sum = np.zeros(goal.shape[1])
-        self._index = index
+    def __init__(self, problem: Problem) -> None:
+        self._problem, self.limits = problem, problem.limits
+        self._index = index = np.flatnonzero(~problem.held)
+        self._constant = problem.bias is not None
+        rows = problem.rows
+        self._centre = rows[index[:CHUNK]].mean(axis=0) if self._constant else np.zeros(1)
+        self._equations: Equations | None = None
         self._pieces: list[Array] = []
-        for at in range(0, len(index), CHUNK):
-            piece = self._piece(rows, index[at : at + CHUNK])
+        self._mean = self._aim_centre = np.zeros(0)
+
+    def equations(self) -> Sequence[Equations | None]:
+        problem, index, count = self._problem, self._index, len(self._index)
+        rows, inputs = problem.rows, problem.rows.shape[1]
+        gram, total = np.zeros((inputs, inputs)), np.zeros(inputs)
+        for at in range(0, count, CHUNK):
+            piece = self._piece(index[at : at + CHUNK])
             if rows.size <= FEW:  # Taken once, and not for every goal.
                 self._pieces.append(piece)
-            self.gram += piece.T @ piece
-            self.sum += piece.sum(axis=0, dtype=np.float64)
-        self.aim(rows, goal)
+            gram += piece.T @ piece
+            total += piece.sum(axis=0, dtype=np.float64)
+        gram /= count
+        self._mean = total / count if self._constant else np.zeros(inputs)
+        if self._constant:
+            gram -= np.outer(self._mean, self._mean)
+        wanted = problem.wanted(problem.kernel, problem.bias)
+        middle = wanted[index[:CHUNK]].mean(axis=0) if self._constant else 0
+        self._aim_centre = np.zeros(wanted.shape[1]) + middle
+        present = problem.kernel.astype(np.float64)
+        start = problem.error(problem.kernel, problem.bias)
+        made = Equations(gram, self._centre + self._mean, present, start, self._constant)
+        self._equations = made
+        self._set(wanted)
+        return [made]
 
-    def _piece(self, rows: Array, index: npt.NDArray[np.intp]) -> Array:
-        return rows[index] - self.centre.astype(rows.dtype)
+    def errors(self, tried: Sequence[Sequence[Solution]]) -> Sequence[Sequence[float]]:
+        return [[self._problem.error(*one) for one in tried[0]]]
 
-    def aim(self, rows: Array, goal: Array) -> None:
-        """Sets the goal anew."""
-        self.cross[:] = 0
-        self.goal_sum[:] = 0
-        for number, at in enumerate(range(0, len(self._index), CHUNK)):
+    def aim(self, found: Sequence[Solution | None]) -> None:
+        (one,) = found
+        assert one is not None, "only a solution is improved"
+        self._set(self._problem.wanted(*one))
+
+    def _piece(self, index: npt.NDArray[np.intp]) -> Array:
+        rows = self._problem.rows
+        return rows[index] - self._centre.astype(rows.dtype)
+
+    def _set(self, wanted: Array) -> None:
+        """Sets what is aimed at."""
+        count, outputs = len(self._index), wanted.shape[1]
+        cross, total = np.zeros((len(self._mean), outputs)), np.zeros(outputs)
+        for number, at in enumerate(range(0, count, CHUNK)):
             index = self._index[at : at + CHUNK]
-            aims = goal[index] - self.aim_centre.astype(goal.dtype)
-            piece = self._pieces[number] if self._pieces else self._piece(rows, index)
-            self.cross += piece.T @ aims
-            self.goal_sum += aims.sum(axis=0, dtype=np.float64)
-
-    def _about_mean(self) -> tuple[Array, Array, Array, Array]:
-        if not self.constant:
-            zero = np.zeros_like(self.goal_sum)
-            return self.gram / self.count, self.cross / self.count, self.centre, zero
-        mean, goal = self.sum / self.count, self.goal_sum / self.count
-        gram = self.gram / self.count - np.outer(mean, mean)
-        cross = self.cross / self.count - np.outer(mean, goal)
-        return gram, cross, self.centre + mean, self.aim_centre + goal
-
-    def _ridge(self, gram: Array, ridge: float) -> float:
-        return float(ridge * np.trace(gram) / len(gram) + 1e-12)
-
-    def factor(self, ridge: float) -> tuple[Array, bool]:
-        """Of the matrix, for several goals."""
-        gram = self._about_mean()[0]
-        damped = gram + self._ridge(gram, ridge) * np.eye(len(gram))
-        result: tuple[Array, bool] = linalg.cho_factor(damped, overwrite_a=True)
-        return result
-
-    def solution(
-        self, ridge: float, present: Array, factor: tuple[Array, bool] | None = None
-    ) -> tuple[Array, Array | None]:
-        """The kernel, and the bias where there is one."""
-        gram, cross, mean, goal = self._about_mean()
-        factor = self.factor(ridge) if factor is None else factor
-        kernel = linalg.cho_solve(factor, cross + self._ridge(gram, ridge) * present)
-        return kernel, goal - mean @ kernel if self.constant else None
+            aims = wanted[index] - self._aim_centre.astype(wanted.dtype)
+            piece = self._pieces[number] if self._pieces else self._piece(index)
+            cross += piece.T @ aims
+            total += aims.sum(axis=0, dtype=np.float64)
+        goal = total / count if self._constant else np.zeros(outputs)
+        assert self._equations is not None, "they come first"
+        self._equations.aim(cross / count - np.outer(self._mean, goal), self._aim_centre + goal)
