@@ -27,7 +27,8 @@ from tfprune.graph.tracer import trace
 from tfprune.graph.unfollowed import Unfollowed, unfollowed
 from tfprune.options import KINDS
 from tfprune.results import ASKED_TO_SKIP, Other, Skipped
-from tfprune.shards import Shards, measure_samples
+from tfprune.shards.files import Shards
+from tfprune.shards.moments import measure_samples
 from tfprune.utils.checks import check_choice
 from tfprune.workers.pool import Workers
 

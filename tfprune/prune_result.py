@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
-from tfprune.calibration import GroupStats
+from tfprune.calibration import Calibration, GroupStats
 from tfprune.core.arrays import Array
 from tfprune.core.fold import FOLD_RULES
 from tfprune.core.selection import Selection
 from tfprune.graph.costs import layer_costs
+from tfprune.graph.groups import Group, takes
 from tfprune.options import PruneOptions
 from tfprune.outputs.change import Change
 from tfprune.results import (
@@ -296,3 +297,21 @@ def _closest(between: Array) -> float:
     pairs = np.minimum(between, 180 - between)
     np.fill_diagonal(pairs, np.nan)
     return float(np.nanmin(pairs))
+
+
+def approximated(
+    results: Sequence[LayerResult], calibration: Calibration, group: Group, off: dict[str, float],
+    tied: dict[str, float],
+) -> list[LayerResult]:  # fmt: skip
+    """The rows of a group with what its units' normalisation and shared tables are off by."""
+    traced = calibration.trace
+    words = []
+    for path, error in off.items():
+        if takes(traced, group, path):
+            words.append(f"approximate: output of {path} off by {100 * error:.2g} %")
+    for path, error in tied.items():
+        if path in group.producers:
+            words.append(f"{path} keeps one table for both ways: words off by {100 * error:.2g} %")
+    if not words:
+        return list(results)
+    return [replace(one, note="; ".join([*[one.note] * bool(one.note), *words])) for one in results]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -19,7 +18,6 @@ from tfprune.errors import PruningWarning, TfpruneError
 from tfprune.folding import cuts_of
 from tfprune.graph.attention import can_be_reduced, head_errors, reduce_attention, resized
 from tfprune.graph.clone import lost, walk
-from tfprune.graph.groups import Group, takes
 from tfprune.graph.inputs import MOST_HELD_BACK, Samples
 from tfprune.graph.rescaling import rescale
 from tfprune.graph.safe_gradients import crash_notes
@@ -34,10 +32,11 @@ from tfprune.options import (
     prune_options,
 )
 from tfprune.outputs.change import Change, change_of
-from tfprune.prune_result import PruneResult, layer_results, surprises
+from tfprune.prune_result import PruneResult, approximated, layer_results, surprises
 from tfprune.reconstruction.reconstruct import held_back_distance, reconstruct
 from tfprune.results import ASKED_TO_SKIP, LayerResult, Skipped
-from tfprune.shards import as_shards, in_order
+from tfprune.shards.equations import open_source
+from tfprune.shards.files import as_shards, in_order
 from tfprune.utils.console import during, say
 from tfprune.workers.pool import open_workers
 
@@ -105,6 +104,7 @@ class Pruner:
             raise TfpruneError(
                 "approximate: not for data in several files, received a list of paths"
             )
+        self._shards, self._workers = shards, (workers, cluster)
         with open_workers(workers, cluster, say) as pool:
             self._calibration = calibrate(
                 model, x if shards is None else shards, layers=layers, skip=skip, centre=first,
@@ -216,7 +216,7 @@ round_to, scheme, file_batch, file_compat, seed
         results = [
             result
             for stats, selection in pairs
-            for result in _approximated(
+            for result in approximated(
                 layer_results(stats, selection, words), calibration, stats.group, off, tied
             )
         ]
@@ -229,11 +229,15 @@ round_to, scheme, file_batch, file_compat, seed
             # A search takes many tries: the first steps have most of the gain.
             few = _few(options)
             steps = steps if few is None else min(steps, SEARCH_STEPS)
-            reconstruct(
-                smaller, calibration.model, calibration.trace, cuts, samples=calibration.samples,
-                iterations=steps, stepped=few, most=None if few is None else 2 * few,
-                always=options.refit is not None, progress=self._progress,
-            )  # fmt: skip
+            files = self._shards if few is None else None
+            models = smaller, calibration.model
+            with open_source(files, self._workers, calibration.samples, *models) as source:
+                reconstruct(
+                    smaller, calibration.model, calibration.trace, cuts,
+                    samples=calibration.samples, iterations=steps, stepped=few,
+                    most=None if few is None else 2 * few, always=options.refit is not None,
+                    source=source, progress=self._progress,
+                )  # fmt: skip
         notes = [*lost(calibration.model, smaller), *crash_notes(smaller, calibration.model)]
         change = None
         if compare:
@@ -361,24 +365,6 @@ def _shrunk(calibration: Calibration, cuts: Sequence[Cut]) -> tuple[keras.Model,
     """The smaller model, and how far normalisation that changed with its units is off."""
     smaller = shrink(calibration.model, calibration.trace, cuts)
     return smaller, rescale(smaller, calibration.trace, cuts, calibration.samples)
-
-
-def _approximated(
-    results: Sequence[LayerResult], calibration: Calibration, group: Group, off: dict[str, float],
-    tied: dict[str, float],
-) -> list[LayerResult]:  # fmt: skip
-    """The rows of a group with what its units' normalisation and shared tables are off by."""
-    traced = calibration.trace
-    words = []
-    for path, error in off.items():
-        if takes(traced, group, path):
-            words.append(f"approximate: output of {path} off by {100 * error:.2g} %")
-    for path, error in tied.items():
-        if path in group.producers:
-            words.append(f"{path} keeps one table for both ways: words off by {100 * error:.2g} %")
-    if not words:
-        return list(results)
-    return [replace(one, note="; ".join([*[one.note] * bool(one.note), *words])) for one in results]
 
 
 def _few(options: PruneOptions) -> int | None:

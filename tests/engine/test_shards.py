@@ -9,7 +9,6 @@ from keras import layers as kl
 
 import tfprune
 from tests.support.inline import Inline
-from tfprune import shards as shards_module
 from tfprune.data.files import Reading, read
 from tfprune.data.preprocessing import input_specs
 from tfprune.data.splits import prepare
@@ -18,7 +17,9 @@ from tfprune.graph.activations import measure
 from tfprune.graph.groups import groups_of
 from tfprune.graph.inputs import Samples
 from tfprune.graph.tracer import trace
-from tfprune.shards import as_shards, of_data
+from tfprune.shards import files as files_module
+from tfprune.shards.files import as_shards, of_data
+from tfprune.shards.moments import measure_files
 from tfprune.workers.pool import Workers
 
 
@@ -74,7 +75,7 @@ def files(tmp_path, rng):
 
 @pytest.mark.parametrize("least", [1, 42, 1000])
 def test_files_by_workers_are_one_pass(files, monkeypatch, least):
-    monkeypatch.setattr(shards_module, "LEAST", least)
+    monkeypatch.setattr(files_module, "LEAST", least)
     x, paths = files
     model = images()
     traced, consumers = consumers_of(model)
@@ -82,9 +83,11 @@ def test_files_by_workers_are_one_pass(files, monkeypatch, least):
     shards = as_shards(paths)
     for hold_back in (False, True):
         samples = Samples(model, shards.x, hold_back)
-        made = shards.measured(Workers(engine, print), traced, consumers, samples, batch_size=16)
-        here = shards.measured(
-            None, traced, consumers, Samples(model, shards.x, hold_back), batch_size=16
+        made = measure_files(
+            shards, Workers(engine, print), traced, consumers, samples, batch_size=16
+        )
+        here = measure_files(
+            shards, None, traced, consumers, Samples(model, shards.x, hold_back), batch_size=16
         )
         for one, other in zip(made, here, strict=True):
             assert one.moments.gram().tolist() == other.moments.gram().tolist()
@@ -123,7 +126,7 @@ def test_a_pattern_of_files_is_measured_as_it_is_scaled(tmp_path, rng, names):
     traced, consumers = consumers_of(model)
     shards = of_data(data)
     samples = Samples(model, shards.x)
-    made = shards.measured(Workers(Inline(), print), traced, consumers, samples)
+    made = measure_files(shards, Workers(Inline(), print), traced, consumers, samples)
     expected = measure(traced, consumers, Samples(model, data.calibration.x), exact=True)
     assert made[0].moments.count == 70 * 36
     assert_equal(made, expected)
@@ -139,7 +142,7 @@ def test_two_inputs_of_several_files(tmp_path, rng):
     traced, consumers = consumers_of(model)
     shards = of_data(data)
     samples = Samples(model, shards.x)
-    made = shards.measured(Workers(Inline(), print), traced, consumers, samples)
+    made = measure_files(shards, Workers(Inline(), print), traced, consumers, samples)
     assert_equal(made, measure(traced, consumers, Samples(model, data.calibration.x), exact=True))
 
 
@@ -166,7 +169,7 @@ def test_what_cannot_be_shared_is_told(files, tmp_path, rng):
     with open(paths[2], "r+b") as file:  # noqa: PTH123
         file.truncate(900)
     with pytest.raises(TfpruneError, match=r"a\.npy to .*d\.npy: .*c\.npz: expected a readable"):
-        shards.measured(Workers(Inline(), print), traced, consumers, samples)
+        measure_files(shards, Workers(Inline(), print), traced, consumers, samples)
 
 
 def test_a_state_from_batch_to_batch_needs_the_order(tmp_path, rng):
@@ -177,4 +180,4 @@ def test_a_state_from_batch_to_batch_needs_the_order(tmp_path, rng):
     shards = as_shards([tmp_path / "a.npy"])
     traced, consumers = consumers_of(model)
     with pytest.raises(TfpruneError, match="keeps a state .* without workers"):
-        shards.measured(Workers(Inline(), print), traced, consumers, Samples(model, shards.x))
+        measure_files(shards, Workers(Inline(), print), traced, consumers, Samples(model, shards.x))

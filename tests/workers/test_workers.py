@@ -17,8 +17,8 @@ import pytest
 
 import tfprune
 from tests.support.paths import ROOT
-from tfprune import shards
 from tfprune.errors import TfpruneError
+from tfprune.shards import files
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import grid
 from tfprune.sweep.runner import run
@@ -195,7 +195,7 @@ def test_ctrl_c_ends_the_workers(tmp_path):
 
 
 def test_files_are_measured_where_the_workers_are(address, tmp_path, rng, monkeypatch):
-    monkeypatch.setattr(shards, "LEAST", 1)
+    monkeypatch.setattr(files, "LEAST", 1)
     inputs = keras.Input((4,))
     hidden = keras.layers.Dense(16, "tanh", name="hidden")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(2, name="output")(hidden))
@@ -207,7 +207,7 @@ def test_files_are_measured_where_the_workers_are(address, tmp_path, rng, monkey
         for one, other in zip(ours.views, theirs.views, strict=True):
             np.testing.assert_allclose(one.moments.gram(), other.moments.gram(), 1e-12, 1e-12)
             np.testing.assert_allclose(one.held.gram(), other.held.gram(), 1e-12, 1e-12)
-    known = shards.as_shards(paths)
+    known = files.as_shards(paths)
     paths[3].unlink()
     with pytest.raises(TfpruneError, match=r"^worker tcp://.*3\.npy: .*cannot be read \(No such"):
         tfprune.Pruner(model, known, cluster=address)

@@ -25,7 +25,7 @@ from tfprune.job.config import CommonConfig, JobConfig
 from tfprune.job.scale_choice import scale_for
 from tfprune.loading.keras2_folder import digest
 from tfprune.pruner import Pruner
-from tfprune.shards import of_data
+from tfprune.shards.files import of_data
 from tfprune.workers.asked import split_asked
 
 

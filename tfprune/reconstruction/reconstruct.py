@@ -23,10 +23,14 @@ from tfprune.graph.tracer import trace
 from tfprune.outputs.decisions import rules_of
 from tfprune.outputs.distance import confidence_free, matches
 from tfprune.reconstruction.blocks import computed, fit_blocks
+from tfprune.reconstruction.layer_rows import HELD_BACK, held_back
 from tfprune.reconstruction.output_layers import fit_output_layer, output_layers
+from tfprune.reconstruction.piece_sums import Source
+from tfprune.reconstruction.rows import sample_digests
 from tfprune.reconstruction.sequential import solve_layers
 from tfprune.reconstruction.sites import Wiring, normalises
 from tfprune.reconstruction.statistics import measure_statistics
+from tfprune.reconstruction.summed import solve_by_sums
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import during
 
@@ -38,8 +42,6 @@ SMALL = 5e6
 FEWEST = 64
 # Samples of a batch that is read, and batches, at most.
 BATCH, BATCHES = 512, 512
-# One sample in so many is held back, to keep what does better there alone.
-HELD_BACK = 7
 # By how much of the way statistics of BatchNormalization are moved, at most: one of these.
 SHARES = (0.1, 0.2, 0.3)
 # Samples that they are measured on, and those of a large model.
@@ -58,6 +60,7 @@ def reconstruct(
     most: int | None = None,
     always: bool = True,
     last: bool = True,
+    source: Source | None = None,
     progress: bool = False,
 ) -> None:
     """Fits the layers of a pruned model to what the original's compute; changes the pruned model.
@@ -92,6 +95,9 @@ def reconstruct(
         cost minutes and add little to the closed form.
     last : bool
         Whether to take the last stage, which takes as long as the closed form in small models.
+    source : Source, optional
+        All samples in pieces, for the closed form to be fitted to; by default it is to those that
+        are used for the rest.
     progress : bool
         Whether to draw progress bars on stderr.
     """
@@ -103,12 +109,22 @@ def reconstruct(
         held = _held(x)
         if not held.any():
             return  # Too few to tell whether it helps.
+        still = not states_of(smaller)
+        if source is not None:
+            # The same are held back wherever samples are summed.
+            by_value = held_back(sample_digests(x))
+            if still and by_value.any() and not by_value.all():
+                held = by_value
+            else:
+                source = None
         candidates = _Candidates(ours, theirs, model, [data[held] for data in x])
         wires = Wiring(ours), Wiring(theirs)
-        still = not states_of(smaller)
-        if still and solve_layers(
-            *wires, kept_outputs(traced, theirs, cuts), x, held, progress=progress
-        ):
+        kept = kept_outputs(traced, theirs, cuts)
+        if source is not None:
+            solved = solve_by_sums(*wires, kept, source.begin(*wires, kept), progress=progress)
+        else:
+            solved = solve_layers(*wires, kept, x, held, progress=progress) if still else []
+        if solved:
             candidates.offer()
         if iterations and (always or macs <= SMALL):
             kept_units = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,61 @@ from tfprune.graph.forward import Index, taken
 from tfprune.utils.arrays import Array
 
 Places = npt.NDArray[np.intp]
+Seeds = npt.NDArray[np.uint64]
+
+
+def sample_digests(x: Sequence[Array]) -> Seeds:
+    """A number for each sample that depends on nothing but its values, on 32 bits.
+
+    Parameters
+    ----------
+    x : sequence of arrays of shape (samples, ...)
+        One for each input, in memory.
+    """
+    flat = [np.ascontiguousarray(one).reshape(len(one), -1).view(np.uint8) for one in x]
+    made = np.zeros(len(x[0]), np.uint64)
+    for number in range(len(made)):
+        for one in flat:
+            made[number] = zlib.crc32(one[number], int(made[number]))
+    return made
+
+
+def mixed(numbers: Seeds) -> Seeds:
+    """Numbers that look like drawn at random, each from the one given (splitmix64).
+
+    References
+    ----------
+    Steele, Lea, Flood (2014), "Fast splittable pseudorandom number generators".
+
+    Examples
+    --------
+    >>> mixed(np.array([0, 1], np.uint64)) % np.uint64(1000)
+    array([535, 465], dtype=uint64)
+    """
+    with np.errstate(over="ignore"):
+        made = numbers + np.uint64(0x9E3779B97F4A7C15)
+        made = (made ^ (made >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        made = (made ^ (made >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return made ^ (made >> np.uint64(31))
+
+
+def places_by_seeds(shape: tuple[int, ...], each: int, seeds: Seeds) -> tuple[Places, ...]:
+    """As :func:`places_of`, where those drawn of a sample depend on its seed alone.
+
+    Parameters
+    ----------
+    shape, each
+        See :func:`places_of`.
+    seeds : array of shape (samples,)
+        Numbers that look random.
+    """
+    count = int(np.prod(shape[1:-1]))
+    if count <= each:
+        return places_of(shape, each, np.random.default_rng(0))
+    with np.errstate(over="ignore"):
+        draws = mixed(np.add.outer(seeds, np.arange(each, dtype=np.uint64)))
+    flat = (draws % np.uint64(count)).astype(np.intp).ravel()
+    return _places(shape, each, flat)
 
 
 def places_of(shape: tuple[int, ...], each: int, rng: np.random.Generator) -> tuple[Places, ...]:
@@ -43,7 +99,12 @@ def places_of(shape: tuple[int, ...], each: int, rng: np.random.Generator) -> tu
         flat = np.tile(np.arange(count), samples)
     else:
         flat = rng.integers(0, count, samples * each)
-    rows = np.repeat(np.arange(samples), min(count, each))
+    return _places(shape, min(count, each), flat)
+
+
+def _places(shape: tuple[int, ...], each: int, flat: Places) -> tuple[Places, ...]:
+    """Positions by their number within a sample, so many of each, as the sample and the axes."""
+    rows, axes = np.repeat(np.arange(shape[0]), each), shape[1:-1]
     return (rows, *(np.asarray(one) for one in np.unravel_index(flat, axes or (1,))[: len(axes)]))
 
 

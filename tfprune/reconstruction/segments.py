@@ -13,6 +13,7 @@ from tfprune.graph.forward import LARGE, Forward, Index, numbers_of, taken
 from tfprune.reconstruction.rows import index_of, places_of
 from tfprune.reconstruction.sites import Wiring
 from tfprune.utils.arrays import Array
+from tfprune.utils.streamed import StreamedArray
 
 # Numbers that are kept at a narrow place, of each model, at most: 256 MiB.
 KEPT = 2**26
@@ -64,6 +65,12 @@ class Segments:
     def samples(self) -> int:
         """How many there are."""
         return len(self._data[0][0])
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers of samples are kept in memory."""
+        kept = {id(one): one for data in self._data for one in data}.values()
+        return sum(0 if isinstance(one, StreamedArray) else one.size for one in kept)
 
     def go_to(self, path: str) -> None:
         """Moves on to the last narrow place in front of a layer."""

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from tfprune.graph.forward import Index
+from tfprune.reconstruction.layer_rows import (
+    NOTHING,
+    assign,
+    layer_bias,
+    normalisation,
+    rows_wanted,
+)
 from tfprune.reconstruction.least_squares import Problem, solved
 from tfprune.reconstruction.rows import index_of, patch_index, places_of
 from tfprune.reconstruction.segments import Segments
 from tfprune.reconstruction.sites import Site, Wiring, sites_of
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import meter
-
-# Numbers in the rows of one layer, at most (256 MiB), in what it should make, and rows.
-NUMBERS, GOALS, ROWS = 2**26, 2**25, 2**17
-# In a large model, where each is dear: rows for an unknown of an output, and rows at least.
-ROWS_PER_UNKNOWN, LEAST_ROWS = 32, 2**13
-# Relative squared error that is rounding.
-NOTHING = 1e-9
-# A normalisation's gain below this share of the median is as good as none.
-LEAST_GAIN = 1e-3
 
 
 def solve_layers(
@@ -74,15 +71,10 @@ def _solve(
     site: Site, segments: Segments, held: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> bool:
     """Solves for one layer; returns whether it changed."""
-    kernel, bias = site.layer.get_weights()[0], _bias(site)
-    inputs = kernel[..., 0].size
-    most = min(ROWS, NUMBERS // inputs, GOALS // len(site.kept))
-    if segments.large:
-        unknowns = inputs // kernel.shape[-2] if site.depthwise else inputs
-        most = min(most, max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns))
-    each = max(1, -(-most // segments.samples))
+    kernel, bias = site.layer.get_weights()[0], layer_bias(site)
+    each = max(1, -(-rows_wanted(site, segments.large) // segments.samples))
     rows, goal, added, sample = _drawn(site, segments, each, rng)
-    gain, shift = _normalisation(site)
+    gain, shift = normalisation(site)
     if site.norm is not None and not site.others:
         goal = goal * gain.astype(np.float32) + shift.astype(np.float32)
     mask = held[sample]
@@ -101,7 +93,7 @@ def _solve(
         flat = kernel.reshape(-1, kernel.shape[-1])
         found = fitted(rows.reshape(len(rows), -1), flat, slice(None))
         if found is not None:
-            _assign(site, found[0].reshape(kernel.shape), found[1])
+            assign(site, found[0].reshape(kernel.shape), found[1])
         return found is not None
     channels, width = kernel.shape[-2:]
     flat = kernel.reshape(-1, channels, width).astype(np.float64)
@@ -114,7 +106,7 @@ def _solve(
             if bias is not None and found[1] is not None:
                 bias[own] = found[1]
     if changed:
-        _assign(site, flat.reshape(kernel.shape), bias)
+        assign(site, flat.reshape(kernel.shape), bias)
     return changed
 
 
@@ -143,40 +135,3 @@ def _drawn(
         )
     rows, goal, *rest = arrays
     return rows, goal, rest[0] if rest else 0.0, np.concatenate(samples)
-
-
-def _normalisation(site: Site) -> tuple[Array, Array]:
-    """Gain and shift of the normalisation behind a layer."""
-    width = len(site.kept)
-    if site.norm is None:
-        return np.ones(width), np.zeros(width)
-    norm = site.norm
-    mean, variance = (
-        np.asarray(keras.ops.convert_to_numpy(one), np.float64)
-        for one in (norm.moving_mean, norm.moving_variance)
-    )
-    gain = 1 / np.sqrt(variance + norm.epsilon)
-    if norm.scale:
-        gain *= keras.ops.convert_to_numpy(norm.gamma)
-    shift = -gain * mean
-    if norm.center:
-        shift += keras.ops.convert_to_numpy(norm.beta)
-    least = LEAST_GAIN * float(np.median(np.abs(gain))) + 1e-12
-    return np.where(np.abs(gain) < least, np.copysign(least, gain), gain), shift
-
-
-def _bias(site: Site) -> Array | None:
-    """The constant of a layer: its own, or 0 where the normalisation behind it can hold one."""
-    if site.layer.use_bias:
-        return np.asarray(site.layer.get_weights()[1])
-    return None if site.norm is None else np.zeros(len(site.kept))
-
-
-def _assign(site: Site, kernel: Array, bias: Array | None) -> None:
-    if site.layer.use_bias:
-        site.layer.set_weights([kernel, bias])
-        return
-    site.layer.set_weights([kernel])
-    if bias is not None:
-        mean = site.norm.moving_mean
-        mean.assign(keras.ops.convert_to_numpy(mean) - bias)
