@@ -18,7 +18,12 @@ import pytest
 import tfprune
 from tests.support.paths import ROOT
 from tfprune.errors import TfpruneError
+from tfprune.graph.inputs import Samples
+from tfprune.graph.tracer import trace
+from tfprune.reconstruction.sites import Wiring
+from tfprune.reconstruction.summed import solve_by_sums
 from tfprune.shards import files
+from tfprune.shards.equations import open_source
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import grid
 from tfprune.sweep.runner import run
@@ -211,6 +216,46 @@ def test_files_are_measured_where_the_workers_are(address, tmp_path, rng, monkey
     paths[3].unlink()
     with pytest.raises(TfpruneError, match=r"^worker tcp://.*3\.npy: .*cannot be read \(No such"):
         tfprune.Pruner(model, known, cluster=address)
+
+
+DEADLY = """
+import os, signal
+from pathlib import Path
+
+import keras
+
+class Own(keras.layers.Layer):
+    pass
+
+if not Path({marker!r}).exists():
+    Path({marker!r}).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_normal_equations_are_the_same_whoever_sums_them(where, tmp_path, rng, monkeypatch):
+    """To the bit; also where a worker ends, whose piece another does."""
+    monkeypatch.setattr(files, "LEAST", 1)
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(16, "relu", name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="output")(hidden))
+    smaller = keras.models.clone_model(model)
+    paths = [str(tmp_path / f"{n}.npy") for n in range(5)]
+    for path in paths:
+        np.save(path, rng.normal(size=(40, 4)))
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text(DEADLY.format(marker=str(tmp_path / "died")))
+    shards = replace(files.as_shards(paths), imports=(str(deadly),))
+    made = []
+    for asked in ((None, None), where):
+        ours, theirs = Wiring(trace(smaller)), Wiring(trace(model))
+        samples = Samples(model, shards.x)
+        with open_source(shards, asked, samples, smaller, model) as source:
+            pieces = source.begin(ours, theirs, {})
+            assert solve_by_sums(ours, theirs, {}, pieces) == ["hidden", "output"]
+        made.append([one.tobytes() for one in ours.trace.model.get_weights()])
+    assert made[0] == made[1]
+    assert (tmp_path / "died").exists()
 
 
 def test_a_sweep_is_that_without_workers(home, address):

@@ -98,7 +98,7 @@ class FilePieces:
             return
         asked = {"path": task.path, "what": task.what, "each": task.each}
         pieces = [
-            Piece(one.name, f"{__name__}:add", {**asked, "number": number})
+            Piece(one.name, f"{__name__}:add", {**asked, "number": number}, near=one.name)
             for number, one in enumerate(self._pieces)
         ]
         shared = {"shared": self._content, "state": _state(task)}

@@ -3,10 +3,11 @@
 A request is a plain dict: ``function`` (``module:name``), ``arguments`` that JSON can hold,
 ``versions`` of the packages on the side that asks, ``keras``, whether Keras is to be imported,
 ``variables`` of the environment by which TensorFlow chooses its kernels, and perhaps ``shared``,
-by names the digests of bytes that many requests have in common. The function returns a value that
-JSON can hold and arrays by name. The answer is a dict with one of: ``value`` and ``arrays`` (or
-``file``, with these); ``refused``, the text of a mistake that a user can mend; ``failed``, the
-traceback of anything else; ``lacking``, the digests of shared bytes that are not known yet.
+by names the digests of bytes that many requests have in common, and ``near``: whoever did a request
+with the same may do this one faster. The function returns a value that JSON can hold and arrays by
+name. The answer is a dict with one of: ``value`` and ``arrays`` (or ``file``, with these);
+``refused``, the text of a mistake that a user can mend; ``failed``, the traceback of anything else;
+``lacking``, the digests of shared bytes that are not known yet.
 """
 
 from __future__ import annotations

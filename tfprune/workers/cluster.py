@@ -45,6 +45,7 @@ class ClusterWorkers:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self._address = address
         self._contents: dict[str, bytes] = {}
+        self._near: dict[str, str] = {}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Versions are compared by what answers.
@@ -93,6 +94,8 @@ class ClusterWorkers:
                     lacking = answer["lacking"]
                     self._send(request, made, {one: self._contents[one] for one in lacking})
                     return
+                if "near" in request and answer.get("where"):
+                    self._near[request["near"]] = answer["where"]
                 made.set_result(answer)
             except InvalidStateError:  # Cancelled meanwhile.
                 pass
@@ -100,7 +103,11 @@ class ClusterWorkers:
                 made.set_exception(error)
 
         try:
-            future = self._client.submit(answer_on_cluster, dict(request), contents, pure=False)
+            where = self._near.get(request.get("near", ""))
+            future = self._client.submit(
+                answer_on_cluster, dict(request), contents, pure=False,
+                workers=None if where is None else [where], allow_other_workers=where is not None,
+            )  # fmt: skip
         except Exception:  # A lost connection raises anything, as above.
             raise self._gone() from None
         # Kept as long as somebody waits: Dask forgets what nobody holds.

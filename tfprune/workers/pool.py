@@ -51,12 +51,16 @@ class Piece:
         As JSON can hold them.
     keras : bool
         Whether it needs Keras.
+    near : str, optional
+        Pieces of which this is the same go to the same worker where that makes nobody wait, as it
+        may have kept something of them.
     """
 
     name: str
     function: str
     arguments: dict[str, Any] = field(default_factory=dict)
     keras: bool = True
+    near: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +244,8 @@ def _request(
         "keras": piece.keras,
         "variables": {**kernels, **variables},
     }
-    return {**request, "shared": dict(shared)} if shared else request
+    request |= {"shared": dict(shared)} if shared else {}
+    return request if piece.near is None else {**request, "near": piece.near}
 
 
 def _done(piece: Piece, answer: Answer) -> Done:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
@@ -48,6 +49,10 @@ class LocalWorkers:
         self._known: set[str] = set()
         self._stopped = False
         self._executor = ThreadPoolExecutor(number, "tfprune-worker")
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[Future[Answer], Mapping[str, Any]]] = []
+        # What each process keeps something of, as the requests say.
+        self._near: dict[int, set[str]] = {id(child): set() for child in self._children}
         for child in self._children:
             with contextlib.suppress(ChildError):  # Is told by the first piece.
                 child.start()
@@ -77,12 +82,20 @@ class LocalWorkers:
 
     def submit(self, request: Mapping[str, Any]) -> Future[Answer]:
         """Has a piece of work done; a piece whose worker ends is done again."""
-        return self._executor.submit(self._answer, request)
+        made: Future[Answer] = Future()
+        with self._lock:
+            self._waiting.append((made, request))
+        self._executor.submit(self._next)
+        return made
 
     def stop(self) -> None:
         """Ends all workers, whatever they do."""
         self._stopped = True
         self._executor.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            for future, _ in self._waiting:
+                future.cancel()
+            self._waiting.clear()
         for child in self._children:
             child.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -93,8 +106,33 @@ class LocalWorkers:
             child.ask("prepare")
         self._idle.put(child)
 
-    def _answer(self, request: Mapping[str, Any]) -> Answer:
+    def _next(self) -> None:
+        """Has the request done that suits a process best which has nothing to do."""
         child = self._idle.get()
+        try:
+            with self._lock:
+                if not self._waiting:
+                    return
+                future, request = self._waiting.pop(self._choice(child))
+                if "near" in request:
+                    self._near[id(child)].add(request["near"])
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(self._answer(child, request))
+                except BaseException as error:
+                    future.set_exception(error)
+        finally:
+            self._idle.put(child)
+
+    def _choice(self, child: Child) -> int:
+        """The first request that a process keeps something of, else one that no other does."""
+        near = [request.get("near") for _, request in self._waiting]
+        known = set[str]().union(*self._near.values())
+        own = [place for place, one in enumerate(near) if one in self._near[id(child)]]
+        new = [place for place, one in enumerate(near) if one not in known]
+        return [*own, *new, 0][0]
+
+    def _answer(self, child: Child, request: Mapping[str, Any]) -> Answer:
         try:
             for attempt in range(1, ATTEMPTS + 1):
                 number = next(self._numbers)
@@ -111,8 +149,6 @@ class LocalWorkers:
             raise AssertionError("the last attempt returns")
         except ChildError as error:
             return {"failed": str(error)}
-        finally:
-            self._idle.put(child)
 
 
 def cores() -> int:
