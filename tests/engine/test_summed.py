@@ -133,7 +133,8 @@ def assert_near(made, wanted, digits=1e-12):
     np.testing.assert_allclose(made, wanted, 0, digits * np.abs(wanted).max(initial=0))
 
 
-def test_sums_are_those_of_all_samples_in_memory(pair, shares):
+def test_sums_are_those_of_all_samples_in_memory(pair, shares, monkeypatch):
+    monkeypatch.setattr(layer_rows, "CHUNK", 1000)
     x, (_, paths, _) = shares
     shards = as_shards(paths)
     ours, theirs = (Wiring(trace(one)) for one in pair)

@@ -23,6 +23,12 @@ def scaled(number, marker=None, parent=False, shared=b"\x01"):
     return {"number": number, "factor": factor}, {"table": factor * number * np.arange(3.0)}
 
 
+def slept(seconds):
+    """Who did it, after a while."""
+    time.sleep(seconds)
+    return os.getpid(), {}
+
+
 def deadly():
     """Ends whoever tries it."""
     os.kill(os.getpid(), signal.SIGKILL)

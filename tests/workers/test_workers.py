@@ -105,6 +105,17 @@ def test_pieces_are_done_once_each_whatever_dies(where, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_pieces_go_where_something_of_them_is_kept():
+    pieces = [replace(plain(name, "slept", seconds=0.5), near=name) for name in "ab"]
+    with open_workers(2, None, nothing) as pool:
+        first, again, third = (
+            {one.piece.name: one.value for one in pool.results(order, ordered=True)}
+            for order in (pieces, pieces[::-1], pieces)
+        )
+    assert first["a"] != first["b"]
+    assert first == again == third
+
+
 def test_a_piece_that_ends_every_worker_is_told():
     with (
         open_workers(1, None, nothing) as pool,

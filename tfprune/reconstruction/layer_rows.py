@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfprune.graph.forward import Index
-from tfprune.reconstruction.least_squares import Problem, Solution
+from tfprune.reconstruction.least_squares import CHUNK, FEW, Problem, Solution
 from tfprune.reconstruction.rows import (
     Seeds,
     index_of,
@@ -31,6 +31,8 @@ ROWS_PER_UNKNOWN, LEAST_ROWS = 32, 2**13
 NOTHING = 1e-9
 # A normalisation's gain below this share of the median is as good as none.
 LEAST_GAIN = 1e-3
+# Rows that are multiplied at a time, at least.
+FEWEST = 256
 # One sample in so many is held back, to keep what does better there alone.
 HELD_BACK = 7
 
@@ -78,6 +80,14 @@ class Rows:
     def numbers(self) -> int:
         """How many there are in all arrays."""
         return self.rows.size + self.goal.size + (0 if self.added is None else self.added.size)
+
+    def parts(self) -> Iterator[Rows]:
+        """Few rows at a time, which are copied in double precision."""
+        each = min(CHUNK, max(FEWEST, FEW // self.rows[0].size))
+        for at in range(0, len(self.rows), each):
+            part = slice(at, at + each)
+            added = None if self.added is None else self.added[part]
+            yield Rows(self.rows[part], self.goal[part], added, self.held[part])
 
     def problem(self, site: Site) -> Problem:
         """As least squares in float64: of each channel where the layer is depthwise, else one."""

@@ -136,7 +136,8 @@ class PieceSums:
         site = self._sites[task.path]
         present = parts_of(site, (site.layer.get_weights()[0], layer_bias(site)))
         with threads_for(present[0].shape[1]):
-            problems = (rows.problem(site) for rows in self._batches(piece, x, site, task.each))
+            batches = self._batches(piece, x, site, task.each)
+            problems = (part.problem(site) for rows in batches for part in rows.parts())
             if task.what == ERRORS:
                 return _errors(problems, task.tried)
             if task.what == AIM:

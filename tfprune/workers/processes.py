@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from tfprune.utils.child_process import Child, ChildEndedError, ChildError
@@ -41,10 +40,8 @@ class LocalWorkers:
         threads = str(max(cores() // number, 1))
         # What a user set stays.
         environment = variables or {name: os.environ.get(name, threads) for name in THREADS}
-        self._idle: SimpleQueue[Child] = SimpleQueue()
         self._children = [Child(answering.__name__, environment=environment) for _ in range(number)]
-        for child in self._children:
-            self._idle.put(child)
+        self._idle = list(self._children)
         self._numbers = count()
         self._known: set[str] = set()
         self._stopped = False
@@ -101,36 +98,45 @@ class LocalWorkers:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _prepare(self) -> None:
-        child = self._idle.get()
+        with self._lock:
+            child = self._idle.pop(0)
         with contextlib.suppress(ChildError):
             child.ask("prepare")
-        self._idle.put(child)
+        with self._lock:
+            self._idle.append(child)
 
     def _next(self) -> None:
-        """Has the request done that suits a process best which has nothing to do."""
-        child = self._idle.get()
+        """Has one of the requests done by a process that has nothing to do."""
+        with self._lock:
+            if not self._waiting:
+                return
+            child, place = self._choice()
+            self._idle.remove(child)
+            future, request = self._waiting.pop(place)
+            if "near" in request:
+                self._near[id(child)].add(request["near"])
         try:
-            with self._lock:
-                if not self._waiting:
-                    return
-                future, request = self._waiting.pop(self._choice(child))
-                if "near" in request:
-                    self._near[id(child)].add(request["near"])
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(self._answer(child, request))
                 except BaseException as error:
                     future.set_exception(error)
         finally:
-            self._idle.put(child)
+            with self._lock:
+                self._idle.append(child)
 
-    def _choice(self, child: Child) -> int:
-        """The first request that a process keeps something of, else one that no other does."""
+    def _choice(self) -> tuple[Child, int]:
+        """A process and the first request that it keeps something of, else one that no other does.
+
+        There are as many threads as processes, so one of these has nothing to do.
+        """
         near = [request.get("near") for _, request in self._waiting]
+        for child in self._idle:
+            for place, one in enumerate(near):
+                if one in self._near[id(child)]:
+                    return child, place
         known = set[str]().union(*self._near.values())
-        own = [place for place, one in enumerate(near) if one in self._near[id(child)]]
-        new = [place for place, one in enumerate(near) if one not in known]
-        return [*own, *new, 0][0]
+        return self._idle[0], next((n for n, one in enumerate(near) if one not in known), 0)
 
     def _answer(self, child: Child, request: Mapping[str, Any]) -> Answer:
         try:
