@@ -204,12 +204,11 @@ def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray
     few = max(1, COMPARED // numbers_of(traced.model))
     batch = padded([data[:few] for data in samples], fixed_batch(model))
     with from_zero_state(model, traced.model):
-        ours, theirs = (
+        made = [
             keras.tree.flatten(one(packed(one, batch), training=False))
             for one in (model, traced.model)
-        )
-    pairs = zip(ours, theirs, strict=True)
-    for ours, theirs in pairs:
+        ]
+    for ours, theirs in zip(*made, strict=True):
         expected, received = (keras.ops.convert_to_numpy(t).astype(float) for t in (ours, theirs))
         finite = np.isfinite(expected).all()
         if finite and not np.allclose(

@@ -86,9 +86,10 @@ def prune(
     refit : int, optional
         Steps of the reconstruction, at most; 0 for none of it. It first solves for every layer in
         closed form, then fits producers and consumers together step by step, to what the consumers
-        compute in the original model. By default 100 with ``remove`` and targets (fewer where over
-        ten groups lose units: 1,000 in all; the closed form alone in models of over 5 million
-        multiply-accumulates), else 0.
+        compute in the original model. The closed form takes all samples of a list of paths, else
+        the first 4,096 at most, as the steps do. By default 100 with ``remove`` and targets (fewer
+        where over ten groups lose units: 1,000 in all; the closed form alone in models of over 5
+        million multiply-accumulates), else 0.
     round_to : int, optional
         Widths are multiples of this, such as 8: for a threshold and targets more units stay, for
         ``remove`` it is the nearest; or a layer stays whole. Narrower layers are as without it.
@@ -112,7 +113,8 @@ def prune(
     progress : bool
         Whether to draw a progress bar on stderr.
     workers : int, optional
-        How many processes of this machine measure the files of a list of paths.
+        How many processes of this machine measure the files of a list of paths, and sum what the
+        reconstruction solves for.
     cluster : str, optional
         In place of ``workers`` the address of a Dask scheduler, whose workers find the files under
         the same paths; needs ``pip install 'tfprune[cluster]'``.

@@ -140,7 +140,8 @@ class Equations:
 
     def factor(self, ridge: float) -> Factor:
         """Of the matrix, for several goals."""
-        damped = self._gram + self._ridge(ridge) * np.eye(len(self._gram))
+        damped = self._gram.copy()
+        damped.flat[:: len(damped) + 1] += self._ridge(ridge)
         result: Factor = linalg.cho_factor(damped, overwrite_a=True)
         return result
 

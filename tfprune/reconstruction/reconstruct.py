@@ -83,7 +83,7 @@ def reconstruct(
     cuts : sequence of Cut
         What was taken out.
     samples : Samples
-        At most 4,096 of them are used, fewer where the model is large.
+        At most 4,096 of them are used, fewer where the model is large; but see ``source``.
     iterations : int
         Steps for each group, at most; 0 leaves the closed form.
     stepped : int, optional
