@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import keras
 import numpy as np
 import pytest
@@ -206,6 +208,15 @@ def test_workers_add_the_same_whatever_they_keep(pair, shares, monkeypatch, room
     assert max(map(len, engine.requests)) < 1000
 
 
+def test_a_worker_begins_with_the_weights_that_were_sent(pair, shares, monkeypatch):
+    """Also where it has the same models from the time before, when their weights were changed."""
+    monkeypatch.setattr(equations, "model_content", cache(equations.model_content))
+    _, (_, paths, _) = shares
+    pool = Workers(Inline(), print)
+    first, again = (solved_by_files(pair, paths, pool)[0] for _ in range(2))
+    assert all(np.array_equal(*both) for both in zip(first, again, strict=True))
+
+
 def test_a_pruned_model_is_fitted_to_the_samples_of_all_files(rng, tmp_path, monkeypatch):
     """The first samples say nothing of the rest."""
     monkeypatch.setattr(files, "LEAST", 1)
@@ -276,12 +287,14 @@ def test_what_is_drawn_of_a_sample_depends_on_it_alone(rng):
 
 def test_what_finds_no_room_is_not_kept():
     room = Room(10)
-    room.keep("a", "first", 6)
-    room.keep("b", "second", 5)
-    assert dict(room) == {"a": "first"}
-    room.keep("a", "third", 5)
-    room.keep("b", "second", 5)
-    assert dict(room) == {"a": "third", "b": "second"}
+    room.keep(1, "first", 6)
+    room.keep(2, "second", 5)
+    assert (room.get(1), room.get(2), room.left) == ("first", None, 4)
+    room.keep(1, "third", 5)
+    room.keep(2, "second", 5)
+    assert (room.get(1), room.get(2), room.left) == ("third", "second", 0)
+    room.clear()
+    assert (room.get(1), room.left) == (None, 10)
 
 
 def test_packed_arrays_come_back(rng):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -72,19 +72,30 @@ class Source(Protocol):
         """The samples as the models of :class:`PieceSums` take them."""
 
 
-class Room(dict[Any, T]):
+class Room(Generic[T]):
     """What is kept to be used again, so many numbers at most: what finds no room is not kept."""
 
     def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most, self._sizes = most, dict[Any, int]()
+        self._most, self._kept = most, dict[int, tuple[T, int]]()
 
-    def keep(self, key: Any, value: T, numbers: int) -> None:
+    @property
+    def left(self) -> int:
+        """For how many numbers there is room."""
+        return self._most - sum(numbers for _, numbers in self._kept.values())
+
+    def get(self, key: int) -> T | None:
+        """What was kept under a key, if it was."""
+        return self._kept[key][0] if key in self._kept else None
+
+    def keep(self, key: int, value: T, numbers: int) -> None:
         """Keeps something, in place of what was kept under the same key."""
-        self._sizes.pop(key, None)
-        self.pop(key, None)
-        if sum(self._sizes.values()) + numbers <= self._most:
-            self[key], self._sizes[key] = value, numbers
+        self._kept.pop(key, None)
+        if numbers <= self.left:
+            self._kept[key] = value, numbers
+
+    def clear(self) -> None:
+        """Lets everything go."""
+        self._kept.clear()
 
 
 class PieceSums:
@@ -127,7 +138,7 @@ class PieceSums:
         dict of str to array
             The state of :class:`tfprune.reconstruction.sums.Sums`, ``held`` and ``squares``, the
             number of rows held back and their squared error, shape (solutions, problems), and
-            ``spread``, the state of the sums of the goals; as far as they are asked for.
+            ``goals`` and ``goal_squares``, sums over all rows; as far as they are asked for.
         """
         if task.path != self._path:
             self._path = task.path
@@ -148,8 +159,9 @@ class PieceSums:
         self, piece: int, x: Callable[[], Sequence[Any]], site: Site, each: int
     ) -> Iterable[Rows]:
         """Rows of a piece, as they were kept or computed anew."""
-        if piece in self._rows:
-            yield from self._rows[piece]
+        known = self._rows.get(piece)
+        if known is not None:
+            yield from known
             return
         segments, digests = self._segments.get(piece) or self._begun(x())
         segments.go_to(site.path)
@@ -157,11 +169,12 @@ class PieceSums:
         batches, numbers = list[Rows](), 0
         for batch in drawn_rows(site, segments, each, digests):
             numbers += batch.numbers
-            if numbers <= NUMBERS:
+            if numbers <= self._rows.left:
                 batches.append(batch)
+            else:
+                batches.clear()
             yield batch
-        if numbers <= NUMBERS:
-            self._rows.keep(piece, batches, numbers)
+        self._rows.keep(piece, batches, numbers)
 
     def _begun(self, x: Sequence[Any]) -> tuple[Segments, Seeds]:
         parts = range(0, len(x[0]), READ)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
+from uuid import uuid4
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from tfprune.graph.batches import states_of
 from tfprune.graph.inputs import Samples, check_inputs
 from tfprune.graph.precision import in_float32
 from tfprune.graph.tracer import trace
+from tfprune.reconstruction.least_squares import Solution
 from tfprune.reconstruction.piece_sums import PieceSums, Task
 from tfprune.reconstruction.sites import Wiring
 from tfprune.shards.files import FilePiece, Shards, read_samples
@@ -73,6 +75,8 @@ class FilePieces:
             return self
         smaller, model = map(model_content, self._models)
         text = {
+            # A worker that has these models from the time before has changed their weights.
+            "key": uuid4().hex,
             "pieces": [[one.files, one.held.tolist()] for one in self._pieces],
             "samples": self._shards.description(),
             "imports": self._shards.absolute_imports(),
@@ -168,20 +172,24 @@ class _Worker:
         self._ours, theirs = (trace(in_float32(one)) for one in (smaller, self._model))
         kept = dict(zip(text[KEPT], arrays.get(KEPT, []), strict=True))
         self.sums = PieceSums(Wiring(self._ours), Wiring(theirs), kept)
+        self._state, self._tried = b"", list[Solution]()
 
     def samples(self, number: int) -> list[Any]:
         """Those of a piece that are not held back for folds."""
         files, held = self._pieces[number]
         return _left(self._model, read_samples(files, **self._description), held)
 
-    def take(self, state: bytes) -> list[tuple[Array, Array | None]]:
+    def take(self, state: bytes) -> list[Solution]:
         """Sets the weights that changed, and returns the solutions that are tried."""
+        if state == self._state:  # As for the piece before.
+            return self._tried
         text, arrays = _unpacked(state)
         for path in text["paths"]:
             self._ours.copies[path].set_weights(arrays[f"weights {path}"])
         kernels = arrays["kernels"]
         biases: Sequence[Array | None] = arrays["biases"] or [None] * len(kernels)
-        return list(zip(kernels, biases, strict=True))
+        self._state, self._tried = state, list(zip(kernels, biases, strict=True))
+        return self._tried
 
 
 @lru_cache(maxsize=1)
