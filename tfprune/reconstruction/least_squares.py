@@ -20,8 +20,9 @@ RIDGES = (1e-4, 1e-2, 1.0)
 ROUNDS = 5
 # Rows that are multiplied at a time in float32 and added up in float64.
 CHUNK = 8192
-# Numbers in the rows that are kept beside them as they are multiplied.
-FEW = 2**22
+# Numbers in these rows, and in those that are kept beside all rows as they are multiplied; but not
+# fewer rows than so many.
+FEW, LEAST = 2**22, 512
 
 # A kernel, and a bias where there is one.
 Solution = tuple[Array, Array | None]
@@ -103,12 +104,19 @@ class Problem:
         """
         goal = self.goal
         gain, shift = (one.astype(goal.dtype)[..., None, :] for one in (self.gain, self.shift))
-        if self.limits is not None:
-            made = self._made(self.rows, kernel, bias, self.added)
+        if self.limits is None:
+            wanted = goal - self.added
+        else:
+            # In place: of these arrays there may be room for few.
             low, high = self.limits
-            goal = np.where(goal <= low, np.minimum(made, low), goal)
-            goal = np.where(goal >= high, np.maximum(made, high), goal) if high < np.inf else goal
-        return (goal - self.added - shift) / gain
+            wanted = self._made(self.rows, kernel, bias, self.added)
+            np.copyto(wanted, goal, where=(goal > low) & (goal < high))
+            np.minimum(wanted, low, out=wanted, where=goal <= low)
+            np.maximum(wanted, high, out=wanted, where=goal >= high)
+            wanted -= self.added
+        wanted -= shift
+        wanted /= gain
+        return wanted
 
 
 class Equations:
@@ -244,7 +252,9 @@ class _InMemory:
         self._index = index = np.flatnonzero(~problem.held)
         self._constant = problem.bias is not None
         rows = problem.rows
-        self._centre = rows[index[:CHUNK]].mean(axis=0) if self._constant else np.zeros(1)
+        self._step = min(CHUNK, max(LEAST, FEW // rows.shape[1]))
+        first = index[: self._step]
+        self._centre = rows[first].mean(axis=0) if self._constant else np.zeros(1)
         self._equations: Equations | None = None
         self._pieces: list[Array] = []
         self._mean = self._aim_centre = np.zeros(0)
@@ -253,8 +263,8 @@ class _InMemory:
         problem, index, count = self._problem, self._index, len(self._index)
         rows, inputs = problem.rows, problem.rows.shape[1]
         gram, total = np.zeros((inputs, inputs)), np.zeros(inputs)
-        for at in range(0, count, CHUNK):
-            piece = self._piece(index[at : at + CHUNK])
+        for at in range(0, count, self._step):
+            piece = self._piece(index[at : at + self._step])
             if rows.size <= FEW:  # Taken once, and not for every goal.
                 self._pieces.append(piece)
             gram += piece.T @ piece
@@ -264,7 +274,7 @@ class _InMemory:
         if self._constant:
             gram -= np.outer(self._mean, self._mean)
         wanted = problem.wanted(problem.kernel, problem.bias)
-        middle = wanted[index[:CHUNK]].mean(axis=0) if self._constant else 0
+        middle = wanted[index[: self._step]].mean(axis=0) if self._constant else 0
         self._aim_centre = np.zeros(wanted.shape[1]) + middle
         present = problem.kernel.astype(np.float64)
         start = problem.error(problem.kernel, problem.bias)
@@ -282,15 +292,16 @@ class _InMemory:
         self._set(self._problem.wanted(*one))
 
     def _piece(self, index: npt.NDArray[np.intp]) -> Array:
-        rows = self._problem.rows
-        return rows[index] - self._centre.astype(rows.dtype)
+        piece = self._problem.rows[index]
+        piece -= self._centre.astype(piece.dtype)
+        return piece
 
     def _set(self, wanted: Array) -> None:
         """Sets what is aimed at."""
         count, outputs = len(self._index), wanted.shape[1]
         cross, total = np.zeros((len(self._mean), outputs)), np.zeros(outputs)
-        for number, at in enumerate(range(0, count, CHUNK)):
-            index = self._index[at : at + CHUNK]
+        for number, at in enumerate(range(0, count, self._step)):
+            index = self._index[at : at + self._step]
             aims = wanted[index] - self._aim_centre.astype(wanted.dtype)
             piece = self._pieces[number] if self._pieces else self._piece(index)
             cross += piece.T @ aims

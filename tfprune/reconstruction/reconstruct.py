@@ -36,6 +36,8 @@ from tfprune.utils.console import during
 
 # Samples that are fitted on, at most, numbers in them, and multiply-accumulates of one pass.
 SAMPLES, NUMBERS, MACS = 4096, 2**26, 5e11
+# Multiply-accumulates of a pass over all samples in files, above which the first ones do.
+SUMMED = 16 * MACS
 # Multiply-accumulates of a model in which steps are always taken.
 SMALL = 5e6
 # Fewer than these tell too little of a layer.
@@ -96,8 +98,8 @@ def reconstruct(
     last : bool
         Whether to take the last stage, which takes as long as the closed form in small models.
     source : Source, optional
-        All samples in pieces, for the closed form to be fitted to; by default it is to those that
-        are used for the rest.
+        All samples in pieces, for the closed form to be fitted to, if one pass over them takes at
+        most 8e12 multiply-accumulates; by default it is to those that are used for the rest.
     progress : bool
         Whether to draw progress bars on stderr.
     """
@@ -113,7 +115,8 @@ def reconstruct(
         if source is not None:
             # The same are held back wherever samples are summed.
             by_value = held_back(sample_digests(x))
-            if still and by_value.any() and not by_value.all():
+            quick = (samples.total or 0) * macs <= SUMMED
+            if quick and still and by_value.any() and not by_value.all():
                 held = by_value
             else:
                 source = None

@@ -40,6 +40,8 @@ class Segments:
         As both models take them.
     made : dict, optional
         Where parts of the models are kept to be run again, as they are then.
+    most : int
+        Numbers that are kept at a narrow place, of each model, at most.
 
     Attributes
     ----------
@@ -53,7 +55,9 @@ class Segments:
         theirs: Wiring | None,
         x: Sequence[Array],
         made: dict[Any, Forward] | None = None,
+        most: int = KEPT,
     ) -> None:
+        self._most = most
         self._sides = (ours,) if theirs is None else (ours, theirs)
         self._places = [p for p in ours.separators() if all(p in one.order for one in self._sides)]
         self._starts: list[list[Any]] = [list(one.trace.model.inputs) for one in self._sides]
@@ -80,7 +84,7 @@ class Segments:
         for place in reversed(passed):
             tensors = [one.output(place) for one in self._sides]
             sizes = [math.prod(size or 0 for size in tensor.shape[1:]) for tensor in tensors]
-            if not 0 < max(sizes) * self.samples <= KEPT:
+            if not 0 < max(sizes) * self.samples <= self._most:
                 continue
             for side, tensor in enumerate(tensors):
                 kept: Array | None = None

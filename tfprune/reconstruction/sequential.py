@@ -124,14 +124,17 @@ def _drawn(
         mine = [patch_index(site.layer, ours[0], drawn)]
         return [*mine, *(index_of(one, drawn) for one in ours[1:])], [index_of(theirs[0], drawn)]
 
-    parts: list[list[Array]] = []
+    arrays: list[Array] = []
+    filled = 0
     for (rows, *others), (goal,), start in segments.drawn(site.tensors, [site.goal], places):
+        made = [rows, goal[:, site.kept], *([np.sum(others, axis=0)] if others else [])]
+        if not arrays:
+            # All samples have as many rows; joined at the end, they would be there twice.
+            count = len(rows) // (int(samples[0][-1]) + 1) * segments.samples
+            arrays = [np.empty((count, *part.shape[1:]), np.float32) for part in made]
         samples[-1] = samples[-1] + start
-        parts.append([rows, goal[:, site.kept], *([np.sum(others, axis=0)] if others else [])])
-    arrays = []
-    while parts[0]:  # One after the other, so that what is joined is let go.
-        arrays.append(
-            np.concatenate([part.pop(0) for part in parts]).astype(np.float32, copy=False)
-        )
+        for array, part in zip(arrays, made, strict=True):
+            array[filled : filled + len(part)] = part
+        filled += len(rows)
     rows, goal, *rest = arrays
     return rows, goal, rest[0] if rest else 0.0, np.concatenate(samples)

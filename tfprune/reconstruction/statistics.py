@@ -15,6 +15,8 @@ from tfprune.utils.arrays import Array
 
 # Values of a channel that are looked at in a large model, of all samples together.
 VALUES = 2**15
+# Numbers that are kept at a narrow place, at most: 128 MiB. The samples are fewer than elsewhere.
+KEPT = 2**25
 
 
 def measure_statistics(
@@ -33,7 +35,7 @@ def measure_statistics(
     made : dict, optional
         See :class:`tfprune.reconstruction.segments.Segments`.
     """
-    segments = Segments(ours, None, x, made)
+    segments = Segments(ours, None, x, made, KEPT)
     each = max(1, VALUES // segments.samples)
     for path in [path for path in ours.order if normalises(ours, path)]:
         segments.go_to(path)
