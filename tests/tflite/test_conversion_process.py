@@ -19,7 +19,7 @@ from tfprune import TfpruneError
 from tfprune.tflite import conversion_process
 from tfprune.tflite import converter as convert
 from tfprune.tflite.interpreter import LiteModel
-from tfprune.tflite.saved_model import UNROLLED_STEPS, recurrent_layers
+from tfprune.tflite.saved_model import UNROLLED_STEPS, recurrent_layers, unrolled
 from tfprune.utils.child_process import Child
 
 STEPS = (6, 4)
@@ -133,6 +133,49 @@ def test_recurrent_layers_are_unrolled_for_integers_alone(x, tmp_path, kind):
         assert np.abs(received - expected).max() < tolerance * expected.std()
     assert len(recurrent_layers(model)) == len(LOOPS[kind][1])  # They loop as before.
     np.testing.assert_array_equal(outputs(model, x)[0], expected)
+
+
+MASKED = {
+    "both ways": lambda: kl.Bidirectional(kl.LSTM(3, return_sequences=True)),
+    "both ways, with states": lambda: kl.Bidirectional(
+        kl.GRU(3, return_sequences=True, return_state=True)
+    ),
+    "summed": lambda: kl.Bidirectional(kl.SimpleRNN(3, return_sequences=True), merge_mode="sum"),
+    "backwards": lambda: kl.GRU(3, return_sequences=True, go_backwards=True),
+    "zeros": lambda: kl.GRU(
+        3, return_sequences=True, go_backwards=True, zero_output_for_mask=True
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_masked_steps_are_the_same_unrolled(rng, x, kind):
+    # At the ends and in the middle.
+    x[rng.random(x.shape[:2]) < 0.4] = 0
+    inputs = keras.Input(STEPS)
+    model = keras.Model(inputs, MASKED[kind]()(kl.Masking()(inputs)))
+    expected = keras.tree.flatten(model(x))
+    with unrolled(model, STEPS[0]):
+        received = keras.tree.flatten(model(x))
+    assert recurrent_layers(model)  # They loop as before.
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    for one, other in zip(keras.tree.flatten(model(x)), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_integer_file_of_a_masked_tagger_is_the_model(rng, tmp_path):
+    x = rng.integers(1, 20, (300, 6)).astype("int32")
+    x[np.arange(6) >= rng.integers(2, 7, (300, 1))] = 0
+    model = keras.Sequential([
+        keras.Input((6,), dtype="int32"), kl.Embedding(20, 5, mask_zero=True),
+        kl.Bidirectional(kl.LSTM(4, return_sequences=True)),
+    ])  # fmt: skip
+    (expected,) = outputs(model, x)
+    path = tfprune.export(model, tmp_path, ["int8"], x)["int8"]
+    (received,) = LiteModel(path.read_bytes()).predict([x])
+    for half in np.split(received - expected, 2, axis=-1):
+        assert half.std() < 0.2 * expected.std()
 
 
 def test_many_features_are_not_steps(rng, tmp_path):

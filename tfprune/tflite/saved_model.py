@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -136,13 +136,45 @@ def unrolled(model: keras.Model, steps: int) -> Iterator[None]:
             raise TfpruneError(
                 f"layer {path}: expected at most {UNROLLED_STEPS} steps to unroll, it has {number}"
             )
+    zeroing = [
+        layer
+        for layer in layers.values()
+        if layer.go_backwards and layer.return_sequences and layer.zero_output_for_mask
+    ]
     for layer in layers.values():
         layer.unroll = True
+    for layer in zeroing:
+        layer.call, layer.zero_output_for_mask = _zeroed(layer), False
     try:
         yield
     finally:
         for layer in layers.values():
             layer.unroll = False
+        for layer in zeroing:
+            layer.zero_output_for_mask = True
+            del layer.call  # The class has its own.
+
+
+def _zeroed(layer: keras.layers.RNN) -> Callable[..., Any]:
+    """The call of a layer that goes backwards, with outputs of masked steps set to 0.
+
+    Unrolled, Keras 3.15 takes the mask for that in the order of the inputs, not of the outputs.
+    """
+    call = layer.call
+
+    def zeroed(sequences: Any, initial_state: Any = None, mask: Any = None, **kwargs: Any) -> Any:
+        made = call(sequences, initial_state=initial_state, mask=mask, **kwargs)
+        if mask is None:
+            return made
+        first = mask[0] if isinstance(mask, (list, tuple)) else mask
+        outputs, *states = made if layer.return_state else (made,)
+        kept = keras.ops.flip(first, 1)
+        while len(kept.shape) < len(outputs.shape):
+            kept = keras.ops.expand_dims(kept, -1)
+        outputs = keras.ops.where(kept, outputs, keras.ops.zeros_like(outputs))
+        return (outputs, *states) if layer.return_state else outputs
+
+    return zeroed
 
 
 def _steps(layer: keras.layers.RNN) -> int | None:
