@@ -12,7 +12,7 @@ import pytest
 
 import tfprune
 from tests.support.paths import ROOT
-from tfprune.graph import registry
+from tfprune.graph import user_rules
 
 PUBLIC = [*tfprune.__all__, "Pruner.prune"]
 CORE = sorted(module.name for module in pkgutil.iter_modules([str(ROOT / "tfprune" / "core")]))
@@ -37,7 +37,7 @@ def alone(value: object, name: str) -> doctest.DocTest:
 @pytest.fixture
 def _own_rules(monkeypatch):
     """Layers that an example registers are forgotten after it."""
-    monkeypatch.setattr(registry, "USER_RULES", dict(registry.USER_RULES))
+    monkeypatch.setattr(user_rules, "USER_RULES", dict(user_rules.USER_RULES))
 
 
 @pytest.mark.usefixtures("_own_rules")

@@ -32,13 +32,13 @@ from tests.support.own_layers import (
 )  # fmt: skip
 from tests.support.paths import ROOT
 from tfprune import TfpruneError, register_layer
-from tfprune.graph import registry
+from tfprune.graph import user_rules
 
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
     """What one test registers the next does not know."""
-    monkeypatch.setattr(registry, "USER_RULES", {})
+    monkeypatch.setattr(user_rules, "USER_RULES", {})
 
 
 @pytest.fixture
@@ -290,6 +290,29 @@ def test_subclasses_of_keras_layers_stay_unknown(rng, x):
     register_layer(MyReLU, "unitwise")
     result = halve(model, x)
     close(result.model, masked(model, result), x)
+
+
+def test_inside_time_distributed(rng):
+    class Shaped(Scale):
+        def compute_output_shape(self, shape):
+            return shape
+
+    register_layer(Scale, "unitwise")
+    steps = kl.TimeDistributed(Shaped(), name="each")
+    model = fill(
+        keras.Sequential(
+            [keras.Input((5, 6)), kl.Dense(12, name="hidden"), steps, kl.Dense(3, name="out")]
+        ), rng,
+    )  # fmt: skip
+    kernel, bias = model.get_layer("hidden").get_weights()
+    kernel[:, 6:], bias[6:] = kernel[:, :6], bias[:6]
+    model.get_layer("hidden").set_weights([kernel, bias])
+    scale = np.asarray(steps.layer.scale)
+    steps.layer.scale.assign(np.tile(scale[:6], 2))
+    x = rng.normal(size=(60, 5, 6)).astype("float32")
+    result = tfprune.prune(model, x, remove=0.5, refit=0)
+    assert result.model.get_layer("hidden").units == 6
+    np.testing.assert_allclose(result.model(x), model(x), atol=1e-5)
 
 
 def test_half_precision(rng, x):

@@ -16,7 +16,7 @@ from tests.support.graphs import fill
 from tests.support.planted import dense, edited, function, last_layer, obj, small
 from tfprune.data.networks import load_model
 from tfprune.errors import TfpruneError
-from tfprune.graph import registry
+from tfprune.graph import user_rules
 from tfprune.loading import own_code
 from tools.inspect.__main__ import main as inspect
 
@@ -69,7 +69,7 @@ def _as_it_was(monkeypatch):
     """What a file registers is gone after the test."""
     known, modules, path = keras.saving.get_custom_objects(), dict(sys.modules), list(sys.path)
     before = dict(known)
-    monkeypatch.setattr(registry, "USER_RULES", {})
+    monkeypatch.setattr(user_rules, "USER_RULES", {})
     monkeypatch.setattr(own_code, "_imported", {})
     yield
     known.clear()

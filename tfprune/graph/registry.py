@@ -10,7 +10,7 @@ import keras
 from keras import layers as kl
 
 from tfprune.errors import TfpruneError
-from tfprune.graph import keras_rules, recurrent, rules, tensor_rules
+from tfprune.graph import keras_rules, recurrent, rules, tensor_rules, user_rules
 from tfprune.graph import layers as known
 from tfprune.graph.features import Features
 from tfprune.graph.rules import Call
@@ -40,8 +40,6 @@ KERAS_RULES: dict[type, Rule] = {
     **dict.fromkeys(known.MIXING, keras_rules.mixing),
     **dict.fromkeys(known.RECURRENT, recurrent.recurrent),
 }
-# For these classes and their subclasses.
-USER_RULES: dict[type, Rule] = {}
 NAMED_RULES: dict[str, Rule] = {"unitwise": rules.unitwise, "identity": rules.same_values}
 
 
@@ -96,9 +94,9 @@ def register_layer(layer: type, rule: str | Callable[[Call], Features | None]) -
     if layer in (*KERAS_RULES, keras.Layer, keras.Model, keras.Sequential):
         raise TfpruneError(f"layer: {layer.__name__} is Keras' own; register a subclass of it")
     if isinstance(rule, str) and rule in NAMED_RULES:
-        USER_RULES[layer] = NAMED_RULES[rule]
+        user_rules.USER_RULES[layer] = NAMED_RULES[rule]
     elif callable(rule) and _takes_one(rule):
-        USER_RULES[layer] = rule
+        user_rules.USER_RULES[layer] = rule
     else:
         names = ", ".join(NAMED_RULES)
         raise TfpruneError(
@@ -112,12 +110,7 @@ def rule_of(layer: Any) -> Rule:
         return tensor_rules.operation
     if type(layer) in KERAS_RULES:
         return KERAS_RULES[type(layer)]
-    return user_rule(layer) or rules.unknown
-
-
-def user_rule(layer: Any) -> Rule | None:
-    """The rule that was registered for a layer's class or the nearest class above it."""
-    return next((USER_RULES[kind] for kind in type(layer).__mro__ if kind in USER_RULES), None)
+    return user_rules.user_rule(layer) or rules.unknown
 
 
 def hands_on(layer: Any) -> bool:

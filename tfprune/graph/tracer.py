@@ -21,10 +21,11 @@ from tfprune.graph.direct_readers import follow_tied, follow_unweighted
 from tfprune.graph.features import Features, shape_of
 from tfprune.graph.helpers import BothWays
 from tfprune.graph.recurrent import merged
-from tfprune.graph.registry import rule_of, user_rule
+from tfprune.graph.registry import rule_of
 from tfprune.graph.rules import Call
 from tfprune.graph.sizes import check_sizes
 from tfprune.graph.trace import Ledger, RegisteredCall, Trace, slot
+from tfprune.graph.user_rules import user_rule
 from tfprune.graph.wrappers import holds_layers, is_nested, wrapped
 
 

@@ -9,6 +9,7 @@ import keras
 from keras import layers as kl
 
 from tfprune.graph.layers import RECURRENT
+from tfprune.graph.user_rules import user_rule
 
 
 def has_shapes(model: keras.Model) -> bool:
@@ -28,12 +29,13 @@ def is_nested(layer: Any) -> bool:
 def wrapped(layer: Any) -> list[Any]:
     """The layers inside a wrapper that is looked into; none of anything else.
 
-    TimeDistributed around a nested model, a wrapper or one of Keras' layers without a state from
-    batch to batch, and Bidirectional around recurrent layers.
+    TimeDistributed around a nested model, a wrapper, one of Keras' layers without a state from
+    batch to batch or one with a registered rule, and Bidirectional around recurrent layers.
     """
     if type(layer) is kl.TimeDistributed:
         inner = layer.layer
-        followed = is_nested(inner) or (_from_keras(inner) and not isinstance(inner, keras.Model))
+        single = _from_keras(inner) or user_rule(inner) is not None
+        followed = is_nested(inner) or (single and not isinstance(inner, keras.Model))
         if isinstance(inner, kl.Wrapper):
             followed = bool(wrapped(inner))
         # No public walk reaches the layers inside; a state would go on from step to step.
