@@ -169,10 +169,12 @@ def fit_budget(
     unit = COUNTED[target.what]
     left = "one unit" if multiple is None else f"at most {multiple} units"
     if steps is None:
+        more_asked = any(one.prunable for one in calibration.others)
+        wider = f" ({target.wider} may reach more)" if more_asked else ""
         raise TfpruneError(
             f"{target.called}: {limit:,} {unit} cannot be reached; the least is "
             f"{min(sizes.values()):,} of {whole:,}, with {left} left in every layer that may "
-            f"lose any ({target.wider} may reach more)"
+            f"lose any{wider}"
         )
     why, more = "nothing has to go", None
     if steps:

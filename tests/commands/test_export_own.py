@@ -208,7 +208,7 @@ BAD = {
     "tuning backwards": (["--finetune=-1"], "--finetune: expected a whole number from 1 .* -1"),
     "tuning without labels": (
         [*OWN[:2], "--data", "{}/unlabelled.npz", "--finetune", "2"],
-        "--finetune: expected labels to train on, the data has none; --heal needs none",
+        "--finetune: expected labels to train on, in train and test data; --heal needs none",
     ),
     "data and digits": (["--dataset", "digits", *OWN[2:]], "not used with --dataset digits"),
 }

@@ -146,6 +146,9 @@ def test_a_budget_that_is_there_already_takes_nothing(model, pictures):
 def test_an_impossible_budget_names_the_best(model, pictures, what):
     with pytest.raises(TfpruneError, match="cannot be reached; the least is [0-9,]+ of") as failed:
         tfprune.prune(model, pictures, **{what: 10})
+    assert str(failed.value).endswith("(layers='all' may reach more)")
+    with pytest.raises(TfpruneError, match="in every layer that may lose any$"):
+        tfprune.prune(model, pictures, layers="all", **{what: 10})
     if what == "target_params":
         assert f"{by_hand(8, 12, 1)[0]:,} of {by_hand(8, 12, 20)[0]:,}" in str(failed.value)
 

@@ -201,10 +201,12 @@ def within_drop(
         best = search.best(bar.update)
     tried = search.tried
     if not tried:
-        why = "; ".join(f"{skip.name}: {skip.reason}" for skip in builder.pruner.skipped)
+        calibration = builder.pruner.calibration
+        why = "; ".join(f"{skip.name}: {skip.reason}" for skip in calibration.skipped)
+        more = any(one.prunable for one in calibration.others)
         raise TfpruneError(
-            f"--max-drop: nothing can go ({why or 'no layer of the kinds asked for'}; --layers all "
-            "may reach more)"
+            f"--max-drop: nothing can go ({why or 'no layer of the kinds asked for'}"
+            f"{'; --layers all may reach more' if more else ''})"
         )
     if best is None:
         least = min(tried, key=lambda one: one.drop)

@@ -28,7 +28,7 @@ def check_labels(measure: Scorer) -> None:
     """Raises :class:`TfpruneError` if the data has nothing to learn from."""
     if measure.metric is None:
         raise TfpruneError(
-            "--finetune: expected labels to train on, the data has none; --heal needs none"
+            "--finetune: expected labels to train on, in train and test data; --heal needs none"
         )
 
 
