@@ -44,7 +44,7 @@ def rows_wanted(site: Site, large: bool) -> int:
     most = min(ROWS, NUMBERS // inputs, GOALS // len(site.kept))
     if large:
         unknowns = inputs // kernel.shape[-2] if site.depthwise else inputs
-        most = min(most, max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns))
+        most = min(most, max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns), GOALS // 2 // len(site.kept))
     return most
 
 

@@ -214,21 +214,21 @@ class _Candidates:
         some = np.flatnonzero(~held)[: LARGE_MEASURED if self._ours.large else MEASURED]
         few = [data[some] for data in x]
         goals = computed(self._theirs, x) if layers else []
-        states = [(self._judged(), self._best)]
+        least, best = self._judged(), self._best
         made: dict[Any, Forward] = {}
         for share in (0.0, *SHARES) if normalised else (0.0,):
             self._model.set_weights(self._best)
             if share:
                 measure_statistics(wiring, few, share, made)
-                states.append((self._judged(), self._model.get_weights()))
+                if (judged := self._judged()) < least:
+                    least, best = judged, self._model.get_weights()
             for layer in layers:
                 fit_output_layer(layer, self._model.inputs, x, goals[layer.place], held)
-            if layers:
-                states.append((self._judged(), self._model.get_weights()))
-        (_, self._score), weights = min(states, key=lambda one: one[0])
-        self.changed |= weights is not self._best
-        self._best = weights
-        self._model.set_weights(weights)
+            if layers and (judged := self._judged()) < least:
+                least, best = judged, self._model.get_weights()
+        self.changed |= best is not self._best
+        self._best, self._score = best, least[1]
+        self._model.set_weights(best)
 
     def _judged(self) -> tuple[float, float]:
         """The share of decisions that are not the original's, and the score."""
