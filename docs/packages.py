@@ -21,7 +21,7 @@ ROWS = [
     ["folding", "budget"],
     ["criteria", "prune_result"],
     ["calibration", "adaptation"],
-    ["shards"],
+    ["shards", "layer_choice"],
     ["options", "data", "reconstruction"],
     ["outputs", "tflite", "loading"],
     ["graph", "result_figure", "workers"],
@@ -33,7 +33,7 @@ WIDTH, HEIGHT, ROW = 130, 24, 46
 # Modules of the engine, the others are packages.
 ENGINE = {
     "pruning", "pruner", "folding", "budget", "criteria", "prune_result", "calibration", "shards",
-    "adaptation", "options", "reconstruction", "results", "result_figure", "errors",
+    "adaptation", "layer_choice", "options", "reconstruction", "results", "result_figure", "errors",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ ORDER = [
     ["graph", "result_figure", "workers"],
     ["outputs", "tflite", "loading"],
     ["options", "data", "reconstruction"],
-    ["shards"],
+    ["shards", "layer_choice"],
     ["calibration", "adaptation"],
     ["criteria", "prune_result"],
     ["folding", "budget"],

@@ -24,12 +24,11 @@ from tfprune.graph.rule_check import check_rules
 from tfprune.graph.subclasses import check_call
 from tfprune.graph.trace import Trace
 from tfprune.graph.tracer import trace
-from tfprune.graph.unfollowed import Unfollowed, unfollowed
-from tfprune.options import KINDS
-from tfprune.results import ASKED_TO_SKIP, Other, Skipped
+from tfprune.graph.unfollowed import unfollowed
+from tfprune.layer_choice import choose_layers
+from tfprune.results import Other, Skipped
 from tfprune.shards.files import Shards
 from tfprune.shards.moments import measure_samples
-from tfprune.utils.checks import check_choice
 from tfprune.workers.pool import Workers
 
 # With fewer samples any two vectors look alike.
@@ -136,10 +135,10 @@ def calibrate(
         raise TfpruneError(f"batch_size: expected at least 1, received {batch_size}")
     check_call(model, data.head)
     _check_copy(model, traced, data.head)
-    unfollowed_layers = unfollowed(model)
     all_groups = groups_of(traced)
+    unfollowed_layers = unfollowed(model, traced, all_groups)
     wanted = default_layers(all_groups) if layers is None else layers
-    groups, skipped, others = _choose(traced, all_groups, unfollowed_layers, wanted, skip)
+    groups, skipped, others = choose_layers(traced, all_groups, unfollowed_layers, wanted, skip)
     consumers = [consumer for group in groups for consumer in group.consumers]
     measurements = measure_samples(
         traced, consumers, data, shards, pool, batch_size=batch_size, progress=progress
@@ -218,63 +217,6 @@ def _check_copy(model: keras.Model, traced: Trace, samples: Sequence[npt.NDArray
                 f"model {model.name}: a copy of it computes something else; does a layer hold "
                 "state beside its weights? Take such layers out and put them in front again"
             )
-
-
-def _choose(
-    traced: Trace,
-    groups: Sequence[Group],
-    unfollowed_layers: Sequence[Unfollowed],
-    layers: str | Sequence[str],
-    skip: Sequence[str],
-) -> tuple[list[Group], tuple[Skipped, ...], tuple[Other, ...]]:
-    """The groups to prune, the layers that are skipped and why, and those not asked for."""
-    kinds = {name: kind for group in groups for name, kind in group.kinds.items()}
-    if isinstance(layers, str):
-        word = check_choice("layers", layers, KINDS)
-        asked_names = [name for name, kind in kinds.items() if kind in KINDS[word]]
-        # With "all", layers that are never pruned are listed one by one as well.
-        named = [one.name for one in unfollowed_layers if one.kind in KINDS[word] or word == "all"]
-    else:
-        asked_names = list(layers)
-        named = [one.name for one in unfollowed_layers if one.name in asked_names]
-    for name in [*asked_names, *skip]:
-        if name not in kinds and name not in {one.name for one in unfollowed_layers}:
-            known = ", ".join(kinds) or "none"
-            raise TfpruneError(
-                f"layer {name!r} is no layer of the model with units; these are: {known}"
-            )
-    groups_to_prune = []
-    skipped = []
-    for group in groups:
-        mine = [name for name in group.producers if name in asked_names and name not in skip]
-        if mine == list(group.producers) and group.blocked is None:
-            groups_to_prune.append(group)
-            continue
-        rest = [name for name in group.producers if name not in mine]
-        apart = f"goes together with {', '.join(rest)}, which was not asked for"
-        for name in group.producers:
-            if name in skip:
-                skipped.append(Skipped(name, ASKED_TO_SKIP))
-            elif name in asked_names:
-                skipped.append(Skipped(name, group.blocked or apart))
-            elif kinds[name] in {kinds.get(other) for other in asked_names}:
-                skipped.append(Skipped(name, group.blocked or "not among the layers asked for"))
-    for one in unfollowed_layers:
-        if one.name in skip or one.name in named:
-            skipped.append(Skipped(one.name, ASKED_TO_SKIP if one.name in skip else one.reason))
-    pruned = {name for group in groups_to_prune for name in group.producers}
-    listed = pruned | {one.name for one in skipped}
-    others = [
-        Other(name, type(traced.layers[name]).__name__, prunable=True)
-        for name in kinds
-        if name not in listed
-    ]
-    others += [
-        Other(one.name, one.layer, prunable=False)
-        for one in unfollowed_layers
-        if one.name not in listed
-    ]
-    return groups_to_prune, tuple(skipped), tuple(others)
 
 
 @dataclass(frozen=True, eq=False)

@@ -173,6 +173,28 @@ def test_planted_channels_go_from_convolutions_in_groups(rng, groups):
     assert changed(model, result, x) < 1e-5
 
 
+def test_a_convolution_of_many_groups_has_a_row_and_can_be_named(rng):
+    data = keras.Input((6, 6, 3), name="data")
+    x = kl.Conv2D(8, 3, activation="relu", name="a")(data)
+    x = kl.Conv2D(16, 3, groups=8, activation="relu", name="g")(x)
+    model = fill(keras.Model(data, kl.Conv2D(3, 1, name="out")(x)), rng)
+    x = rng.normal(size=(60, 6, 6, 3)).astype("float32")
+
+    def reasons(**options):
+        result = tfprune.prune(model, x, remove=0.5, refit=0, **options)
+        return {one.name: one.reason for one in result.skipped}, result.model.get_layer("g")
+
+    why, layer = reasons(layers="all")
+    assert why["g"] == "no choice of its own: whole groups of its filters go with those of a"
+    assert (layer.filters, layer.groups) == (8, 4)
+    why, layer = reasons(layers="all", skip=["g"])
+    assert why["g"] == "asked to skip"
+    assert why["a"] == "goes together with g, which is to be skipped"
+    assert (layer.filters, layer.groups) == (16, 8)
+    assert list(reasons(layers=["g"])[0]) == ["g"]
+    assert "g" in {name for one in tfprune.inspect(model).groups for name in one.layers}
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

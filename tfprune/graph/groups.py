@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from tfprune.graph.features import Index
+from tfprune.graph.layers import groups_in
 from tfprune.graph.trace import Reading, Trace
 
 
@@ -85,6 +87,18 @@ def takes(trace: Trace, group: Group, path: str) -> bool:
     """Whether a group's units reach a layer whose weights are cut with them."""
     labels = trace.input_labels[path]
     return bool((group.units_of(trace.labels.find(labels[labels > 0])) >= 0).any())
+
+
+def followers(trace: Trace, groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """Convolutions that lose whole groups of filters with the units that they read, by path.
+
+    Each with the groups of layers whose units these are.
+    """
+    found = {}
+    for path, layer in trace.layers.items():
+        if groups_in(layer) > 1 and path not in trace.producers and path in trace.input_labels:
+            found[path] = [group for group in groups if takes(trace, group, path)]
+    return {path: together for path, together in found.items() if together}
 
 
 def _joined(trace: Trace) -> list[Group]:

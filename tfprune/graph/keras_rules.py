@@ -49,7 +49,7 @@ def attention(call: Call) -> None:
         call.ledger.block(call.ledger.features_of(value).labels, same)
     if arguments.get("return_attention_scores", False):
         # They are of every head, so all heads stay, whatever other calls of it do.
-        call.ledger.scored.add(call.ledger.path(call.layer))
+        call.ledger.result.scored.add(call.ledger.path(call.layer))
     causal = bool(arguments.get("use_causal_mask", False))
     call.ledger.result.attended.append(
         Attended(call.ledger.path(call.layer), query, read["key"], value, causal)

@@ -136,6 +136,8 @@ class Trace:
     unweighted : dict of str to set of (str, str)
         Of those of them that have no weights the layers that read what they make, and by which
         part.
+    scored : set of str
+        Attention that gives its scores in some call.
     tied : dict of str to list of KerasTensor
         What embeddings make that read in reverse with the same table, and layers hand on as it is.
     """
@@ -158,6 +160,7 @@ class Trace:
     even: list[tuple[str, str]] = field(default_factory=list)
     approximated: list[str] = field(default_factory=list)
     unweighted: dict[str, Set[tuple[str, str]]] = field(default_factory=dict)
+    scored: set[str] = field(default_factory=set)
     tied: dict[str, list[Any]] = field(default_factory=dict)
 
 
@@ -175,8 +178,6 @@ class Ledger:
         self.alive: list[Any] = []  # Tensors and layers are known by id: none may be collected.
         self.views = 0
         self.refused: dict[str, str] = {}
-        # Attention that gives its scores in some call.
-        self.scored: set[str] = set()
         self.paths: dict[int, str] = {}
         # Halves of separable convolutions and their likes, which take the weights of their layers.
         self.inner: list[tuple[str, Any]] = []

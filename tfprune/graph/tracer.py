@@ -56,7 +56,7 @@ def trace(model: keras.Model, approximate: bool = False) -> Trace:
     result.attended = [
         replace(one, inputs=list(clone.inputs))
         for one in result.attended
-        if one.path not in ledger.scored
+        if one.path not in result.scored
     ]
     for name, reason in ledger.refused.items():
         for key, labels in result.input_labels.items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ from keras import layers as kl
 
 from tfprune.graph.attention import can_be_reduced
 from tfprune.graph.clone import walk
+from tfprune.graph.groups import Group, followers
 from tfprune.graph.layers import (
     ATTENTION,
     CONVOLUTIONS,
@@ -20,7 +21,8 @@ from tfprune.graph.layers import (
     SEPARABLE,
     describe,
 )
-from tfprune.graph.registry import user_rule
+from tfprune.graph.trace import Trace
+from tfprune.graph.user_rules import user_rule
 
 # Why layers of Keras with units stay as they are, wherever they stand.
 _REASONS: dict[tuple[type, ...], str] = {
@@ -52,12 +54,26 @@ class Unfollowed:
     reason: str
 
 
-def unfollowed(model: keras.Model) -> list[Unfollowed]:
-    """The layers of a model that have units and are no plain Dense layer or convolution of it."""
+def unfollowed(
+    model: keras.Model, traced: Trace | None = None, groups: Sequence[Group] = ()
+) -> list[Unfollowed]:
+    """The layers of a model that have units and are no plain Dense layer or convolution of it.
+
+    With a trace of it, and its groups of layers, those too whose units go with others', and what it
+    tells of the reasons.
+    """
     layers: dict[str, Unfollowed] = {}
     for path, layer in walk(model):
         if type(layer) not in (*MAKERS, *EMBEDDINGS):
             layers |= {one.name: one for one in _within(path, layer, "")}
+    if traced is None:
+        return list(layers.values())
+    for path in traced.scored & set(layers):
+        layers[path] = replace(layers[path], reason="its scores are read, so its heads stay")
+    for path, together in followers(traced, groups).items():
+        whole = " and ".join(group.name for group in together)
+        reason = f"no choice of its own: whole groups of its filters go with those of {whole}"
+        layers[path] = Unfollowed(path, "conv", type(traced.layers[path]).__name__, reason)
     return list(layers.values())
 
 

@@ -53,7 +53,7 @@ def structure_of(
         )
     infos += [
         GroupInfo((one.name,), one.kind or one.layer, _units(model, one.name), (), one.reason)
-        for one in unfollowed(model)
+        for one in unfollowed(model, traced, groups)
     ]
     return layers, tuple(infos)
 
