@@ -76,7 +76,8 @@ def _solve(
     rows, goal, added, sample = _drawn(site, segments, each, rng)
     gain, shift = normalisation(site)
     if site.norm is not None and not site.others:
-        goal = goal * gain.astype(np.float32) + shift.astype(np.float32)
+        goal *= gain.astype(np.float32)
+        goal += shift.astype(np.float32)
     mask = held[sample]
 
     def fitted(rows: Array, kernel: Array, own: slice) -> tuple[Array, Array | None] | None:
