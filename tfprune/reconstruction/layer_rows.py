@@ -44,7 +44,10 @@ def rows_wanted(site: Site, large: bool) -> int:
     most = min(ROWS, NUMBERS // inputs, GOALS // len(site.kept))
     if large:
         unknowns = inputs // kernel.shape[-2] if site.depthwise else inputs
-        most = min(most, max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns), GOALS // 2 // len(site.kept))
+        # A kernel of one channel has few unknowns, and rows hold all channels.
+        numbers = NUMBERS // 2 if site.depthwise else NUMBERS // 4 * 3
+        room = min(numbers // inputs, GOALS // 2 // len(site.kept))
+        most = min(most, max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns), room)
     return most
 
 
