@@ -16,6 +16,7 @@ from tests.support.paths import ROOT
 ORDER = [
     ["errors"],
     ["utils"],
+    ["sample_files"],
     ["core", "output_folder", "results"],
     ["graph", "result_figure", "workers"],
     ["outputs", "tflite", "loading"],

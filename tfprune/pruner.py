@@ -94,16 +94,15 @@ class Pruner:
         self._centre = check_centre(centre)
         self._progress = progress
         first = FOLD_RULES["least-squares"].centre(self._centre)
-        shards, validation = as_shards(x), in_order(validation)
+        shards, validation = as_shards(x, model), in_order(validation, model)
         if shards is None and (workers is not None or cluster is not None):
             raise TfpruneError(
-                "workers: for data in several files, expected a list of paths of .npy or .npz "
-                f"files, received {type(x).__name__}"
+                "workers: for data in several pieces, expected a list of paths (.npy, .npz, .csv, "
+                ".parquet, .tfrecord) or of tf.data.Dataset, such as [x.shard(8, n) for n in "
+                f"range(8)], received {type(x).__name__}"
             )
         if shards is not None and approximate:
-            raise TfpruneError(
-                "approximate: not for data in several files, received a list of paths"
-            )
+            raise TfpruneError("approximate: not for data in several pieces, received a list")
         self._shards, self._workers = shards, (workers, cluster)
         with open_workers(workers, cluster, say) as pool:
             self._calibration = calibrate(

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tfprune.data import columns, files, picture_folders, sources
+from tfprune.data import files, picture_folders, sources
 from tfprune.data.splits import prepare
+from tfprune.sample_files import columns
 from tfprune.utils import streamed
 from tfprune.utils.streamed import StreamedArray
 

@@ -99,7 +99,7 @@ class Recorded:
 
 def solved_by_files(pair, paths, pool=None):
     """The weights, what was summed, and the layers that changed."""
-    shards = as_shards(paths)
+    shards = as_shards(paths, pair[0])
     source = FilePieces(shards, pool, Samples(pair[0], shards.x), *pair)
     ours, theirs = (Wiring(trace(one)) for one in pair)
     pieces = Recorded(source.begin(ours, theirs, {}))
@@ -145,7 +145,7 @@ def assert_near(made, wanted, digits=1e-12):
 def test_sums_are_those_of_all_samples_in_memory(pair, shares, monkeypatch):
     monkeypatch.setattr(layer_rows, "CHUNK", 1000)
     x, (_, paths, _) = shares
-    shards = as_shards(paths)
+    shards = as_shards(paths, pair[0])
     ours, theirs = (Wiring(trace(one)) for one in pair)
     source = FilePieces(shards, None, Samples(pair[0], shards.x), *pair)
     pieces = Recorded(source.begin(ours, theirs, {}))
@@ -189,7 +189,7 @@ def test_the_order_of_files_makes_no_difference(pair, shares, monkeypatch, drawn
         monkeypatch.setattr(layer_rows, "ROWS", 7 * SAMPLES)
     made = []
     for paths in orders:
-        shards = as_shards(paths)
+        shards = as_shards(paths, pair[0])
         ours, theirs = (Wiring(trace(one)) for one in pair)
         source = FilePieces(shards, None, Samples(pair[0], shards.x), *pair)
         pieces = Recorded(source.begin(ours, theirs, {}))
@@ -280,7 +280,7 @@ def test_a_state_from_batch_to_batch_has_no_source(rng):
 
 def test_folds_samples_held_back_are_left_out(pair, shares):
     x, (_, paths, _) = shares
-    shards = as_shards(paths)
+    shards = as_shards(paths, pair[0])
     samples = Samples(pair[0], shards.x, hold_back=True)
     source = FilePieces(shards, None, samples, *pair)
     assert source.samples == SAMPLES - len(samples.held_numbers()) == 120

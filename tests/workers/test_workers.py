@@ -223,7 +223,7 @@ def test_files_are_measured_where_the_workers_are(address, tmp_path, rng, monkey
         for one, other in zip(ours.views, theirs.views, strict=True):
             np.testing.assert_allclose(one.moments.gram(), other.moments.gram(), 1e-12, 1e-12)
             np.testing.assert_allclose(one.held.gram(), other.held.gram(), 1e-12, 1e-12)
-    known = files.as_shards(paths)
+    known = files.as_shards(paths, model)
     paths[3].unlink()
     with pytest.raises(TfpruneError, match=r"^worker tcp://.*3\.npy: .*cannot be read \(No such"):
         tfprune.Pruner(model, known, cluster=address)
@@ -256,7 +256,7 @@ def test_normal_equations_are_the_same_whoever_sums_them(where, tmp_path, rng, m
         np.save(path, rng.normal(size=(40, 4)))
     deadly = tmp_path / "deadly.py"
     deadly.write_text(DEADLY.format(marker=str(tmp_path / "died")))
-    shards = replace(files.as_shards(paths), imports=(str(deadly),))
+    shards = replace(files.as_shards(paths, model), imports=(str(deadly),))
     made = []
     for asked in ((None, None), where):
         ours, theirs = Wiring(trace(smaller)), Wiring(trace(model))

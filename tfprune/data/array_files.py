@@ -16,9 +16,9 @@ import numpy as np
 from tfprune.data.parts import Parts, to_raw
 from tfprune.data.splits import Raw, Split
 from tfprune.errors import TfpruneError
+from tfprune.sample_files.rows import plain_header
 from tfprune.utils.archives import check_archive, header
 from tfprune.utils.digests import file_digest
-from tfprune.utils.sample_files import plain_header
 from tfprune.utils.streamed import Scratch, StreamedArray, stored_rows
 
 # What arrays of samples are called, alone or before _NAME; x alone is split by seed.

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tfprune.data import array_files, columns, picture_folders, tfrecords
+from tfprune.data import array_files, picture_folders
 from tfprune.data.parts import TRAIN, Parts, joined, to_raw
 from tfprune.data.scales import Shape
 from tfprune.data.splits import Raw, ShardFiles, Split
 from tfprune.errors import TfpruneError
+from tfprune.sample_files import columns, tfrecords
+from tfprune.sample_files.rows import Naming, shape_of_numbers
 from tfprune.utils.digests import file_digest, text_digest
 from tfprune.utils.memory import most_held
 from tfprune.utils.streamed import mapped
@@ -95,16 +97,15 @@ def read(data: str, reading: Reading) -> Raw:
         raise TfpruneError(f"--feature: for {tfrecords.SUFFIX} alone, received {paths[0]}")
     bytes_needed = sum(_held_bytes(path, kinds[0], reading) for path in paths)
     reading = replace(reading, stream=bytes_needed > most_held())
-    if kinds[0] in columns.SUFFIXES:
-        table = columns.read_tables(paths, reading.label, reading.stream)
+    if kinds[0] in LABELLED:
+        table = _table(paths, kinds[0], reading)
         parts: Parts = {"x": Split(table.x, table.y)}
         notes, classes = list(table.notes), table.classes
-    elif kinds[0] == tfrecords.SUFFIX:
-        table = tfrecords.read_records(
-            paths, reading.feature, reading.label, reading.shape, reading.stream
-        )
-        parts = {"x": Split(table.x, table.y)}
-        notes, classes = list(table.notes), table.classes
+        if len(paths) > 1:
+            naming = Naming(reading.label, reading.feature, table.x.shape[1:])
+            names = tuple(map(str, paths))
+            shards = ShardFiles(names, table.counts, "x", reading.inputs, naming)
+            parts["x"] = _numbered(parts["x"])
     else:
         reader = READERS.get(kinds[0], _npz)
         made = [reader(path, reading) for path in paths]
@@ -131,9 +132,21 @@ def _together(
     parts = joined(data, files)
     part = TRAIN if TRAIN in parts else next(iter(parts))
     counts = tuple(len(one[part]) for one in files)
-    numbered = replace(parts[part], numbers=np.arange(sum(counts)))
-    names = tuple(str(path) for path in paths)
-    return {**parts, part: numbered}, ShardFiles(names, counts, part, reading.inputs)
+    names = tuple(map(str, paths))
+    return {**parts, part: _numbered(parts[part])}, ShardFiles(names, counts, part, reading.inputs)
+
+
+def _numbered(whole: Split) -> Split:
+    """The samples of several files with their places among all of them."""
+    return replace(whole, numbers=np.arange(len(whole)))
+
+
+def _table(paths: Sequence[Path], kind: str, reading: Reading) -> columns.Table:
+    """The rows of tables, or the records, of all files."""
+    if kind in columns.SUFFIXES:
+        return columns.read_tables(paths, reading.label, reading.stream)
+    names = (reading.feature, reading.label, reading.shape)
+    return tfrecords.read_records(paths, *names, reading.stream)
 
 
 def _npz(path: Path, reading: Reading) -> tuple[Parts, list[str]]:
@@ -183,8 +196,9 @@ def _shaped(part: Split, reading: Reading, path: Path, notes: list[str]) -> Spli
     if want is None or x.ndim != 2 or len(want) == 1 == want.count(None):
         return part
     size = x.shape[1]
-    known = math.prod(length for length in want if length is not None)
-    if want.count(None) > 1 or size % known or (None not in want and size != known):
+    shape = shape_of_numbers(size, want)
+    if shape is None:
+        known = math.prod(length for length in want if length is not None)
         hint = ""
         if size == known + 1 and part.y is None and None not in want:
             hint = "; if one of them is the label, say which: --label COLUMN"
@@ -192,8 +206,7 @@ def _shaped(part: Split, reading: Reading, path: Path, notes: list[str]) -> Spli
             f"{path}: expected {known} numbers a sample, as the model takes {want}, "
             f"received {size}{hint}"
         )
-    shape = (len(x), *(-1 if length is None else length for length in want))
-    made = mapped(lambda rows: np.reshape(rows, (len(rows), *shape[1:])), x)
+    made = mapped(lambda rows: np.reshape(rows, (len(rows), *shape)), x)
     if made.shape != x.shape:
         notes.append(f"{size} numbers a sample shaped to {made.shape[1:]}")
     return replace(part, x=made)

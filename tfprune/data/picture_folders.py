@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from tfprune.data.parts import TEST, TRAIN, WHOLE, Parts
 from tfprune.data.scales import Shape
 from tfprune.data.splits import Split
 from tfprune.errors import TfpruneError
+from tfprune.sample_files.pictures import FORMATS, MODES, decoded, opened, resized
 from tfprune.utils.archives import ALWAYS, RATIO
 from tfprune.utils.arrays import Array
 from tfprune.utils.digests import file_digest, text_digest
@@ -22,7 +22,6 @@ from tfprune.utils.memory import most_held
 from tfprune.utils.streamed import Index, StreamedArray
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-FORMATS = ("PNG", "JPEG", "BMP")
 # Pictures as well, which are not read: left out by themselves they might be half of the data.
 NOT_READ = (".gif", ".webp", ".tif", ".tiff", ".jfif", ".avif", ".heic", ".ppm", ".pgm", ".tga")
 # Folders of training and of test pictures, where a folder is divided already.
@@ -36,7 +35,6 @@ AT_ONCE = 64
 NAMED = 3
 # Stands for the class of pictures in no folder of a class.
 ALONE = ""
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
@@ -334,45 +332,3 @@ def _refuse(root: Path, bad: Sequence[tuple[Path, Exception]], count: int) -> No
     raise TfpruneError(
         f"{root}: {len(bad)} of {count} pictures cannot be read: {named}{more}; mend or remove them"
     )
-
-
-def opened(file: IO[bytes]) -> Any:
-    """A picture whose pixels were not read yet; Pillow's limit of pixels is an error.
-
-    Raises
-    ------
-    Exception
-        Of many kinds, if it is damaged or too large.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except UnidentifiedImageError:
-            raise ValueError(f"no {', '.join(FORMATS)}") from None
-    pixels, most = image.width * image.height, Image.MAX_IMAGE_PIXELS
-    if most is not None and pixels > most:
-        raise ValueError(f"{pixels:,} pixels, at most {most:,} are read")
-    return image
-
-
-def decoded(file: IO[bytes], channels: int) -> Array:
-    """The pixels of a picture, uint8 of shape (height, width, channels); see :func:`opened`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with opened(file) as image:
-            # 16 bits, of which Pillow would cut off what is above 255.
-            deep = image.mode.startswith("I")
-            one = image.point(lambda value: value / 256).convert("L") if deep else image
-            pixels = np.asarray(one.convert(MODES[channels]), np.uint8)
-    return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def resized(pixels: Array, size: tuple[int, int]) -> Array:
-    """A picture in another size, as Keras' ``image_dataset_from_directory`` does it, rounded."""
-    import tensorflow as tf
-
-    made = tf.image.resize(pixels, size, "bilinear").numpy()
-    return np.round(made).clip(0, 255).astype(np.uint8)

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfprune.data.scales import InputScale, InputSpec, scale_of
 from tfprune.errors import TfpruneError
+from tfprune.sample_files.rows import Naming
 from tfprune.utils.arrays import Array
 from tfprune.utils.memory import most_held
 from tfprune.utils.streamed import StreamedArray, mapped
@@ -142,12 +143,15 @@ class ShardFiles:
         What the arrays of samples are called in each: ``x_train`` or ``x``.
     inputs : tuple of str
         The names of the model's inputs.
+    naming : Naming
+        Where samples are in tables and records.
     """
 
     paths: tuple[str, ...]
     counts: tuple[int, ...]
     part: str
     inputs: tuple[str, ...] = ()
+    naming: Naming = field(default_factory=Naming)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,8 +13,16 @@ import tensorflow as tf
 
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, padded, rebatched
+from tfprune.graph.data_kinds import (
+    BATCH,
+    Shape,
+    are_data_sets,
+    batched,
+    is_files,
+    joined,
+    read_files,
+)
 from tfprune.utils.arrays import Array
-from tfprune.utils.sample_files import rows_of_files
 from tfprune.utils.streamed import StreamedArray, as_rows, mapped
 
 # What may be held back of calibration data: one sample in so many, and at most so many. Of a stream
@@ -23,11 +30,8 @@ from tfprune.utils.streamed import StreamedArray, as_rows, mapped
 HELD_BACK, MOST_HELD_BACK = 5, 256
 STREAM_SURE, STREAM_HELD_BACK = 64, 16
 
-# Samples in a batch of a data set that comes without batches, and how many of a stream are kept
-# where all samples have to be in memory.
-BATCH, MOST_COLLECTED = 32, 1000
-
-Shape = tuple[int | None, ...]
+# How many samples of a stream are kept where all have to be in memory.
+MOST_COLLECTED = 1000
 
 
 def input_shapes(model: keras.Model) -> dict[str, Shape]:
@@ -90,7 +94,7 @@ def collected(model: keras.Model, x: Any) -> list[Array]:
 
     Of a file, a data set or a function no more than the first 1,000 samples are read.
     """
-    if _read(x) is x and not _streams(x):
+    if not is_files(x) and not are_data_sets(x) and not _streams(x):
         return check_inputs(model, x)
     parts, count = list[list[Array]](), 0
     for batch in Samples(model, x).batches(BATCH):
@@ -112,17 +116,6 @@ def _streams(x: Any) -> bool:
     return data_set or (callable(x) and not hasattr(x, "__array__"))
 
 
-def _batched(model: keras.Model, x: Any) -> Any:
-    """A data set of single samples in batches; anything else as it is."""
-    if not isinstance(x, tf.data.Dataset):
-        return x
-    spec = x.element_spec
-    inputs = tf.nest.flatten(spec[0] if isinstance(spec, tuple) else spec)
-    ranks: list[Any] = [getattr(getattr(one, "shape", None), "rank", None) for one in inputs]
-    single = [len(shape) for shape in input_shapes(model).values()]
-    return x.batch(BATCH) if None not in ranks and sorted(single) == sorted(ranks) else x
-
-
 class Samples:
     """Calibration data of any kind, as batches for one model.
 
@@ -131,7 +124,8 @@ class Samples:
     model : keras.Model
     x : array, list or dict of arrays, path of a .npy, list of paths, tf.data.Dataset or PyDataset
         Arrays may be memory-mapped: no more than a batch of them is held; a list of paths names
-        .npy or .npz files, of which one at a time is held. Data sets come in
+        .npy, .npz, .csv, .parquet or .tfrecord files, of which one at a time is held; a column
+        or feature ``label`` is left out. Data sets, also a list of them, come in
         batches of their own (a tf.data.Dataset of single samples is put in batches of 32); so does
         what a function returns that makes an iterator anew at each call, a generator function,
         say. Labels that come with them, (inputs, labels), are left out.
@@ -163,12 +157,13 @@ class Samples:
         self._held: list[list[Array]] = []
         self._arrays: list[Array] | None = None
         self.total: int | None = None
-        self._source = _batched(model, x)
+        x, shapes = joined(x), list(input_shapes(model).values())
+        self._source = batched(x, shapes)
         self._batch = fixed_batch(model)
         if _streams(x):
             self._check_ends()
         else:
-            self._arrays = _apart(model, _read(x))
+            self._arrays = _apart(model, read_files(x, shapes))
             _check_shapes(model, self._arrays)
             self.total = len(self._arrays[0])
         first = next(self._whole(8), None)
@@ -288,26 +283,6 @@ class Samples:
             raise TfpruneError(
                 "data: expected a data set that ends, received an endless one; take(N) of it"
             )
-
-
-def _read(x: Any) -> Any:
-    """The samples of a file, or of a list of files, left in them; anything else as it is."""
-    if isinstance(x, (str, Path)):
-        return _mapped(x)
-    files = isinstance(x, (list, tuple)) and all(isinstance(one, (str, Path)) for one in x)
-    return rows_of_files([str(path) for path in x]) if files and len(x) else x
-
-
-def _mapped(path: str | Path) -> Array:
-    """A .npy file as a memory-mapped array."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TfpruneError(f"data {path}: cannot be read as a .npy file ({error})") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise TfpruneError(f"data {path}: expected a .npy file of one array, received an archive")
-    return array
 
 
 def _apart(model: keras.Model, x: Any) -> list[Array]:

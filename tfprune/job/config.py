@@ -297,7 +297,7 @@ class JobConfig(CommonConfig):
     json: bool = option(False, switch, RUN, "", "Print the manifest in place of the tables.")
     workers: int | str | None = option(None, workers_or_address, RUN, "NUMBER|ADDRESS",
         "How many processes of this machine share the tries of --max-drop, and measure several "
-        ".npz or .npy files of --data; or the address of a Dask scheduler, whose workers do it. "
+        "files of --data; or the address of a Dask scheduler, whose workers do it. "
         "Without it this process does it all.")
     # fmt: on
     options: PruneOptions = field(default_factory=PruneOptions)

@@ -93,7 +93,7 @@ def measured_model(
     number, cluster = split_asked(config.workers if shards else None)
     if config.workers and not shards and config.options.max_drop is None:
         say(
-            "--workers: they share the tries of --max-drop, and several .npz or .npy files of "
+            "--workers: they share the tries of --max-drop, and several files of "
             "--data; there is neither, so this process does it all"
         )
     pruner = pruner_of(config, model, data, shards or None, workers=number, cluster=cluster)

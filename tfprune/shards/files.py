@@ -9,17 +9,28 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 
 from tfprune.data import array_files
 from tfprune.data.parts import check_part
 from tfprune.data.scales import InputScale
-from tfprune.data.splits import Dataset, ShardFiles
+from tfprune.data.splits import Dataset, ShardFiles, Split
 from tfprune.errors import TfpruneError
+from tfprune.graph.data_kinds import are_data_sets
+from tfprune.graph.inputs import input_shapes
+from tfprune.sample_files.rows import (
+    Contents,
+    Naming,
+    checked_rows,
+    contents,
+    is_table,
+    table_rows,
+)
+from tfprune.shards.data_sets import SentDataSet, samples_of, shards_of
 from tfprune.utils.arrays import Array
 from tfprune.utils.memory import most_held
-from tfprune.utils.sample_files import alike
 from tfprune.utils.streamed import StreamedArray, concatenated, mapped
 
 # Samples in a piece of work, at least: small files go together, large ones are not divided.
@@ -34,8 +45,9 @@ class FilePiece:
     ----------
     name : str
         What messages call it.
-    files : list of (str, list of int or None)
-        Paths, and which of a file's samples there are; None for all.
+    files : list of (str or dict, list of int or None)
+        Paths, or data sets as they are sent, and which of the samples in each there are; None for
+        all.
     places : array of int, shape (samples,)
         Where they are among all samples.
     held : array of int
@@ -63,6 +75,8 @@ class Shards:
         How each input is scaled; none where samples are as the model takes them.
     imports : tuple of str
         Python files that a worker runs before it loads the model.
+    data_sets : tuple of SentDataSet
+        In place of the contents of files; these are then names for messages.
     """
 
     files: ShardFiles
@@ -70,6 +84,7 @@ class Shards:
     numbers: Array | None = None
     scales: tuple[InputScale, ...] = ()
     imports: tuple[str, ...] = ()
+    data_sets: tuple[SentDataSet, ...] = ()
 
     def at(self, places: Array) -> Any:
         """Samples read here: an array, or a dict of arrays."""
@@ -83,6 +98,7 @@ class Shards:
         return {
             "part": self.files.part,
             "inputs": list(self.files.inputs),
+            "naming": asdict(self.files.naming),
             "kinds": [[str(one.dtype), list(one.shape[1:])] for one in arrays],
             "scales": [asdict(scale) for scale in self.scales],
         }
@@ -105,27 +121,38 @@ class Shards:
         numbers, mask = numbers[order], np.isin(np.arange(len(order)), held)[order]
         ends = np.searchsorted(numbers, np.cumsum((0, *self.files.counts)))
         pieces = list[FilePiece]()
-        files, first, start = list[list[Any]](), 0, 0
+        files, names, first, start = list[list[Any]](), list[str](), 0, 0
         for place, (low, high) in enumerate(pairwise(ends.tolist())):
-            count, path = self.files.counts[place], str(Path(self.files.paths[place]).absolute())
+            count = self.files.counts[place]
             if high > low:
                 whole = high - low == count
-                files.append([path, None if whole else (numbers[low:high] - start).tolist()])
+                source, name = self._source(place)
+                names.append(name)
+                files.append([source, None if whole else (numbers[low:high] - start).tolist()])
             start += count
             last = place == len(self.files.counts) - 1
             if files and (last or high - first >= LEAST):
-                name = files[0][0] if len(files) == 1 else f"{files[0][0]} to {files[-1][0]}"
+                name = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
                 part = np.flatnonzero(mask[first:high])
                 pieces.append(FilePiece(name, files, order[first:high], part))
-                files, first = [], high
+                files, names, first = [], [], high
         return pieces
+
+    def _source(self, place: int) -> tuple[Any, str]:
+        """A file's path, or a data set as JSON can hold it, and what messages call it."""
+        name = self.files.paths[place]
+        if self.data_sets:
+            return asdict(self.data_sets[place]), name
+        path = str(Path(name).absolute())
+        return path, path
 
 
 def read_samples(
-    files: Sequence[tuple[str, list[int] | None]],
+    files: Sequence[tuple[Any, list[int] | None]],
     *,
     part: str,
     inputs: list[str],
+    naming: dict[str, Any],
     kinds: list[tuple[str, list[int]]],
     scales: list[dict[str, Any]],
 ) -> Any:
@@ -133,9 +160,9 @@ def read_samples(
 
     Parameters
     ----------
-    files : sequence of (str, list of int or None)
+    files : sequence of (str or dict, list of int or None)
         See :class:`FilePiece`.
-    part, inputs, kinds, scales
+    part, inputs, naming, kinds, scales
         See :meth:`Shards.description`.
 
     Returns
@@ -147,7 +174,8 @@ def read_samples(
     TfpruneError
         If a file cannot be read.
     """
-    read = [_rows(path, rows, part, inputs) for path, rows in files]
+    known = Naming(**_tuples(naming))
+    read = [_rows(source, rows, part, inputs, known) for source, rows in files]
     ready = []
     for place, column in enumerate(zip(*read, strict=True)):
         dtype, shape = kinds[place]
@@ -166,38 +194,47 @@ def of_data(data: Dataset, imports: Sequence[str] = ()) -> Shards | None:
     return Shards(data.shards, part.x, part.numbers, data.scales, tuple(imports))
 
 
-def in_order(x: Any) -> Any:
+def in_order(x: Any, model: keras.Model) -> Any:
     """Data that no worker is asked for: shards as their samples, anything else as it is."""
-    shards = as_shards(x)
+    shards = as_shards(x, model)
     return x if shards is None else shards.x
 
 
-def as_shards(x: Any) -> Shards | None:
-    """Shards, also where data is a list of paths of ``.npy`` or ``.npz`` files; else None.
+def as_shards(x: Any, model: keras.Model) -> Shards | None:
+    """Shards, also where data is a list of paths or of data sets of TensorFlow; else None.
 
     Raises
     ------
     TfpruneError
-        If a file cannot be read, or they hold samples of several shapes.
+        If one cannot be read, or they hold samples of several shapes.
     """
     if isinstance(x, Shards) or not isinstance(x, (list, tuple)) or not x:
         return x if isinstance(x, Shards) else None
+    if are_data_sets(x):
+        sent, samples = shards_of(x, model)
+        numbers = range(len(x))
+        named = tuple(f"data set {number}" for number in numbers)
+        files = ShardFiles(named, tuple(one.count for one in sent), "x", tuple(input_shapes(model)))
+        return Shards(files, samples, data_sets=tuple(sent))
     if not all(isinstance(one, (str, Path)) for one in x):
         return None
     paths = [str(one) for one in x]
-    part, shapes, dtype = alike(paths)
-    arrays = [_lazy(path, part, shape, dtype) for path, shape in zip(paths, shapes, strict=True)]
-    counts = tuple(shape[0] for shape in shapes)
-    return Shards(ShardFiles(tuple(paths), counts, part), concatenated(arrays))
+    shapes = list(input_shapes(model).values())
+    about = contents(paths, shapes[0] if len(shapes) == 1 else None)
+    arrays = [_lazy(path, shape, about) for path, shape in zip(paths, about.shapes, strict=True)]
+    counts = tuple(shape[0] for shape in about.shapes)
+    files = ShardFiles(tuple(paths), counts, about.part, naming=about.naming)
+    return Shards(files, concatenated(arrays))
 
 
-def _lazy(path: str, part: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> StreamedArray:
+def _lazy(path: str, shape: tuple[int, ...], about: Contents) -> StreamedArray:
     """The samples of a file that is opened when they are asked for: few of many can be open."""
 
     def read(index: npt.NDArray[np.intp]) -> Array:
-        return np.asarray(_rows(path, index, part, ())[0]).astype(dtype, copy=False)
+        rows = _rows(path, index, about.part, (), about.naming)[0]
+        return checked_rows(path, rows, shape[1:], about.dtype)
 
-    return StreamedArray(read, shape, dtype)
+    return StreamedArray(read, shape, about.dtype)
 
 
 def _ready(rows: Array, dtype: str, shape: list[int], scale: InputScale | None) -> Array:
@@ -206,22 +243,32 @@ def _ready(rows: Array, dtype: str, shape: list[int], scale: InputScale | None) 
         # Files may differ in their types; it is the one of all together that was scaled.
         shaped = rows.astype(scale.dtype, copy=False).reshape(len(rows), *shape)
         rows = scale.scaled(shaped)
-    return rows.astype(dtype, copy=False)
+    return rows.astype(dtype, copy=False).reshape(len(rows), *shape)
 
 
-def _rows(path: str, rows: Any, part: str, inputs: Sequence[str]) -> list[Any]:
-    """Samples of a file for each input: all, or those of some numbers."""
-    try:
-        about = Path(path).stat()
-    except OSError as error:
-        raise TfpruneError(f"{path}: cannot be read ({error.strerror})") from None
-    arrays = _file(path, part, tuple(inputs), (about.st_mtime_ns, about.st_size))
+def _rows(source: Any, rows: Any, part: str, inputs: Sequence[str], naming: Naming) -> list[Any]:
+    """Samples of a file or data set for each input: all, or those of some numbers."""
+    if isinstance(source, Mapping):
+        arrays = samples_of(SentDataSet(**source))
+    else:
+        try:
+            about = Path(source).stat()
+        except OSError as error:
+            raise TfpruneError(f"{source}: cannot be read ({error.strerror})") from None
+        state = (about.st_mtime_ns, about.st_size)
+        arrays = _file(source, part, tuple(inputs), naming, state)
     return arrays if rows is None else [array[np.asarray(rows, np.intp)] for array in arrays]
 
 
 @lru_cache(maxsize=2)
-def _file(path: str, part: str, inputs: tuple[str, ...], state: tuple[int, int]) -> list[Any]:
+def _file(
+    path: str, part: str, inputs: tuple[str, ...], naming: Naming, state: tuple[int, int]
+) -> list[Any]:
     """The arrays of samples of a file in this state; left in it where they are large."""
+    if is_table(path):
+        table = Split(table_rows(Path(path), naming))
+        check_part(path, table)
+        return table.arrays
     stream = array_files.held_bytes(Path(path)) > most_held()
     if Path(path).suffix.lower() == ".npy":
         parts, _ = array_files.npy_parts(Path(path), stream)

@@ -72,7 +72,7 @@ def measure_files(
     else:
         check_sendable(samples.model, traced)
         common = {
-            **shards.description(),
+            "description": shards.description(),
             "consumers": _described(consumers),
             "imports": shards.absolute_imports(),
             "batch_size": batch_size,
@@ -123,15 +123,12 @@ def measure_samples(
 
 
 def measure(
-    files: list[tuple[str, list[int] | None]],
+    files: list[tuple[Any, list[int] | None]],
     consumers: list[Any],
     held: list[int],
     shared: bytes,
     *,
-    part: str,
-    inputs: list[str],
-    kinds: list[tuple[str, list[int]]],
-    scales: list[dict[str, Any]],
+    description: dict[str, Any],
     imports: list[str],
     batch_size: int | None,
     total: int,
@@ -144,7 +141,7 @@ def measure(
         If a file cannot be read, or the model is followed otherwise than where the command runs.
     """
     model, probe = _probe(shared, json.dumps(consumers), tuple(imports))
-    x = read_samples(files, part=part, inputs=inputs, kinds=kinds, scales=scales)
+    x = read_samples(files, **description)
     samples = Samples(model, x, held=np.array(held, np.intp))
     return None, _written(probe.moments(samples, batch_size, total=total))
 

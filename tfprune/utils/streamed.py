@@ -250,6 +250,10 @@ class Held:
         """Puts samples behind those that are there."""
         self._parts.append(array)
 
+    def parts(self) -> list[Array]:
+        """What was added, piece by piece."""
+        return self._parts
+
     def rows(self) -> Array:
         """All samples that were added."""
         return np.concatenate(self._parts) if len(self._parts) > 1 else self._parts[0]

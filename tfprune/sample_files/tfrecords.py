@@ -7,6 +7,7 @@ The names of features are the file's own. Two are known: those of the TensorFlow
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.data.columns import Table
-from tfprune.data.picture_folders import MODES, decoded, opened, resized
-from tfprune.data.scales import Shape
 from tfprune.errors import TfpruneError
+from tfprune.sample_files.columns import Table
+from tfprune.sample_files.pictures import MODES, decoded, opened, resized
 from tfprune.utils.arrays import Array
 from tfprune.utils.streamed import Held, Scratch
 
+Shape = tuple[int | None, ...]
 SUFFIX = ".tfrecord"
 FEATURES = ("image/encoded", "image")
 LABELS = ("image/class/label", "label")
@@ -38,14 +39,26 @@ def is_tfrecord(path: Path) -> bool:
     return any(suffix.lower().startswith(SUFFIX) for suffix in path.suffixes)
 
 
+def contents(
+    path: Path, feature: str | None, shape: Shape | None
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape of the samples of a file, and their type, by its first record.
+
+    Parameters and errors are those of :func:`read_records`.
+    """
+    count = sum(1 for _ in _lengths(path))
+    _, example = next(_examples(path), (0, None))
+    if example is None:
+        raise TfpruneError(f"{path}: expected at least one record, received none")
+    one = _Sample(path, example, feature, shape).of(example, 1)
+    return (count, *one.shape), one.dtype
+
+
 def held_bytes(path: Path, feature: str | None, shape: Shape | None) -> int:
     """Bytes that the samples of a file take as float32, by its first record; 0 if it has none."""
     try:
-        count = sum(1 for _ in _lengths(path))
-        _, example = next(_examples(path))
-        one = _Sample(path, example, feature, shape)
-        return 4 * count * one.of(example, 1).size
-    except (TfpruneError, StopIteration):
+        return 4 * math.prod(contents(path, feature, shape)[0])
+    except TfpruneError:
         return 0  # What is wrong with it is told by what reads it.
 
 
@@ -81,7 +94,9 @@ def read_records(
     labels, waiting = list[Any](), list[Array]()
     sample = None
     label_name = label
+    counts = list[int]()
     for path in paths:
+        number = 0
         for number, example in _examples(path):
             if sample is None:
                 names = example.features.feature
@@ -94,6 +109,7 @@ def read_records(
             if len(waiting) == TOGETHER:
                 kept.add(np.stack(waiting))
                 waiting = []
+        counts.append(number)
     if sample is None:
         raise TfpruneError(f"{paths[0]}: expected at least one record, received none")
     if waiting:
@@ -108,7 +124,7 @@ def read_records(
         if classes:
             shown = ", ".join(f"{n} {name!r}" for n, name in enumerate(classes[:NAMED]))
             notes.append(f"labels are text, sorted into {len(classes)} classes: {shown}")
-    return Table(kept.rows(), y, classes, tuple(notes))
+    return Table(kept.rows(), y, classes, tuple(notes), tuple(counts))
 
 
 def _lengths(path: Path) -> Iterator[int]:

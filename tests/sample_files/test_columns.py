@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfprune.data import columns, sources
+from tfprune.data import sources
 from tfprune.errors import TfpruneError
+from tfprune.sample_files import columns
 
 
 @pytest.fixture

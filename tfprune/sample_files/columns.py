@@ -39,12 +39,15 @@ class Table:
         What labels were that came as text, in the order of their numbers.
     notes : tuple of str
         What the user should know of how the columns were read.
+    counts : tuple of int
+        Rows of each file.
     """
 
     x: Array
     y: Array | None
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    counts: tuple[int, ...]
 
 
 def read_tables(paths: Sequence[Path], label: str | None, stream: bool = False) -> Table:
@@ -68,14 +71,15 @@ def read_tables(paths: Sequence[Path], label: str | None, stream: bool = False) 
     kept: Held | Scratch = Scratch(paths[0]) if stream else Held()
     labels = list[Array | None]()
     texts: list[pd.Series[Any]] = []
+    counts = list[int]()
     for path in paths:
         start = 0
         for frame, named, said in _frames(path, stream):
             columns = [str(column) for column in frame.columns]
             if names and columns != names:
                 raise TfpruneError(
-                    f"{path}: expected the columns of {paths[0]} ({_listed(names)}), received "
-                    f"{_listed(columns)}"
+                    f"{path}: expected the columns of {paths[0]} ({listed(names)}), received "
+                    f"{listed(columns)}"
                 )
             names = columns
             place = None if label is None else _place(path, names, named, label)
@@ -86,6 +90,7 @@ def read_tables(paths: Sequence[Path], label: str | None, stream: bool = False) 
                 texts += [] if stream else [column]
             start += len(frame)
             notes += [note for note in said if note not in notes]
+        counts.append(start)
     y, classes = None, tuple[str, ...]()
     if place is not None:
         numbers = [one for one in labels if one is not None]
@@ -98,7 +103,44 @@ def read_tables(paths: Sequence[Path], label: str | None, stream: bool = False) 
             shown = ", ".join(f"{n} {name!r}" for n, name in enumerate(classes[:NAMED]))
             more = f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
             notes.append(f"labels are text, sorted into {len(classes)} classes: {shown}{more}")
-    return Table(kept.rows(), y, classes, tuple(notes))
+    return Table(kept.rows(), y, classes, tuple(notes), tuple(counts))
+
+
+def contents(path: Path, label: str) -> tuple[tuple[str, ...], int, np.dtype[Any], bool]:
+    """What the columns of a file hold, without those that are read where nobody needs to.
+
+    Parameters
+    ----------
+    path : Path
+    label : str
+        The name of a column of labels, where there is one.
+
+    Returns
+    -------
+    columns : tuple of str
+        The names of all.
+    rows : int
+    dtype : numpy dtype
+        That the numbers of all rows fit in, but for labels.
+    labelled : bool
+        Whether there is a column of labels.
+
+    Raises
+    ------
+    TfpruneError
+        If the file cannot be read.
+    """
+    frame, *_ = next(_frames(path, True))
+    names = tuple(str(column) for column in frame.columns)
+    labelled = label in names
+    if path.suffix.lower() != ".parquet":
+        x = read_tables([path], label if labelled else None, True).x
+        return names, len(x), x.dtype, labelled
+    from pyarrow import parquet
+
+    whole = all(frame[name].dtype.kind in "iub" for name in names if name != label)
+    rows = parquet.read_metadata(path).num_rows
+    return names, rows, np.dtype(np.int64 if whole else np.float32), labelled
 
 
 def held_bytes(path: Path) -> int:
@@ -232,11 +274,11 @@ def _place(path: Path, names: Sequence[str], named: bool, label: str) -> int:
         return list(names).index(label)
     if label.isascii() and label.isdigit() and int(label) < len(names):
         return int(label)
-    known = f"columns 0 to {len(names) - 1}, without names" if not named else _listed(names)
+    known = f"columns 0 to {len(names) - 1}, without names" if not named else listed(names)
     raise TfpruneError(f"--label {label}: {path} has no such column; it has {known}")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 

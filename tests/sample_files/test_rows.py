@@ -10,7 +10,7 @@ from keras import layers as kl
 import tfprune
 from tests.support.graphs import fill
 from tfprune.graph.inputs import Samples, collected
-from tfprune.utils.sample_files import rows_of_files
+from tfprune.sample_files.rows import rows_of_files
 
 
 @pytest.fixture

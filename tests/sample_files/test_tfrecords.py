@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import io
 import struct
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
 
+from tests.support.records import message, png, write
 from tfprune.data import files, sources
 from tfprune.errors import TfpruneError
 from tfprune.utils.streamed import StreamedArray
 
 COUNT = 30
-
-
-def feature(value):
-    if isinstance(value, (bytes, str)):
-        value = value.encode() if isinstance(value, str) else value
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-    value = np.atleast_1d(value)
-    if value.dtype.kind == "f":
-        return tf.train.Feature(float_list=tf.train.FloatList(value=value.ravel()))
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=value.ravel()))
-
-
-def message(**features):
-    features = {name.replace("__", "/"): feature(value) for name, value in features.items()}
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-
-def write(path, records):
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in records:
-            writer.write(record)
-    return path
-
-
-def png(pixels):
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "png")
-    return stream.getvalue()
 
 
 def load(path, **how):

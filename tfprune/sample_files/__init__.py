@@ -1,0 +1,1 @@
+"""Reads the samples of files: arrays, the columns of tables, records, pictures."""
