@@ -26,6 +26,7 @@ ROWS = [
     ["outputs", "tflite", "loading"],
     ["graph", "result_figure", "workers"],
     ["core", "output_folder", "results"],
+    ["sample_files"],
     ["utils"],
     ["errors"],
 ]
