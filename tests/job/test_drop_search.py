@@ -189,6 +189,18 @@ def test_a_try_is_healed_for_a_third_of_the_epochs_or_until_it_is_good_enough(he
     assert not one.brief
 
 
+@pytest.mark.trains
+def test_a_try_that_is_far_off_is_healed_for_an_epoch(healing, monkeypatch):
+    trials, *_ = healing
+    epochs = []
+    for times in (0, 8):
+        monkeypatch.setattr("tfprune.job.drop_search.HOPELESS", times)
+        variant, one = trials._made(Try(parameters(1), 1.0), True)
+        assert one.tried.drop > trials.points
+        epochs.append(variant.training[0].best_epoch)
+    assert epochs[0] == 1 < epochs[1]
+
+
 def test_a_single_epoch_is_no_shorter_in_a_search(config):
     trials, *_ = drop_pieces._trials(sent(replace(config, heal=1)))
     assert brief_epochs(1) == 1

@@ -26,6 +26,9 @@ from tfprune.utils.console import meter
 # Of the drop that is asked for, what a model that is being healed may have to be good enough: its
 # file may be worse.
 ENOUGH = 1 / 2
+# So many times the drop that is asked for, or so many points where that is less than one, no model
+# wins back in haste after an epoch of healing.
+HOPELESS = 8
 # Samples that a try is refitted on, and one that is healed after that.
 REFITTED, REFITTED_BEFORE = 1024, 512
 # A try is healed for one of so many parts of the epochs that are asked for.
@@ -107,7 +110,9 @@ class Trials:
         heal, start = self.builder.config.heal, brief_epochs(self.builder.config.heal)
         if self.builder.can_heal_on and heal != start:
             left = heal if heal == "auto" else int(heal or 0) - int(start or 0)
-            variant = self.builder.healed_on(variant, Trial(left))
+            variant = self.builder.healed_on(
+                variant, Trial(left, augment=self.builder.config.augment)
+            )
             return self._tried(variant, brief=False)
         return self._made(Try(asked.limit, one.blend), False)
 
@@ -121,19 +126,18 @@ class Trials:
     def _made(self, asked: Try, brief: bool) -> tuple[Variant, Measured]:
         builder = self.builder
         epochs = brief_epochs(builder.config.heal) if brief else builder.config.heal
-        enough = False
 
-        def is_enough(model: keras.Model) -> bool:
-            nonlocal enough
+        def is_clear(model: keras.Model) -> bool:
             drop = self._drop(outputs_of(model, self._x))
-            enough = brief and drop <= ENOUGH * self.points
-            return enough
+            return brief and not ENOUGH * self.points < drop <= HOPELESS * max(self.points, 1.0)
 
         keras.utils.set_random_seed(builder.config.seed)
         few = REFITTED_BEFORE if epochs else REFITTED
         target = Target("params", asked.limit, blend=asked.blend, searched=few if brief else None)
         options = replace(builder.config.options, max_drop=None, target=target)
-        return self._tried(builder.make(options, Trial(epochs or 0, is_enough)), brief)
+        # In front of samples that change each time the original answers anew for every step.
+        trial = Trial(epochs or 0, is_clear, builder.config.augment and not brief)
+        return self._tried(builder.make(options, trial), brief)
 
     def _tried(self, variant: Variant, brief: bool) -> tuple[Variant, Measured]:
         """A variant with the file that is measured."""
@@ -166,7 +170,8 @@ def within_drop(
     model did and the one under which the largest did not. Measured on the validation data, on the
     file of the first scheme.
 
-    The models that are tried are refitted in fewer steps, and healed for a third of the epochs.
+    The models that are tried are refitted in fewer steps, and healed for a third of the epochs, on
+    samples as they are.
     One that is then up to one and a half times as far down as asked for, or two and a half times
     where models are healed, is made in full, and so is the one that is found.
 

@@ -33,11 +33,14 @@ class Trial:
     ----------
     epochs : int or "auto"
     enough : callable
-        Whether a model that is being healed is good enough already.
+        Whether a model that is being healed is so good, or so bad, that no more is needed.
+    augment : bool
+        Whether pictures are flipped and shifted.
     """
 
     epochs: int | str
     enough: Callable[[keras.Model], bool] = lambda model: False
+    augment: bool = False
 
 
 def retrained(
@@ -106,27 +109,28 @@ def healed(
     The loss is watched on the validation data, so none of the training data is held out.
     """
     x, validation = (check_inputs(pruned, part.x) for part in (data.train, data.validation))
-    asked = trial.epochs if trial else config.heal or 0
+    trial = trial or Trial(config.heal or 0, augment=config.augment)
+    asked = trial.epochs
     start = time.perf_counter()
     result = heal_with_record(
         pruned,
         model,
         x if len(x) > 1 else x[0],
         asked,
-        augment=config.augment,
+        augment=trial.augment,
         logits=measure.classifies,
         bits=bits,
         validation=validation if len(x) > 1 else validation[0],
         seed=config.seed,
         progress=True,
-        enough=trial.enough if trial else None,
+        enough=trial.enough,
     )
     seconds = time.perf_counter() - start
     how = "heal" if bits is None else f"heal at {bits} bits"
     history = result.history
     epochs = asked if isinstance(asked, int) else len(history.losses) - 1
     entry = record(how, "pruned", epochs, history, seconds=seconds, data=data)
-    return result.model, replace(entry, augment=config.augment)
+    return result.model, replace(entry, augment=trial.augment)
 
 
 def record(
