@@ -214,6 +214,10 @@ def test_a_file_that_grew_is_named_although_units_went():
         "net_pruned_int8.tflite has 1,016 bytes, 16 more than the unpruned net_int8" in one.message
     )
     assert "although 2 units are gone" in one.message
+    # The float32 file has 900 bytes, fewer than the one that grew.
+    assert one.advice[0] == "take net_pruned_float32.tflite, which has 900 bytes"
+    (one,) = findings(replace(made, artifacts=[replace(a, bytes=1016) for a in made.artifacts]))
+    assert not any(words.startswith("take ") for words in one.advice)
 
 
 def test_without_any_layer_to_prune_the_filters_are_named():

@@ -276,7 +276,11 @@ def _sizes(run: Run) -> Finding | None:
         )
         others = [scheme for scheme in larger if scheme != worst]
         message += f"; {', '.join(others)} likewise" if others else ""
-    return Finding("size", message, tuple(_further(run)))
+    advice = _further(run)
+    least = min(pruned.values(), key=lambda one: one.bytes)
+    if removed and least.bytes < min(pruned[scheme].bytes for scheme in larger):
+        advice.insert(0, f"take {least.file}, which has {least.bytes:,} bytes")
+    return Finding("size", message, tuple(advice))
 
 
 def _further(run: Run) -> list[str]:
