@@ -94,8 +94,9 @@ class Pruner:
         self._centre = check_centre(centre)
         self._progress = progress
         first = FOLD_RULES["least-squares"].centre(self._centre)
-        shards, validation = as_shards(x, model), in_order(validation, model)
-        if shards is None and (workers is not None or cluster is not None):
+        shared = workers is not None or cluster is not None
+        shards, validation = as_shards(x, model, shared), in_order(validation, model)
+        if shards is None and shared:
             raise TfpruneError(
                 "workers: for data in several pieces, expected a list of paths (.npy, .npz, .csv, "
                 ".parquet, .tfrecord) or of tf.data.Dataset, such as [x.shard(8, n) for n in "

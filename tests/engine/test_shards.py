@@ -356,9 +356,13 @@ def test_data_sets_that_cannot_be_sent_are_told(rng, monkeypatch):
         ([whole, twelve], "data set 1: expected samples as in the first one .float32 of .12,"),
     ):
         with pytest.raises(TfpruneError, match=said):
-            tfprune.prune(model, bad)
+            tfprune.prune(model, bad, workers=2)
     monkeypatch.setattr("tfprune.shards.data_sets.MOST_SENT", 1000)
     with pytest.raises(TfpruneError, match="are in the data set itself .* save them as .npy"):
-        tfprune.prune(model, [whole])
+        tfprune.prune(model, [whole], workers=2)
+    # Without workers nothing has to be sent.
+    alone = tfprune.prune(model, python, remove=0.5)
+    twice = tfprune.prune(model, [python.take(15), python.skip(15)], remove=0.5)
+    assert alone.layers[0].kept.tolist() == twice.layers[0].kept.tolist()
     with pytest.raises(TfpruneError, match=r"tf\.data\.Dataset, such as \[x\.shard"):
         tfprune.prune(model, whole, workers=2)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import layers as kl
 
 import tfprune
 from tests.support.graphs import fill
 from tfprune.graph.inputs import Samples, collected
+from tfprune.sample_files import rows as rows_module
 from tfprune.sample_files.rows import rows_of_files
 
 
@@ -67,3 +69,28 @@ def test_a_file_that_goes_away_is_named(files):
     paths[1].unlink()
     with pytest.raises(tfprune.TfpruneError, match="b.npz: cannot be read"):
         np.asarray(rows)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_files_are_read_once_where_they_can_be_kept(tmp_path, rng, monkeypatch, kind, large):
+    """Training takes samples from all files for each step."""
+    x = rng.normal(size=(90, 6)).astype("float32")
+    paths = [str(tmp_path / f"{n}.{kind}") for n in range(3)]
+    for path, part in zip(paths, np.split(x, 3), strict=True):
+        if kind == "npz":
+            np.savez(path, x=part)
+        else:
+            pd.DataFrame(part, columns=list("abcdef")).to_parquet(path)
+    if large:
+        monkeypatch.setattr(rows_module, "most_held", lambda: 100)
+    read = []
+    real = rows_module._read
+    monkeypatch.setattr(
+        rows_module, "_read", lambda path, *how: read.append(path) or real(path, *how)
+    )
+    rows = rows_of_files(paths)
+    for _ in range(3):
+        order = rng.permutation(90)
+        np.testing.assert_array_equal(np.asarray(rows[order]), x[order])
+    assert len(read) == (9 if large and kind == "npz" else 3)

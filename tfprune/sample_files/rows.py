@@ -74,8 +74,15 @@ def is_table(path: str | Path) -> bool:
     return Path(path).suffix.lower() in columns.SUFFIXES or tfrecords.is_tfrecord(Path(path))
 
 
-def table_rows(path: Path, naming: Naming) -> Array:
+def table_rows(path: Path, naming: Naming, stream: bool = False) -> Array:
     """The samples of a table or of records; in a scratch file where they are large.
+
+    Parameters
+    ----------
+    path : Path
+    naming : Naming
+    stream : bool
+        Whether they are in a scratch file anyway.
 
     Raises
     ------
@@ -83,10 +90,11 @@ def table_rows(path: Path, naming: Naming) -> Array:
         If the file cannot be read.
     """
     if tfrecords.is_tfrecord(path):
-        stream = tfrecords.held_bytes(path, naming.feature, naming.shape) > most_held()
+        stream |= tfrecords.held_bytes(path, naming.feature, naming.shape) > most_held()
         names = (naming.feature, naming.label, naming.shape)
         return tfrecords.read_records([path], *names, stream).x
-    return columns.read_tables([path], naming.label, columns.held_bytes(path) > most_held()).x
+    stream |= columns.held_bytes(path) > most_held()
+    return columns.read_tables([path], naming.label, stream).x
 
 
 def shape_of_numbers(count: int, wanted: Shape) -> tuple[int, ...] | None:
@@ -220,21 +228,34 @@ def checked_rows(path: str, rows: Any, shape: Sequence[int], dtype: np.dtype[Any
 
 
 def rows_of_files(paths: Sequence[str], shape: Shape | None = None) -> Any:
-    """The samples of several files behind each other, of which one file at a time is held.
+    """The samples of several files behind each other.
+
+    All files are held once they were read if together they are small enough. Of larger ones arrays
+    are held one file at a time, and what is in tables and records goes to scratch files.
 
     Parameters and errors are those of :func:`contents`; when they are read, it is an error if a
     file is not there any more.
     """
     about = contents(paths, shape)
+    each = math.prod(about.shapes[0][1:]) * max(about.dtype.itemsize, 4)
+    small = each * sum(shape[0] for shape in about.shapes) <= most_held()
+    held: dict[str, tuple[tuple[int, int], Array]] = {}
+
+    def array(path: str) -> Array:
+        try:
+            found = Path(path).stat()
+            state = found.st_mtime_ns, found.st_size
+            if not small and not is_table(path):
+                return _array(path, about.part, about.naming, state)
+            if held.get(path, (None,))[0] != state:
+                held[path] = state, _read(path, about.part, about.naming, not small)
+            return held[path][1]
+        except OSError as error:
+            raise TfpruneError(f"{path}: cannot be read ({error.strerror})") from None
 
     def rows(path: str, shape: tuple[int, ...]) -> StreamedArray:
         def read(index: npt.NDArray[np.intp]) -> Array:
-            try:
-                state = Path(path).stat()
-                array = _array(path, about.part, about.naming, (state.st_mtime_ns, state.st_size))
-            except OSError as error:
-                raise TfpruneError(f"{path}: cannot be read ({error.strerror})") from None
-            return checked_rows(path, array[index], shape[1:], about.dtype)
+            return checked_rows(path, array(path)[index], shape[1:], about.dtype)
 
         return StreamedArray(read, shape, about.dtype)
 
@@ -243,16 +264,21 @@ def rows_of_files(paths: Sequence[str], shape: Shape | None = None) -> Any:
     )
 
 
-@lru_cache(maxsize=1)
-def _array(path: str, part: str, naming: Naming, state: tuple[int, int]) -> Array:
-    """The samples of a file in this state; those of a ``.npy`` are left in it."""
+def _read(path: str, part: str, naming: Naming, stream: bool) -> Array:
+    """The samples of a file; those of a ``.npy`` are left in it."""
     if is_table(path):
-        return table_rows(Path(path), naming)
+        return table_rows(Path(path), naming, stream)
     if Path(path).suffix.lower() == ".npy":
         mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         return mapped
     with np.load(path, allow_pickle=False) as archive:
         return np.asarray(archive[part])
+
+
+@lru_cache(maxsize=1)
+def _array(path: str, part: str, naming: Naming, state: tuple[int, int]) -> Array:
+    """As :func:`_read`, of the last file that was asked for in this state."""
+    return _read(path, part, naming, False)
 
 
 def plain_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

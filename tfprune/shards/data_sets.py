@@ -25,6 +25,10 @@ BATCH, MOST_SENT = 256, 2**24
 FAIL_ON_STATE = 2
 
 
+class NotSentError(TfpruneError):
+    """A data set that another process cannot run, or not with the same samples."""
+
+
 @dataclass(frozen=True)
 class SentDataSet:
     """A data set as JSON can hold it.
@@ -62,9 +66,10 @@ def shards_of(
 
     Raises
     ------
+    NotSentError
+        If one cannot run in another process, or comes in another order each time.
     TfpruneError
-        If one cannot run in another process, does not fit the model, is endless or empty, or comes
-        in another order each time.
+        If one does not fit the model, or is endless or empty.
     """
     inputs = input_shapes(model)
     sent, columns = [], []
@@ -127,12 +132,12 @@ def _sent(flat: tf.data.Dataset, number: int) -> SentDataSet:
             strip_device_assignment=True,
         ).numpy()
     except tf.errors.FailedPreconditionError:
-        raise TfpruneError(
+        raise NotSentError(
             f"{what}: it calls Python code or random numbers, which another process has not; "
             "save its samples as .npy or .tfrecord files and give their paths"
         ) from None
     if len(graph) > MOST_SENT:
-        raise TfpruneError(
+        raise NotSentError(
             f"{what}: its samples are in the data set itself ({len(graph):,} bytes), at most "
             f"{MOST_SENT:,} are sent to a worker; save them as .npy files and give their paths"
         )
@@ -143,7 +148,7 @@ def _sent(flat: tf.data.Dataset, number: int) -> SentDataSet:
     assert first is not None, "it was read before"
     again = next(_batches(flat))
     if not all(np.array_equal(*pair, equal_nan=True) for pair in zip(first, again, strict=True)):
-        raise TfpruneError(
+        raise NotSentError(
             f"{what}: its samples come in another order each time; shuffle(..., "
             "reshuffle_each_iteration=False) keeps it"
         )

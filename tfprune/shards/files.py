@@ -28,7 +28,7 @@ from tfprune.sample_files.rows import (
     is_table,
     table_rows,
 )
-from tfprune.shards.data_sets import SentDataSet, samples_of, shards_of
+from tfprune.shards.data_sets import NotSentError, SentDataSet, samples_of, shards_of
 from tfprune.utils.arrays import Array
 from tfprune.utils.memory import most_held
 from tfprune.utils.streamed import StreamedArray, concatenated, mapped
@@ -200,8 +200,10 @@ def in_order(x: Any, model: keras.Model) -> Any:
     return x if shards is None else shards.x
 
 
-def as_shards(x: Any, model: keras.Model) -> Shards | None:
+def as_shards(x: Any, model: keras.Model, by_workers: bool = False) -> Shards | None:
     """Shards, also where data is a list of paths or of data sets of TensorFlow; else None.
+
+    So it is of data sets that cannot be sent, unless there are workers to send them to.
 
     Raises
     ------
@@ -211,7 +213,12 @@ def as_shards(x: Any, model: keras.Model) -> Shards | None:
     if isinstance(x, Shards) or not isinstance(x, (list, tuple)) or not x:
         return x if isinstance(x, Shards) else None
     if are_data_sets(x):
-        sent, samples = shards_of(x, model)
+        try:
+            sent, samples = shards_of(x, model)
+        except NotSentError:
+            if by_workers:
+                raise
+            return None
         numbers = range(len(x))
         named = tuple(f"data set {number}" for number in numbers)
         files = ShardFiles(named, tuple(one.count for one in sent), "x", tuple(input_shapes(model)))
