@@ -117,3 +117,23 @@ def test_a_mistake_is_a_line(words, said, capfd, monkeypatch, tmp_path):
     assert err.startswith("tools.inspect: ")
     assert said in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_answer_for_all_asks_for_the_range_before_anything_is_recommended(tmp_path, rng, capfd):
+    """The first class is the answer wherever values are below 1."""
+    hidden = keras.layers.Dense(8, "relu", name="hidden")
+    model = keras.Sequential([keras.Input((6,)), hidden, keras.layers.Dense(2, "softmax")])
+    hidden.set_weights([rng.uniform(0.5, 1, (6, 8)), np.zeros(8)])
+    model.layers[-1].set_weights([np.tile([[-1.0, 1.0]], (8, 1)), np.array([3000.0, -3000.0])])
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "x.npz", x=rng.integers(0, 256, (300, 6), np.uint8))
+    data = ("--model", tmp_path / "model.keras", "--data", tmp_path / "x.npz")
+    code, out, err = call(capfd, *data)
+    assert code == 0, err
+    assert "does the model take another range? --scale none" in err
+    words = shlex.split(out.splitlines()[-1].removeprefix("next: "), comments=True)
+    assert words[:3] == ["python", "-m", "tools.inspect"]
+    assert words[-2:] == ["--scale", "none"]
+    code, out, err = call(capfd, *data, "--scale", "none")
+    assert "another range" not in err
+    assert shlex.split(out.splitlines()[-1].removeprefix("next: "))[2] == "tools.export"

@@ -104,6 +104,9 @@ def test_numbers_stay_numbers_and_without_a_label_there_are_none(tmp_path, rng):
         ("a,b\n1,2\n3,four\n", None, "row 2, column 'b': expected a number, received 'four'"),
         ("1,2\n3,4\n5,six\n", None, "row 3, column '1': expected a number, received 'six'"),
         ("a,b\n1,2\n3,\n", None, "row 2, column 'b': expected a number, received nothing"),
+        ("a;b\n1;2\n3;4,5\n", None, "row 2, column 'b': .* received '4,5'; write it with a point"),
+        ("a,b,c\n1,2,x\n3,4,y\n", "b", "received 'x'; leave the column out"),
+        ("a,b\n1,x\n2,y\n", None, "received 'x'; a column of labels is named by --label"),
         ("a,b\n1,x\n2,y\n", "c", "--label c: .*no such column; it has a, b"),
         ("1,2\n3,4\n", "2", "--label 2: .*columns 0 to 1, without names"),
         ("a,b\n1,\n2,y\n", "b", "row 1, column 'b': expected a label, received nothing"),
@@ -151,3 +154,14 @@ def test_parquet_of_strangers_is_refused(tmp_path, monkeypatch):
     pd.DataFrame({"a": np.zeros(10**5)}).to_parquet(path)
     with pytest.raises(TfpruneError, match="that unpack to .*, refused"):
         load(path)
+
+
+def test_files_of_other_kinds_are_refused_by_what_there_is(tmp_path):
+    (tmp_path / "notes.md").write_text("words")
+    (tmp_path / "cat.png").write_bytes(b"no matter what")
+    for name, said in (
+        ("notes.md", r"notes.md: expected .npz, .npy, .csv, .parquet, .tfrecord, or a folder"),
+        ("*.png", "received a picture; give its folder: --data"),
+    ):
+        with pytest.raises(TfpruneError, match=said):
+            load(tmp_path / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +108,7 @@ def read(data: str, reading: Reading) -> Raw:
             shards = ShardFiles(names, table.counts, "x", reading.inputs, naming)
             parts["x"] = _numbered(parts["x"])
     else:
+        _check_kind(paths[0])
         reader = READERS.get(kinds[0], _npz)
         made = [reader(path, reading) for path in paths]
         parts, shards = _together(paths, [one for one, _ in made], data, reading)
@@ -166,6 +168,18 @@ LABELLED = {*columns.SUFFIXES, tfrecords.SUFFIX}
 def _kind(path: Path) -> str:
     """What a file's name ends with; shards of records are numbered behind it."""
     return tfrecords.SUFFIX if tfrecords.is_tfrecord(path) else path.suffix.lower()
+
+
+def _check_kind(path: Path) -> None:
+    """Refuses a file that neither its name nor its content says to be samples."""
+    known = (".npz", *READERS)
+    if path.suffix.lower() in known or not path.is_file() or zipfile.is_zipfile(path):
+        return
+    kinds = ", ".join((*known, *sorted(LABELLED)))
+    what = f"{path}: expected {kinds}, or a folder of pictures"
+    if path.suffix.lower() in picture_folders.SUFFIXES:
+        what += f", received a picture; give its folder: --data {path.parent}"
+    raise TfpruneError(what)
 
 
 def _held_bytes(path: Path, kind: str, reading: Reading) -> int:

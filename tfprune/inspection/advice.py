@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tfprune.core.selection import Selection
 from tfprune.inspection.records import DEGREES, SHARES, Measurements, Recommendation
-from tfprune.inspection.sensitivity import Bench, Size, Trial, whole
+from tfprune.inspection.sensitivity import VARIANCE, Bench, Size, Trial, whole
 from tfprune.inspection.trial_healing import Healed, healed_on_trial
 
 # Of the score: what a group alone may cost at a share to be cut by it, and what all may together.
@@ -145,13 +145,27 @@ def _expected(
         f"{size.parameters:,} parameters in place of {parameters:,} ({saved:.1f} % fewer), about "
         f"{size.bytes:,} bytes of weights in int8, {measured.score}"
     )
-    now = f"(now {100 * measured.original:.2f} %)"
+    now = f"(now {100 * measured.original:.2f} %, {_margin(measured)})"
     if healed:
+        trial = f"{healed.epochs} epochs on {healed.samples:,} samples"
+        if healed.score < score:
+            words = f"{words} {100 * score:.2f} % {now} before refitting and healing"
+            return f"{words}; on trial, {trial}, healing did worse: it takes more data"
         return (
-            f"{words} {100 * healed.score:.2f} % {now} as healed on trial, {healed.epochs} epochs "
-            f"on {healed.samples:,} samples; {100 * score:.2f} % before; the command refits first"
+            f"{words} {100 * healed.score:.2f} % {now} as healed on trial, {trial}; "
+            f"{100 * score:.2f} % before; the command refits first"
         )
     words = f"{words} {100 * score:.2f} % {now}"
     if request.heal:
         return f"{words} before refitting and before healing, which start from there"
     return f"{words} before refitting" if request.remove else words
+
+
+def _margin(measured: Measurements) -> str:
+    """How sure a score is: two standard errors of a share, where it is one."""
+    count, share = measured.scored, measured.original
+    if measured.score == VARIANCE:
+        return f"on {count:,} samples"
+    # Where all answers are right, one more sample might be wrong.
+    error = 2 * max(share * (1 - share) / count, 1 / count**2) ** 0.5
+    return f"give or take {100 * error:.1f} points on {count:,} samples"

@@ -21,10 +21,16 @@ from tfprune.inspection.records import Measurements
 from tfprune.inspection.result import Inspection
 from tfprune.inspection.sensitivity import FOLD, Bench, redundancy_of
 from tfprune.inspection.structure import structure_of
+from tfprune.job.original import by_chance
 from tfprune.outputs.decisions import rules_of
 from tfprune.utils.arrays import Array
 from tfprune.utils.console import during
 
+# What is said where the original does not know the labels.
+POOR = (
+    "the original scores no better than chance, so that scores with units gone say nothing, and "
+    "nothing is recommended"
+)
 # Of the samples, which share is scored in place of measured, and how many at most.
 SCORED, MOST_SCORED = 0.25, 1000
 
@@ -206,6 +212,7 @@ def measure(
         return inspection
     bench = Bench(calibration, x, scorer)
     trials = bench.by_share(progress=progress)
+    poor = any(by_chance(one) for one in scorer.each)
     measured = Measurements(
         bench.score,
         bench.original,
@@ -213,13 +220,15 @@ def measure(
         len(x[0]),
         tuple(redundancy_of(stats) for stats in calibration.groups),
         tuple(trial.sensitivity for trial in trials),
-        bench.warning,
+        bench.warning or (POOR if poor else ""),
     )
+    if poor:
+        return replace(inspection, measured=measured)
     with during("recommendation"):
         recommended = recommend(
             bench, trials, measured, typed, every=every, macs=inspection.macs, progress=progress
         )
-    return Inspection(inspection.name, inspection.layers, inspection.groups, measured, recommended)
+    return replace(inspection, measured=measured, recommended=recommended)
 
 
 def enumerate_names(model: keras.Model, arrays: Sequence[Array]) -> list[tuple[str, Array]]:

@@ -148,4 +148,6 @@ class Inspection:
             return f"next: {plain(self.recommended.command)}  # expect {self.recommended.expected}"
         if not self.prunable:
             return "next: nothing can be pruned; the reasons stand in the tree"
+        if self.measured is not None:
+            return "next: see that data and model fit; then what could go at what cost can be said"
         return "next: give it data, and it measures what of that could go"

@@ -27,6 +27,7 @@ from tfprune.utils.streamed import concatenated
 # Options of which a recommended command has others, or none.
 NOT_REPEATED = ("layers", "skip", "heal", "schemes", "output", "calibration", "centre")
 WITH_DATA = "what of that could go, and at what cost"
+AS_IT_IS = "more than one answer, if the model takes data as it is"
 
 
 def run(config: InspectConfig, command: Sequence[str], say: Callable[[str], None]) -> Inspection:
@@ -78,6 +79,13 @@ def _measured(
     for note in (*data.notes, *(() if measure_by.one_sided else measure_by.notes)):
         say(f"data: {note}")
     found_first = start_of(config, model, data, measure_by).findings
+    changed = config.scale == "auto" and not all(scale.unchanged for scale in data.scales)
+    doubtful = bool(measure_by.one_sided) and changed
+    if doubtful:
+        say(
+            "data: one answer for nearly all samples: does the model take another range? "
+            "--scale none leaves data as it is"
+        )
     for doubt in (*doubts(config, model, x, measure_by, data), *found_first):
         say(str(doubt))
     layers = config.layers_to_prune
@@ -86,10 +94,16 @@ def _measured(
         model, measured.x, scored.take(slice(MOST_HELD_BACK)).x, layers=layers, skip=config.skip,
         progress=True,
     )  # fmt: skip
-    return measure(
+    found = measure(
         found, calibration, x, measure_by, typed(config, command),
         every=isinstance(layers, str) and not config.skip, progress=True,
     )  # fmt: skip
+    if doubtful and found.recommended is not None:
+        again = shlex.join(
+            [*repeated(config, command, "inspect", without=NOT_REPEATED), "--scale", "none"]
+        )
+        return replace(found, recommended=Recommendation(again, AS_IT_IS))
+    return found
 
 
 def parts(data: Dataset, calibration: int) -> tuple[Split, Split]:

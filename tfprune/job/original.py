@@ -139,8 +139,7 @@ def _doubts(
     if measure.target is None or len(measure.target) < FEWEST:
         return []
     order = np.random.default_rng(0).permutation(len(measure.target))
-    each = measure.target[0].size
-    chance = _chance(measure.some(order[: min(HELD, max(MOST_DECISIONS // each, FEWEST))]))
+    chance = by_chance(measure)
     lines = []
     classes = measure.reference[measure.output].shape[-1]
     if data.classes and measure.classifies and len(data.classes) != classes:
@@ -187,8 +186,19 @@ def _doubts(
     return lines
 
 
+def by_chance(measure: Scorer) -> str:
+    """What chance scores, in words, if the original is not clearly better; else nothing.
+
+    Nor is anything said without labels, or of a few samples.
+    """
+    if measure.target is None or len(measure.target) < FEWEST:
+        return ""
+    order = np.random.default_rng(0).permutation(len(measure.target))
+    most = max(MOST_DECISIONS // measure.target[0].size, FEWEST)
+    return _chance(measure.some(order[: min(HELD, most)]))
+
+
 def _chance(measure: Scorer) -> str:
-    """What chance scores, in words, if the reference is not clearly better; else nothing."""
     outputs, target = measure.reference, measure.target
     assert target is not None, "there are labels"
     if measure.metric == "mse":

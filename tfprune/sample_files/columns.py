@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".parquet")
 # Between the columns of a .csv, if there is no comma in its first line.
 SEPARATORS = (";", "\t")
+DECIMAL_COMMA = re.compile(r"'[+-]?\d+,\d+'")
 # Columns and classes that are named in a message or note.
 NAMED = 10
 # Bytes of a number in a table, and those of the rows that are read at once.
@@ -301,7 +303,7 @@ def _numbers(path: Path, frame: pd.DataFrame, place: int | None, start: int) -> 
             what = "nothing" if pd.isna(cell) else f"{str(cell)[:40]!r}"
             raise TfpruneError(
                 f"{path}: row {start + row + 1}, column {str(frame.columns[number])!r}: "
-                f"expected a number, received {what}" + _advice(what)
+                f"expected a number, received {what}" + _advice(what, place is not None)
             )
         made.append(values.to_numpy())
     whole = all(values.dtype.kind in "iub" for values in made)
@@ -311,10 +313,12 @@ def _numbers(path: Path, frame: pd.DataFrame, place: int | None, start: int) -> 
         return np.stack([values.astype(kind) for values in made], axis=1)
 
 
-def _advice(what: str) -> str:
+def _advice(what: str, labelled: bool) -> str:
+    if DECIMAL_COMMA.fullmatch(what):
+        return "; write it with a point"
     if what == "nothing":  # pandas takes n/a, NaN, null and the like for an empty cell.
         return "; fill it in or leave the row out (words such as n/a count as nothing)"
-    return "; a column of labels is named by --label"
+    return "; leave the column out" if labelled else "; a column of labels is named by --label"
 
 
 def _numeric(column: pd.Series[Any]) -> bool:
