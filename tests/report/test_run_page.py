@@ -19,6 +19,7 @@ from PIL import Image
 import tfprune
 from tests.commands.test_compare_hostile import HOSTILE
 from tests.support import runs
+from tfprune.report import headline
 from tfprune.report.charts import HEIGHT, WIDTH, is_picture, scatter
 from tfprune.report.run_page import LARGEST, run_page, shown
 from tfprune.utils import escapes
@@ -185,6 +186,29 @@ def test_a_larger_slower_file_is_not_praised():
     page = Read(run_page(manifest))
     assert "2.00 times larger" in page.text
     assert "2.00 times slower here" in page.text
+
+
+@pytest.mark.parametrize(
+    ("agreement", "error", "good"),
+    [(1.0, 0.02, True), (1.0, 0.3, False), (0.99, 0.3, True), (0.97, 0.02, False)],
+)
+def test_agreement_of_a_model_with_one_answer_is_not_praised(agreement, error, good):
+    before, after = ({"agreement": value, "output_error": off}
+                     for value, off in ((1.0, 0.0), (agreement, error)))  # fmt: skip
+    card = headline._cost(before, after, 500)
+    assert card["good"] == good
+    assert f"output error {100 * error:.1f} %" in card["text"]
+
+
+def test_times_within_three_percent_are_the_same():
+    def said(new):
+        one, other = ({"latency_us": {"p10": time}, "scheme": "int8"} for time in (100.0, new))
+        card = headline._speed(one, other)
+        return card["head"], card["good"]
+
+    assert said(98.0) == said(102.0) == ("As fast here", True)
+    assert said(110.0) == ("1.10 times slower here", False)
+    assert said(80.0) == ("1.25 times faster here", True)
 
 
 def test_without_an_int8_file_the_smallest_pruned_one_is_told_of():

@@ -10,6 +10,8 @@ from tfprune.core.metrics import metric_of
 # Points of accuracy, times and shares below which nothing is said to differ; times of one thing
 # that is measured twice are further apart than sizes.
 EQUAL_POINTS, EQUAL_TIMES, EQUAL_SPEED = 0.005, 1.005, 1.03
+# Of outputs, up to which nothing much is lost.
+MOST_ERROR = 0.05
 
 Entry = dict[str, Any]
 
@@ -108,11 +110,15 @@ def _cost(before: Entry, after: Entry, samples: int) -> dict[str, Any] | None:
             "good": new <= 1.05 * old,
         }
     if _have("agreement", before, after):
+        error = after.get("output_error") or 0.0
+        # All agree where the model has but one answer, however far its outputs are off.
+        empty = after["agreement"] == 1 and error > MOST_ERROR
+        text = f"with the unpruned float model on {measured}; there are no labels"
         return {
             "what": "Cost",
             "head": f"{100 * after['agreement']:.2f} % agreement",
-            "text": f"with the unpruned float model on {measured}; there are no labels",
-            "good": after["agreement"] >= 0.98,
+            "text": text + (f"; output error {100 * error:.1f} %" if error else ""),
+            "good": after["agreement"] >= 0.98 and not empty,
         }
     return None
 
