@@ -117,7 +117,7 @@ class PruneOptions:
 
 
 def prune_options(
-    threshold: object = DEGREES,
+    threshold: object = None,
     *,
     remove: object = None,
     target_params: object = None,
@@ -148,10 +148,11 @@ def prune_options(
     asked = [f"target_{what}" for what, amount in targets.items() if amount is not None]
     asked += ["remove"] if remove is not None else []
     asked += ["max_drop"] if max_drop is not None else []
-    if len(asked) > 1:
-        names = " and ".join(called(name) for name in asked)
-        raise TfpruneError(f"{names}: expected one of them, received {len(asked)}")
-    degrees = check_threshold(threshold, called("threshold"))
+    given = ([] if threshold is None else ["threshold"]) + asked
+    if len(given) > 1:
+        names = " and ".join(called(name) for name in given)
+        raise TfpruneError(f"{names}: expected one of them, received {len(given)}")
+    degrees = DEGREES if threshold is None else check_threshold(threshold, called("threshold"))
     points = None if max_drop is None else check_points(max_drop, called("max_drop"))
     share = None if remove is None else check_share(remove, called("remove"))
     check_schemes([scheme])

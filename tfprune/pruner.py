@@ -24,7 +24,6 @@ from tfprune.graph.safe_gradients import crash_notes
 from tfprune.graph.shrink import Cut, shrink
 from tfprune.graph.tied import tied_errors
 from tfprune.options import (
-    DEGREES,
     PruneOptions,
     check_centre,
     check_refit,
@@ -118,7 +117,7 @@ class Pruner:
 
     def prune(
         self,
-        threshold: float = DEGREES,
+        threshold: float | None = None,
         *,
         remove: float | None = None,
         target_params: float | str | None = None,

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from tfprune.core.unit_group import ScoreFunction
-from tfprune.options import DEGREES, prune_options
+from tfprune.options import prune_options
 from tfprune.prune_result import PruneResult
 from tfprune.pruner import Pruner, warned
 
@@ -16,7 +16,7 @@ from tfprune.pruner import Pruner, warned
 def prune(
     model: keras.Model,
     x: Any,
-    threshold: float = DEGREES,
+    threshold: float | None = None,
     *,
     remove: float | None = None,
     target_params: float | str | None = None,
@@ -52,8 +52,9 @@ def prune(
         also a list of paths, which are read one at a time: .npy, .npz (arrays ``x``, or
         ``x_train``), .csv, .parquet (all columns but ``label``) or .tfrecord. Or a list of
         tf.data.Dataset, such as ``[data.shard(8, n) for n in range(8)]``.
-    threshold : float
-        Degrees in (0, 90). Units are similar below it and complementary above 180 minus it.
+    threshold : float, optional
+        Degrees in (0, 90), 30 where nothing else is asked for. Units are similar below it and
+        complementary above 180 minus it.
     remove : float, optional
         In place of a threshold: the share of units, in (0, 1), that goes from every layer.
     target_params, target_macs, target_bytes : int, float or str, optional

@@ -47,6 +47,8 @@ def test_what_is_asked_is_checked_as_by_prune(rng, x):
     pruner = tfprune.Pruner(chain(rng), x)
     with pytest.raises(TfpruneError, match="target_macs and remove: expected one of them"):
         pruner.prune(remove=0.5, target_macs="50%")
+    with pytest.raises(TfpruneError, match="threshold and remove: expected one of them"):
+        pruner.prune(threshold=30, remove=0.5)
     with pytest.raises(TfpruneError, match="number of degrees between 0 and 90, received 91"):
         pruner.prune(91)
     with pytest.raises(TypeError, match="layers"):

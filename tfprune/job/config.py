@@ -16,7 +16,6 @@ from tfprune.data.scales import SCALES
 from tfprune.errors import TfpruneError
 from tfprune.micro.boards import Board, boards
 from tfprune.options import (
-    DEGREES,
     FOLD_NAMES,
     KINDS,
     PruneOptions,
@@ -330,7 +329,7 @@ class JobConfig(CommonConfig):
             )
         _check_files(config)
         options = prune_options(
-            DEGREES if config.prune is None else config.prune,
+            config.prune,
             remove=config.remove,
             target_params=config.target_params,
             target_macs=config.target_macs,

@@ -19,7 +19,7 @@ from tfprune.job.model_and_data import pruner_of
 from tfprune.job.original import doubts, scorer
 from tfprune.job.records import Finding
 from tfprune.job.sent_config import weights_digest
-from tfprune.options import DEGREES, prune_options
+from tfprune.options import prune_options
 from tfprune.sweep.config import SweepConfig
 from tfprune.sweep.grid import UNPRUNED, Point
 from tfprune.sweep.results_log import Row
@@ -133,7 +133,7 @@ class Bench:
     def _pruned(self, point: Point) -> _Made:
         share = point.unit == "share"
         asked = prune_options(
-            DEGREES if share else point.amount,
+            None if share else point.amount,
             remove=point.amount if share else None,
             select=point.select,
             fold=point.fold,
