@@ -138,6 +138,7 @@ BAD = {
     "unknown flag": (["--prun", "30"], "unknown flag --prun; did you mean --prune?"),
     "unknown flag, last": ([*OWN, "--xyz=red"], "unknown flag --xyz=red; expected one of"),
     "stray word": ([*OWN, "quickly"], "stray word 'quickly'"),
+    "files": ([*OWN, "README.md"], "stray word 'README.md'; a pattern of files is quoted"),
     "separator": ([*OWN, "--", "--prun", "30"], "stray word '--'"),
     "dunder": (["__class__"], "--model: expected .* received '__class__'"),
     "shorthand": ([*OWN, "-o", "x"], "stray word '-o'"),

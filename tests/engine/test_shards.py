@@ -228,6 +228,7 @@ def test_tables_and_records_by_workers_are_one_pass(kind, whole, large, tmp_path
         assert_equal(made, measure(traced, consumers, expected, exact=True))
         assert len(engine.requests) == 3
         np.testing.assert_array_equal(Samples(model, paths).at(slice(None))[0], rows)
+        np.testing.assert_array_equal(Samples(model, paths[0]).at(slice(None))[0], rows[:20])
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "tfrecord"])
@@ -271,6 +272,7 @@ def test_tables_that_differ_are_named(tmp_path, rng):
     write(tmp_path / "short.tfrecord", [message(value=x[0, :5])])
     write(tmp_path / "mixed.tfrecord", [message(value=np.arange(12))] * 5)
     (tmp_path / "none.parquet").write_bytes(b"PAR1")
+    pd.DataFrame(np.ones((9, 13))).rename(columns=str).to_parquet(tmp_path / "wide.parquet")
     model = hidden(12)
     for bad, said in (
         ([*paths, tmp_path / "other.parquet"], r"other\.parquet: expected the columns of .*c0, c1"),
@@ -279,6 +281,10 @@ def test_tables_that_differ_are_named(tmp_path, rng):
         ([*paths, tmp_path / "none.parquet"], "none.parquet: expected a readable"),
         ([tmp_path / "mixed.tfrecord", *records], "0.tfrecord: expected int64, as in the first"),
         ([tmp_path / "gone.csv"], "gone.csv: no such file"),
+        (
+            [tmp_path / "wide.parquet"],
+            r"shape \(12,\), received 13 columns .*it is called label",
+        ),
     ):
         with pytest.raises(TfpruneError, match=said):
             tfprune.prune(model, bad)

@@ -11,6 +11,7 @@ import difflib
 import shutil
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfprune.errors import TfpruneError
@@ -74,6 +75,8 @@ def _value(option: Option, left: list[str]) -> str:
 
 def _complaint(word: str, known: Sequence[Option]) -> str:
     flags = [option.flag for option in known]
+    if Path(word).exists():
+        return f"stray word {word!r}; a pattern of files is quoted: --data 'shards/*.npz'"
     if not word.startswith("--") or word == "--":
         return f"stray word {word!r}; expected flags: {', '.join(flags)}"
     typed = word.split("=", maxsplit=1)[0].replace("_", "-")

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.errors import TfpruneError
-from tfprune.sample_files.rows import rows_of_files
+from tfprune.sample_files.rows import is_table, rows_of_files
 from tfprune.utils.arrays import Array
 
 # Samples in a batch of a data set that comes without batches.
@@ -78,7 +78,9 @@ def read_files(x: Any, shapes: Sequence[Shape]) -> Any:
     if not is_files(x):
         return x
     if isinstance(x, (str, Path)):
-        return mapped_file(x)
+        if not is_table(x):
+            return mapped_file(x)
+        x = [x]
     return rows_of_files([str(path) for path in x], shapes[0] if len(shapes) == 1 else None)
 
 

@@ -212,7 +212,10 @@ def measure(
         return inspection
     bench = Bench(calibration, x, scorer)
     trials = bench.by_share(progress=progress)
-    poor = any(by_chance(one) for one in scorer.each)
+    # Of few samples no more can be said than that less than one class of all is right.
+    classes = scorer.reference[scorer.output].shape[-1]
+    few = bench.score == "accuracy" and bench.original <= 1 / max(classes, 2)
+    poor = few or any(by_chance(one) for one in scorer.each)
     measured = Measurements(
         bench.score,
         bench.original,

@@ -141,6 +141,8 @@ def _doubts(
     order = np.random.default_rng(0).permutation(len(measure.target))
     chance = by_chance(measure)
     lines = []
+    if measure.classifies and len(np.unique(measure.target)) == 1:
+        lines.append("all labels are the same; are they what the model answers?")
     classes = measure.reference[measure.output].shape[-1]
     if data.classes and measure.classifies and len(data.classes) != classes:
         lines.append(

@@ -318,7 +318,9 @@ def _advice(what: str, labelled: bool) -> str:
         return "; write it with a point"
     if what == "nothing":  # pandas takes n/a, NaN, null and the like for an empty cell.
         return "; fill it in or leave the row out (words such as n/a count as nothing)"
-    return "; leave the column out" if labelled else "; a column of labels is named by --label"
+    if labelled:
+        return "; leave the column out"
+    return "; a column of labels is named by --label (in Python it is called label)"
 
 
 def _numeric(column: pd.Series[Any]) -> bool:

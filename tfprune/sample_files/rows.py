@@ -204,8 +204,15 @@ def _tables(paths: Sequence[Path], shape: Shape | None) -> Contents:
             f"{next(one[1:] for one in shapes if one[1:] != shapes[0][1:])}"
         )
     sample = shapes[0][1:]
-    if shape is not None and len(sample) == 1 < len(shape):
-        sample = shape_of_numbers(sample[0], shape) or sample
+    if shape is not None and len(sample) == 1:
+        fitting = shape_of_numbers(sample[0], shape)
+        if fitting is None and kinds[0] != tfrecords.SUFFIX:
+            raise TfpruneError(
+                f"{paths[0]}: expected numbers for samples of shape {shape}, received "
+                f"{sample[0]} columns ({columns.listed(found[0][0])}); one of labels is left out "
+                f"if it is called {LABEL}"
+            )
+        sample = fitting or sample
     return Contents("x", tuple((rows, *sample) for rows, *_ in shapes), dtype, naming)
 
 
