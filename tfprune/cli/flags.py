@@ -8,10 +8,10 @@ reads in one way only; and what it fills is the table, which does no work.
 from __future__ import annotations
 
 import difflib
+import os
 import shutil
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfprune.errors import TfpruneError
@@ -75,7 +75,8 @@ def _value(option: Option, left: list[str]) -> str:
 
 def _complaint(word: str, known: Sequence[Option]) -> str:
     flags = [option.flag for option in known]
-    if Path(word).exists():
+    # Path.exists fails on a word that is too long for a name.
+    if os.path.exists(word):  # noqa: PTH110
         return f"stray word {word!r}; a pattern of files is quoted: --data 'shards/*.npz'"
     if not word.startswith("--") or word == "--":
         return f"stray word {word!r}; expected flags: {', '.join(flags)}"
