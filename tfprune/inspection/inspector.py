@@ -225,12 +225,13 @@ def measure(
         tuple(trial.sensitivity for trial in trials),
         bench.warning or (POOR if poor else ""),
     )
-    if poor:
-        return replace(inspection, measured=measured)
+    recommended = None
     with during("recommendation"):
-        recommended = recommend(
-            bench, trials, measured, typed, every=every, macs=inspection.macs, progress=progress
-        )
+        if not poor:
+            recommended = recommend(
+                bench, trials, measured, typed, every=every, macs=inspection.macs,
+                progress=progress,
+            )  # fmt: skip
     return replace(inspection, measured=measured, recommended=recommended)
 
 
