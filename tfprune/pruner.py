@@ -209,6 +209,7 @@ round_to, scheme, file_batch, file_compat, seed
         cuts = cuts_of(calibration, selections, folds)
         smaller, off = _shrunk(calibration, cuts)
         tied = tied_errors(calibration.trace, cuts)
+        cuts = [cut.units_alone() for cut in cuts]
         smaller, attention = _attended(smaller, calibration, options, heads)
         pairs = list(zip(calibration.groups, selections, strict=True))
         words = words_for(options.select)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -68,6 +68,10 @@ class Cut:
         count = np.array([np.sum(units[:place] == unit) for place, unit in enumerate(units)])
         same = count[:, None] == count[None, stays]
         return self.intake[np.ix_(units, columns)] * same
+
+    def units_alone(self) -> Cut:
+        """Which units stay, without the weights, which take much memory in a large model."""
+        return replace(self, intake=np.empty((0, 0)), folds=())
 
 
 def shrink(model: keras.Model, trace: Trace, cuts: Sequence[Cut]) -> keras.Model:

@@ -77,14 +77,14 @@ class Problem:
         return np.asarray(squares)
 
     def _squares(self, kernel: Array, bias: Array | None) -> Array:
-        held = self.held
+        held = np.flatnonzero(self.held)
         made = self._made(self.rows[..., held, :], kernel, bias, self._added(held))
         goal = self.goal[..., held, :]
         if self.limits is not None:
             made, goal = np.clip(made, *self.limits), np.clip(goal, *self.limits)
         return np.square(made - goal)
 
-    def _added(self, part: npt.NDArray[np.bool_] | slice) -> Array | float:
+    def _added(self, part: npt.NDArray[np.intp] | slice) -> Array | float:
         return self.added[..., part, :] if isinstance(self.added, np.ndarray) else self.added
 
     def _made(self, rows: Array, kernel: Array, bias: Array | None, added: Array | float) -> Array:
@@ -96,24 +96,28 @@ class Problem:
         made += added
         return made
 
-    def wanted(self, kernel: Array, bias: Array | None) -> Array:
+    def wanted(
+        self,
+        kernel: Array,
+        bias: Array | None,
+        part: npt.NDArray[np.intp] | slice = slice(None),
+    ) -> Array:
         """What the layer should make before normalisation and sum, given what it makes now.
 
         Where the goal lies beyond a limit, anything beyond it will do: what is there already
-        stays, and what is not is to come to the limit.
+        stays, and what is not is to come to the limit. ``part`` of the rows may be asked for.
         """
-        goal = self.goal
+        goal, added = self.goal[..., part, :], self._added(part)
         gain, shift = (one.astype(goal.dtype)[..., None, :] for one in (self.gain, self.shift))
         if self.limits is None:
-            wanted = goal - self.added
+            wanted = goal - added
         else:
-            # In place: of these arrays there may be room for few.
             low, high = self.limits
-            wanted = self._made(self.rows, kernel, bias, self.added)
+            wanted = self._made(self.rows[..., part, :], kernel, bias, added)
             np.copyto(wanted, goal, where=(goal > low) & (goal < high))
             np.minimum(wanted, low, out=wanted, where=goal <= low)
             np.maximum(wanted, high, out=wanted, where=goal >= high)
-            wanted -= self.added
+            wanted -= added
         wanted -= shift
         wanted /= gain
         return wanted
@@ -148,8 +152,8 @@ class Equations:
 
     def factor(self, ridge: float) -> Factor:
         """Of the matrix, for several goals."""
-        damped = self._gram.copy()
-        damped.flat[:: len(damped) + 1] += self._ridge(ridge)
+        damped = self._gram.copy().T  # The same, in the order in which it is not copied again.
+        np.fill_diagonal(damped, damped.diagonal() + self._ridge(ridge))
         result: Factor = linalg.cho_factor(damped, overwrite_a=True)
         return result
 
@@ -257,7 +261,8 @@ class _InMemory:
         self._centre = rows[first].mean(axis=0) if self._constant else np.zeros(1)
         self._equations: Equations | None = None
         self._pieces: list[Array] = []
-        self._mean = self._aim_centre = np.zeros(0)
+        self._mean = np.zeros(0)
+        self._aim_centre: Array | None = None
 
     def equations(self) -> Sequence[Equations | None]:
         problem, index, count = self._problem, self._index, len(self._index)
@@ -272,15 +277,12 @@ class _InMemory:
         gram /= count
         self._mean = total / count if self._constant else np.zeros(inputs)
         if self._constant:
-            gram -= np.outer(self._mean, self._mean)
-        wanted = problem.wanted(problem.kernel, problem.bias)
-        middle = wanted[index[: self._step]].mean(axis=0) if self._constant else 0
-        self._aim_centre = np.zeros(wanted.shape[1]) + middle
+            gram = linalg.blas.dger(-1.0, self._mean, self._mean, a=gram.T, overwrite_a=True).T
         present = problem.kernel.astype(np.float64)
         start = problem.error(problem.kernel, problem.bias)
         made = Equations(gram, self._centre + self._mean, present, start, self._constant)
         self._equations = made
-        self._set(wanted)
+        self._set(problem.kernel, problem.bias)
         return [made]
 
     def errors(self, tried: Sequence[Sequence[Solution]]) -> Sequence[Sequence[float]]:
@@ -289,23 +291,26 @@ class _InMemory:
     def aim(self, found: Sequence[Solution | None]) -> None:
         (one,) = found
         assert one is not None, "only a solution is improved"
-        self._set(self._problem.wanted(*one))
+        self._set(*one)
 
     def _piece(self, index: npt.NDArray[np.intp]) -> Array:
         piece = self._problem.rows[index]
         piece -= self._centre.astype(piece.dtype)
         return piece
 
-    def _set(self, wanted: Array) -> None:
-        """Sets what is aimed at."""
-        count, outputs = len(self._index), wanted.shape[1]
+    def _set(self, kernel: Array, bias: Array | None) -> None:
+        """Sets what is aimed at, given what a solution makes; of few rows at a time."""
+        problem, count, outputs = self._problem, len(self._index), len(self._problem.gain)
         cross, total = np.zeros((len(self._mean), outputs)), np.zeros(outputs)
         for number, at in enumerate(range(0, count, self._step)):
             index = self._index[at : at + self._step]
-            aims = wanted[index] - self._aim_centre.astype(wanted.dtype)
+            aims = problem.wanted(kernel, bias, index)
+            if self._aim_centre is None:
+                self._aim_centre = aims.mean(axis=0) if self._constant else np.zeros(outputs)
+            aims -= self._aim_centre.astype(aims.dtype)
             piece = self._pieces[number] if self._pieces else self._piece(index)
             cross += piece.T @ aims
             total += aims.sum(axis=0, dtype=np.float64)
         goal = total / count if self._constant else np.zeros(outputs)
-        assert self._equations is not None, "they come first"
+        assert self._equations is not None and self._aim_centre is not None, "they come first"
         self._equations.aim(cross / count - np.outer(self._mean, goal), self._aim_centre + goal)
