@@ -28,6 +28,7 @@ from tfprune.results import (
     cost_rows,
     cost_table,
     layer_table,
+    refit_note,
 )
 
 # The share that is named where degrees find nothing.
@@ -61,6 +62,9 @@ class PruneResult:
         Of which widths were to be multiples.
     refit : int
         Steps of the reconstruction, at most.
+    refit_kept : bool or None
+        Whether the reconstruction was kept, as outputs came nearer to the original's on samples
+        held back; None where there was none.
     select : str
         By what units were chosen; of a criterion of the user's own its name.
     reached : Reached or None
@@ -108,6 +112,7 @@ class PruneResult:
     fold: str
     remove: float | None = None
     refit: int = 0
+    refit_kept: bool | None = None
     select: str = "angle"
     reached: Reached | None = None
     change: Change | None = None
@@ -119,7 +124,8 @@ class PruneResult:
     round_to: int | None = None
 
     def __str__(self) -> str:
-        table = layer_table(self.layers, self.skipped, self.others, self.asked, self.layers_note)
+        notes = [self.layers_note, refit_note(self.refit_kept)]
+        table = layer_table(self.layers, self.skipped, self.others, self.asked, notes)
         return f"{table}\noutputs: {self.change}" if self.change else table
 
     def summary(self) -> str:

@@ -225,6 +225,7 @@ round_to, scheme, file_batch, file_compat, seed
         skipped = tuple(one for one in calibration.skipped if one.name not in done)
         shrunk = [one.group for one, selection in pairs if len(selection.kept) < selection.units]
         steps = _steps(options, len(shrunk))
+        refit_kept = None
         if steps and shrunk:
             # A search takes many tries: the first steps have most of the gain.
             few = _few(options)
@@ -232,7 +233,7 @@ round_to, scheme, file_batch, file_compat, seed
             files = self._shards if few is None else None
             models = smaller, calibration.model
             with open_source(files, self._workers, calibration.samples, *models) as source:
-                reconstruct(
+                refit_kept = reconstruct(
                     smaller, calibration.model, calibration.trace, cuts,
                     samples=calibration.samples, iterations=steps, stepped=few,
                     most=None if few is None else 2 * few, always=options.refit is not None,
@@ -259,6 +260,7 @@ round_to, scheme, file_batch, file_compat, seed
             remove=options.share,
             round_to=options.round_to,
             refit=steps,
+            refit_kept=refit_kept,
             select=criterion_name(options.select),
             reached=reached,
             notes=tuple(notes),

@@ -171,7 +171,7 @@ def layer_table(
     skipped: Sequence[Skipped],
     others: Sequence[Other] = (),
     asked: str = "dense",
-    note: str = "",
+    notes: Sequence[str] = (),
 ) -> str:
     """What became of each layer, with a total row.
 
@@ -181,10 +181,10 @@ def layer_table(
         As of :class:`tfprune.PruneResult`.
     asked : str
         ``dense``, ``conv``, ``recurrent``, ``all``, or anything else for layers that were named.
-    note : str
-        A line below the table, such as why these layers were taken.
+    notes : sequence of str
+        Lines below the table, such as why these layers were taken; empty ones are left out.
     """
-    head = ["layer", "units", "kept", "similar", "complementary", "constant", "skipped"]
+    head = ["layer", "units", "kept", "similar", "complementary", "constant", "note"]
     rows: list[list[Any]] = [
         [
             layer.name, layer.units_before, layer.units_after,
@@ -205,9 +205,17 @@ def layer_table(
         there = [other for other in others if other.prunable == prunable]
         if there:
             lines.append(f"also there, {why}: {_by_class(there)}")
-    if note:
-        lines.append(note)
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, notes)])
+
+
+def refit_note(kept: bool | None) -> str:
+    """A line that says so where a reconstruction was not kept, else nothing."""
+    if kept is not False:
+        return ""
+    return (
+        "reconstruction: not kept, as outputs came no nearer to the original's on samples held "
+        "back; units are folded into what reads them"
+    )
 
 
 def cost_rows(

@@ -77,6 +77,21 @@ def test_without_it_survivors_stay_as_they_are(pictures, rng):
     )
 
 
+def test_a_result_says_whether_it_was_kept(pictures, rng):
+    """Where it was not, the weights are those without it; copies leave nothing to be gained."""
+    apart, copies = fill(chain(), rng), fill(chain(), rng)
+    hidden = copies.get_layer("hidden")
+    hidden.set_weights([np.tile(weight[..., :6], 2) for weight in hidden.get_weights()])
+    for model in apart, copies:
+        how = {"remove": 0.5, "layers": ["hidden"]}
+        folded, refitted = (tfprune.prune(model, pictures, refit=n, **how) for n in (0, 5))
+        pairs = zip(folded.model.get_weights(), refitted.model.get_weights(), strict=True)
+        assert folded.refit_kept is None
+        assert refitted.refit_kept is not all(np.array_equal(*pair) for pair in pairs)
+        assert ("reconstruction: not kept" in str(refitted)) is not refitted.refit_kept
+    assert refitted.refit_kept is False
+
+
 def test_the_same_twice(pictures, rng):
     model = fill(chain(), rng)
     one, other = (tfprune.prune(model, pictures, remove=0.5, refit=20).model for _ in range(2))

@@ -39,6 +39,7 @@ def export(config: JobConfig, command: list[str]) -> int:
     from tfprune.job.manifest import to_json
     from tfprune.job.tables import job_report
     from tfprune.report.page import REPORT
+    from tfprune.results import refit_note
 
     outcome = run(config, command, say)
     result = outcome.result
@@ -55,7 +56,7 @@ def export(config: JobConfig, command: list[str]) -> int:
             failed=outcome.failed,
             others=result.others,
             asked=result.asked,
-            layers_note=result.layers_note,
+            notes=(result.layers_note, refit_note(result.refit_kept)),
             # A search says what it tried; the budgets on its way are its own.
             reached=None if config.options.max_drop is not None else result.reached,
             microcontrollers=made.get("microcontrollers"),

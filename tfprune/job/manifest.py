@@ -84,6 +84,7 @@ def manifest(
             "tried": [asdict(one) for one in tried],
             "select": result.select,
             "refit": result.refit,
+            "refit_kept": result.refit_kept,
             "centre": result.centre,
             "fold": result.fold,
             "layers": [

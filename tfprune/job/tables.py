@@ -67,7 +67,7 @@ def job_report(
     failed: Sequence[FailedFile] = (),
     others: Sequence[Other] = (),
     asked: str = "dense",
-    layers_note: str = "",
+    notes: Sequence[str] = (),
     reached: Reached | None = None,
     microcontrollers: dict[str, Any] | None = None,
 ) -> str:
@@ -93,7 +93,7 @@ def job_report(
             f"{reached.reached:,} of {reached.whole:,} ({reached.reached / reached.whole:.1%}), "
             f"{reached.why}; {reached.widths}"
         )
-    tables = [layer_table(layers, skipped, others, asked, layers_note), file_table(artifacts)]
+    tables = [layer_table(layers, skipped, others, asked, notes), file_table(artifacts)]
     missing = "\n".join(
         ["not written:", *(plain(f"  {one.file}, {one}") for one in failed)] if failed else []
     )

@@ -44,8 +44,9 @@ SMALL = 5e6
 FEWEST = 64
 # Samples of a batch that is read, and batches, at most.
 BATCH, BATCHES = 512, 512
-# By how much of the way statistics of BatchNormalization are moved, at most: one of these.
-SHARES = (0.1, 0.2, 0.3)
+# By how much of the way statistics of BatchNormalization are moved, at most: one of these; each
+# takes as long as several passes, so a large model has one.
+SHARES, LARGE_SHARES = (0.1, 0.2, 0.3), (0.2,)
 # Samples that they are measured on, and those of a large model.
 MEASURED, LARGE_MEASURED = 512, 128
 
@@ -64,7 +65,7 @@ def reconstruct(
     last: bool = True,
     source: Source | None = None,
     progress: bool = False,
-) -> None:
+) -> bool:
     """Fits the layers of a pruned model to what the original's compute; changes the pruned model.
 
     First every kernel is solved for in closed form, from the input on
@@ -102,6 +103,11 @@ def reconstruct(
         most 8e12 multiply-accumulates; by default it is to those that are used for the rest.
     progress : bool
         Whether to draw progress bars on stderr.
+
+    Returns
+    -------
+    bool
+        Whether a stage was kept, so that the pruned model changed.
     """
     with during("reconstruction"):
         ours, theirs = trace(in_float32(smaller)), trace(in_float32(model))
@@ -110,7 +116,7 @@ def reconstruct(
         x = [data[:most] for data in first_samples(samples, model, macs)]
         held = _held(x)
         if not held.any():
-            return  # Too few to tell whether it helps.
+            return False  # Too few to tell whether it helps.
         still = not states_of(smaller)
         if source is not None:
             # The same are held back wherever samples are summed.
@@ -147,6 +153,7 @@ def reconstruct(
                 copy = ours.copies.get(path)
                 if copy is not None and layer.weights:
                     copy_weights(copy, layer, copy.get_weights())
+        return candidates.changed
 
 
 def held_back_distance(
@@ -216,7 +223,8 @@ class _Candidates:
         goals = computed(self._theirs, x) if layers else []
         least, best = self._judged(), self._best
         made: dict[Any, Forward] = {}
-        for share in (0.0, *SHARES) if normalised else (0.0,):
+        shares = LARGE_SHARES if self._ours.large else SHARES
+        for share in (0.0, *shares) if normalised else (0.0,):
             self._model.set_weights(self._best)
             if share:
                 measure_statistics(wiring, few, share, made)
