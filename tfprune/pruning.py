@@ -46,10 +46,10 @@ def prune(
     ----------
     model : keras.Model
         A built Sequential or Functional model; it stays as it is.
-    x : array, list or dict of arrays, path of a .npy, tf.data.Dataset or keras.utils.PyDataset
+    x : array, list or dict of arrays, path of a file, tf.data.Dataset or keras.utils.PyDataset
         Calibration data as the model takes it, arrays of shape (samples, ...); labels are not
         needed. A memory-mapped array or a data set is never held whole. For a model of one input
-        also a list of paths, which are read one at a time: .npy, .npz (arrays ``x``, or
+        also a path, or a list of paths, which are read one at a time: .npy, .npz (arrays ``x``, or
         ``x_train``), .csv, .parquet (all columns but ``label``) or .tfrecord. Or a list of
         tf.data.Dataset, such as ``[data.shard(8, n) for n in range(8)]``.
     threshold : float, optional

@@ -38,6 +38,9 @@ def kinds_of(x, path):
     yield {"data": x}
     yield path
     yield str(path)
+    archive = path.with_suffix(".npz")
+    np.savez(archive, x=x, y=np.zeros(len(x)))
+    yield archive
     yield np.load(path, mmap_mode="r")
     yield tf.data.Dataset.from_tensor_slices(x).batch(64)
     yield tf.data.Dataset.from_tensor_slices((x, np.zeros(len(x)))).batch(64)
@@ -126,7 +129,7 @@ def test_inputs_that_do_not_fit_together(data, said):
 
 def test_data_that_is_none(model, x, tmp_path):
     (tmp_path / "text.npy").write_text("no numbers")
-    np.savez(tmp_path / "archive.npz", x=x)
+    np.savez(tmp_path / "archive.npz", other=x)
     for data, said in (
         (tf.data.Dataset.from_tensor_slices(x).batch(50).repeat(), "endless"),
         (Endless(x), "endless"),
@@ -136,7 +139,8 @@ def test_data_that_is_none(model, x, tmp_path):
         (lambda: iter([]), "at least one sample"),
         (tmp_path / "missing.npy", "missing.npy: cannot be read"),
         (tmp_path / "text.npy", "cannot be read as a .npy"),
-        (tmp_path / "archive.npz", "received an archive"),
+        (tmp_path / "archive.npz", "expected an array x or x_train, received other"),
+        (tmp_path / "missing.npz", "missing.npz: no such file"),
         (tf.data.Dataset.from_tensor_slices(np.where(x > 2, np.nan, x)).batch(50), "finite"),
         ([], "expected samples of shape"),
         (object(), "expected numbers"),
@@ -152,7 +156,7 @@ def test_files_are_made_on_every_kind_of_data(model, x, tmp_path):
         if number >= 2:  # Lists are float64, rounded otherwise.
             folder = tmp_path / str(number)
             made.add(tfprune.export(model, folder, ["int8"], representative=data)["int8"])
-    assert len(made) == 11
+    assert len(made) == 12
     assert {path.read_bytes() for path in made} == {expected.read_bytes()}
 
 

@@ -78,7 +78,7 @@ def read_files(x: Any, shapes: Sequence[Shape]) -> Any:
     if not is_files(x):
         return x
     if isinstance(x, (str, Path)):
-        if not is_table(x):
+        if not is_table(x) and Path(x).suffix.lower() != ".npz":
             return mapped_file(x)
         x = [x]
     return rows_of_files([str(path) for path in x], shapes[0] if len(shapes) == 1 else None)

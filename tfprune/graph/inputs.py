@@ -122,7 +122,7 @@ class Samples:
     Parameters
     ----------
     model : keras.Model
-    x : array, list or dict of arrays, path of a .npy, list of paths, tf.data.Dataset or PyDataset
+    x : array, list or dict of arrays, path of a file, list of paths, tf.data.Dataset or PyDataset
         Arrays may be memory-mapped: no more than a batch of them is held; a list of paths names
         .npy, .npz, .csv, .parquet or .tfrecord files, of which one at a time is held; a column
         or feature ``label`` is left out. Data sets, also a list of them, come in
