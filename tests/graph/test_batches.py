@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import tfprune
 from tests.support.graphs import fill, plant
 from tfprune import TfpruneError
 from tfprune.data.splits import Split
-from tfprune.graph.batches import fixed_batch, padded, rebatched, states_of
+from tfprune.graph.batches import fixed_batch, many_models, padded, rebatched, states_of
 from tfprune.graph.predictions import outputs_of
 from tfprune.outputs.distance import difference
 from tfprune.training.finetuning import FineTuner
@@ -188,3 +190,22 @@ def test_states_inside_wrappers_are_found(rng):
     model = keras.Sequential([keras.Input(batch_shape=(2, 4, 3)), layer, kl.Dense(1)])
     assert len(states_of(model)) == 4
     assert not states_of(recurrent(rng, stateful=False))
+
+
+def test_of_many_models_no_function_is_said_to_be_traced_too_often():
+    heard = []
+
+    class Ear(logging.Handler):
+        def emit(self, record):
+            heard.append(record.getMessage())
+
+    logger, ear = logging.getLogger("tensorflow"), Ear()
+    logger.addHandler(ear)
+    try:
+        with many_models():
+            for said in ("5 out of 8 calls triggered tf.function retracing", "out of memory"):
+                logger.warning(said)
+        logger.warning("6 out of 9 calls triggered tf.function retracing")
+    finally:
+        logger.removeHandler(ear)
+    assert heard == ["out of memory", "6 out of 9 calls triggered tf.function retracing"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,24 @@ import numpy as np
 
 from tfprune.errors import TfpruneError
 from tfprune.utils.arrays import Array
+
+
+@contextmanager
+def many_models() -> Iterator[None]:
+    """Runs models without TensorFlow's advice on functions that are traced often.
+
+    It is for those made in a loop by mistake; here each model is one of its own.
+    """
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(_no_advice)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_no_advice)
+
+
+def _no_advice(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def fixed_batch(model: keras.Model) -> int | None:

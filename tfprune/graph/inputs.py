@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfprune.errors import TfpruneError
-from tfprune.graph.batches import fixed_batch, padded, rebatched
+from tfprune.graph.batches import fixed_batch, many_models, padded, rebatched
 from tfprune.graph.data_kinds import (
     BATCH,
     Shape,
@@ -56,6 +56,7 @@ def packed(model: keras.Model, arrays: Sequence[Any]) -> Any:
     return keras.tree.pack_sequence_as(_structure(model), list(arrays))
 
 
+@many_models()
 def predicted(model: keras.Model, batch: Sequence[Array]) -> list[Array]:
     """A model's outputs for one batch, padded if the model takes a fixed size."""
     outputs = model.predict_on_batch(packed(model, padded(batch, fixed_batch(model))))

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import TfpruneError
-from tfprune.graph.batches import fixed_batch, from_zero_state, padded
+from tfprune.graph.batches import fixed_batch, from_zero_state, many_models, padded
 from tfprune.graph.forward import batch_for
 from tfprune.graph.inputs import packed
 from tfprune.graph.precision import HALF
@@ -44,6 +44,7 @@ def output_names(model: keras.Model) -> list[str]:
     return names
 
 
+@many_models()
 def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -> list[Array]:
     """A model's outputs as arrays of shape (samples, ...), half precision as float32.
 

@@ -13,7 +13,13 @@ import keras
 from tqdm import tqdm
 
 from tfprune.errors import PruningWarning, TfpruneError
-from tfprune.graph.batches import fixed_batch, from_zero_state, padded, states_of
+from tfprune.graph.batches import (
+    fixed_batch,
+    from_zero_state,
+    many_models,
+    padded,
+    states_of,
+)
 from tfprune.graph.clone import clone, functional, lost
 from tfprune.graph.inputs import Samples
 from tfprune.graph.subclasses import check_call
@@ -305,6 +311,7 @@ def _train(
     return history
 
 
+@many_models()
 def _loss(network: Student, targets: SoftTargets) -> float:
     """The loss on held-out samples, with layers as in inference."""
     total, count = 0.0, 0
