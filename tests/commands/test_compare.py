@@ -91,6 +91,21 @@ def test_unknown_accuracy_warns_and_another_tensorflow_too(gate):
     assert "made with TensorFlow 2.21.0" in err
 
 
+@pytest.mark.parametrize(
+    ("new", "digest", "said"), [(0.8, "b", True), (0.9, "b", False), (0.8, "a", False)]
+)
+def test_accuracy_of_other_data_is_told_where_it_differs(gate, new, digest, said):
+    about = [
+        {"accuracy": {"a.tflite": accuracy}, "dataset": {"sha256": 64 * sha}}
+        for accuracy, sha in ((0.9, "a"), (new, digest))
+    ]
+    one = {"a.tflite": 9}
+    code, out, err = gate(one, one, about_old=about[0], about_new=about[1])
+    assert code == (new < 0.9)
+    for printed in out, err:
+        assert ("measured on other data than the baseline's" in printed) == said
+
+
 def test_added_and_removed(gate, tmp_path):
     code, out, _ = gate({"a.tflite": 1, "gone.tflite": 2000}, {"a.tflite": 1, "new.tflite": 5000})
     assert code == 1

@@ -114,6 +114,12 @@ def compare(baseline: Side, candidate: Side, config: Config) -> Comparison:
             f"the baseline was made with TensorFlow {baseline.tensorflow}, the candidate with "
             f"{candidate.tensorflow}: differences may be the converter's"
         )
+    apart = baseline.data and candidate.data and baseline.data != candidate.data
+    if apart and any(row.drop for row in rows):
+        warnings.append(
+            "accuracy was measured on other data than the baseline's, and may differ by that "
+            "alone; measure both on the same data"
+        )
     for rule in config.dead_rules(names):
         warnings.append(f"the limits for {rule.match!r} (line {rule.line}) match no model")
     return Comparison(tuple(rows), tuple(warnings))

@@ -58,6 +58,13 @@ class Side:
     warnings: tuple[str, ...] = field(default=())
 
     @property
+    def data(self) -> str | None:
+        """The digest of the data that accuracy was measured on, where the manifest says."""
+        dataset = (self.manifest or {}).get("dataset")
+        digest = dataset.get("sha256") if isinstance(dataset, dict) else None
+        return digest if isinstance(digest, str) else None
+
+    @property
     def failed(self) -> dict[str, str]:
         """Files that could not be made, as the manifest says, and why."""
         entries = (self.manifest or {}).get("failed")
