@@ -90,6 +90,14 @@ def test_the_drop_is_that_of_the_file_on_held_out_data(own, tmp_path, capfd):
     assert err.count("fits\n") + err.count("too much\n") == len(tried)
     assert f"stopped after {len(tried)} tries; the smallest that fits has" in err
     best = min((one for one in tried if one["fits"]), key=lambda one: one["parameters"])
+    assert f" is known to ± {best['margin']:.2f} on" in err
+    samples = json.loads((tmp_path / "manifest.json").read_text())["dataset"]["validation"]
+    for one in tried:
+        # Back to the answers that changed: a whole number, at least those that were lost.
+        lost, spread = one["drop"] / 100, one["margin"] / 200
+        changed = samples * (samples * spread**2 + lost**2)
+        assert abs(changed - round(changed)) < 0.05
+        assert round(changed) >= abs(round(samples * lost))
     # The copies can go at no loss; so a try with room for the others fits.
     copies_gone = (10 * 20 + 20) + (20 * 20 + 20) + (20 * 4 + 4)
     roomy = [one for one in tried if one["parameters"] >= copies_gone]

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 
 from tfprune.data.scoring import Scorer
 from tfprune.errors import TfpruneError
@@ -143,12 +144,13 @@ class Trials:
         """A variant with the file that is measured."""
         builder = self.builder
         variant, content = builder.with_file(variant, self.scheme, "--max-drop")
-        drop = self._drop(LiteModel(content, builder.names).predict(self._x))
+        outputs = LiteModel(content, builder.names).predict(self._x)
+        drop = self._drop(outputs)
         reached = variant.result.reached
         assert reached is not None, "a target was asked for"
         tried = Tried(
             variant.models["pruned"].count_params(), len(content), round(drop, 4),
-            drop <= self.points + 1e-9, reached.larger,
+            drop <= self.points + 1e-9, reached.larger, round(self._margin(outputs), 4),
         )  # fmt: skip
         digest = sha256(content).hexdigest()
         return variant, Measured(tried, reached.blend, digest, brief)
@@ -156,6 +158,13 @@ class Trials:
     def _drop(self, outputs: Sequence[Array]) -> float:
         """Points of accuracy below the original model's."""
         return 100 * (self._before - self._accuracy(outputs))
+
+    def _margin(self, outputs: Sequence[Array]) -> float:
+        """Two standard errors of that, in points, of the answers whose rightness changed."""
+        measure = self._measure
+        before, after = (measure.right(one) for one in (measure.reference, outputs))
+        lost = before.astype(float) - after
+        return 200 * float(np.std(lost)) / max(lost.size, 1) ** 0.5
 
     def _accuracy(self, outputs: Sequence[Array]) -> float:
         return self._measure.scores(outputs)["accuracy"]
@@ -222,10 +231,14 @@ def within_drop(
             f"{least.parameters:,} parameters ({advice} may win it back)"
         )
     found = best.models["pruned"].count_params()
+    last = next(one for one in reversed(tried) if one.fits and one.parameters == found)
     below = [one.parameters for one in tried if not one.fits and one.parameters < found]
     builder.say(
         f"max-drop: stopped after {len(tried)} tries; the smallest that fits has {found:,} "
-        "parameters" + (f", the largest that does not {max(below):,}" if below else "")
+        "parameters"
+        + (f", the largest that does not {max(below):,}" if below else "")
+        + f"; that it is {_points(last)} is known to ± {last.margin or 0:.2f} on {samples:,} "
+        "samples (two standard errors)"
     )
     return best, tried
 

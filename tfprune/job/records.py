@@ -42,6 +42,8 @@ class Tried:
         Whether that is within what was asked for.
     larger : int or None
         Parameters of the next larger model; None where they are not known.
+    margin : float or None
+        Two standard errors of the drop, in points: on other data it may be that much more or less.
     """
 
     parameters: int
@@ -49,6 +51,7 @@ class Tried:
     drop: float
     fits: bool
     larger: int | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
