@@ -52,6 +52,7 @@ def test_the_first_tutorial_runs(tmp_path):
         assert re.search(rf"digits/{entry['file']} +{entry['bytes']:,} ", shown(notebook))
 
 
+@pytest.mark.slow
 def test_the_second_tutorial_runs(tmp_path):
     pytest.importorskip("tflite_micro", reason="needs requirements-tflm.txt")
     notebook = executed(ROOT / "docs" / "tutorial-sensor.ipynb", tmp_path)

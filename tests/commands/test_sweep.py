@@ -366,6 +366,7 @@ def test_what_was_measured_once_serves_every_pruning(rng):
             np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 @pytest.mark.skipif(find_spec("ai_edge_quantizer") is None, reason="needs ai-edge-quantizer")
 def test_a_healed_int4_file_is_that_of_the_export(home, tmp_path):

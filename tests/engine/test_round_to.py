@@ -47,7 +47,7 @@ ways = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(recipes, ways, st.integers(2, 3))
 def test_widths_of_any_graph_are_multiples_and_folds_those_of_what_stays(recipe, way, multiple):
     model = build(recipe, nesting=False)

@@ -165,13 +165,13 @@ def check_recipe(recipe, seed):
     check(model, seed, flat)
 
 
-@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 @given(recipes, st.integers(0, 2**32 - 1))
 def test_a_shrunken_model_is_the_masked_original(recipe, seed):
     check_recipe(recipe, seed)
 
 
-@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(tensor_recipes, st.integers(0, 2**32 - 1))
 def test_through_operations_too(recipe, seed):
     check_recipe(recipe, seed)

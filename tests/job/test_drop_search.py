@@ -207,6 +207,7 @@ def test_a_single_epoch_is_no_shorter_in_a_search(config):
     assert not trials.made(Try(12 * 7 + 13 * 3, 1.0))[1].brief
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_workers_heal_as_the_search_does_and_the_last_model_is_healed_to_the_end(healing, config):
     lines, said = [], []
