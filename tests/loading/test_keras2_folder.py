@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -18,8 +20,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def folder(tmp_path, rng):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, seed):
+    """A folder that Keras 2 wrote, which takes seconds, and its model."""
+    rng = np.random.default_rng(seed)
     inner = tf_keras.Sequential([L.Dense(3, input_shape=(4,)), L.LeakyReLU(0.2)])
     inner.trainable = False
     layers = [L.Conv2D(4, 3, name="c/x"), L.BatchNormalization(), L.DepthwiseConv2D(3),
@@ -27,8 +31,16 @@ def folder(tmp_path, rng):
               L.Dense(2)]  # fmt: skip
     model = shuffled(chain((8, 8, 3), *layers), rng)
     model.compile("sgd", "mae")
-    model.save(tmp_path / "saved", save_format="tf")
-    return tmp_path / "saved", model
+    path = tmp_path_factory.mktemp("keras2") / "saved"
+    model.save(path, save_format="tf")
+    return path, model
+
+
+@pytest.fixture
+def folder(tmp_path, written):
+    """A copy of it."""
+    path, model = written
+    return shutil.copytree(path, tmp_path / "saved"), model
 
 
 def test_it_computes_the_same(folder, rng):
