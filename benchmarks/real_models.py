@@ -183,9 +183,9 @@ def mobilenet(folder: Path) -> Case:
         return keras.Model(data, network(scaled), name="mobilenet")
 
     both = np.concatenate([x, x[:, :, ::-1]])
-    model = _trained(
-        folder / "mobilenet.keras", build, both, np.tile(y, 2), MOBILENET_EPOCHS // 2, MEASURED
-    )
+    epochs = MOBILENET_EPOCHS // 2
+    file = folder / "mobilenet.keras"
+    model = _trained(file, build, both, np.tile(y, 2), epochs, measured=MEASURED)
     return Case(model, x, x_test, y_test)
 
 
@@ -195,6 +195,7 @@ def _trained(
     x: Array,
     y: Array,
     epochs: int,
+    *,
     measured: int = 0,
 ) -> keras.Model:
     """From the file if it is there, else trained along a cosine and kept.
