@@ -128,7 +128,7 @@ def test_stdout_is_two_tables_and_stderr_progress_without_chatter(first):
     out = done.stdout
     assert re.search(r"^data: digits; [\d,]+ train, [\d,]+ calibration, .* test$", out, re.M)
     assert "uint8 scaled from 0..255 to 0..1" in done.stderr
-    assert re.search(r"^layer +units +kept +similar +complementary +constant +skipped", out, re.M)
+    assert re.search(r"^layer +units +kept +similar +complementary +constant +note", out, re.M)
     assert re.search(r"^output .* output layer$", out, re.M)
     head = r"^file +variant +scheme +bytes += weights +\+ overhead +times smaller +accuracy %"
     assert re.search(head, out, re.M)

@@ -200,7 +200,9 @@ def test_of_many_models_no_function_is_said_to_be_traced_too_often():
             heard.append(record.getMessage())
 
     logger, ear = logging.getLogger("tensorflow"), Ear()
+    level = logger.level
     logger.addHandler(ear)
+    logger.setLevel(logging.WARNING)
     try:
         with many_models():
             for said in ("5 out of 8 calls triggered tf.function retracing", "out of memory"):
@@ -208,4 +210,5 @@ def test_of_many_models_no_function_is_said_to_be_traced_too_often():
         logger.warning("6 out of 9 calls triggered tf.function retracing")
     finally:
         logger.removeHandler(ear)
+        logger.setLevel(level)
     assert heard == ["out of memory", "6 out of 9 calls triggered tf.function retracing"]
