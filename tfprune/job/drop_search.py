@@ -164,7 +164,8 @@ class Trials:
         measure = self._measure
         before, after = (measure.right(one) for one in (measure.reference, outputs))
         lost = before.astype(float) - after
-        return 200 * float(np.std(lost)) / max(lost.size, 1) ** 0.5
+        # Where no answer changed, one more sample might.
+        return 200 * max(float(np.std(lost)) / lost.size**0.5, 1 / lost.size)
 
     def _accuracy(self, outputs: Sequence[Array]) -> float:
         return self._measure.scores(outputs)["accuracy"]

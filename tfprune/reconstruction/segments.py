@@ -62,7 +62,7 @@ class Segments:
         self._places = [p for p in ours.separators() if all(p in one.order for one in self._sides)]
         self._starts: list[list[Any]] = [list(one.trace.model.inputs) for one in self._sides]
         self._data: list[Sequence[Array]] = [x for _ in self._sides]
-        self._made, self._own = made, False
+        self._made = made
         self.large = any(numbers_of(one.trace.model) > LARGE for one in self._sides)
 
     @property
@@ -96,13 +96,14 @@ class Segments:
                     at += len(batch)
                 assert kept is not None, "there are samples"
                 self._data[side], self._starts[side] = [kept], [tensor]
-            self._own = True
             return
 
     def _space(self, side: int, batch: Array) -> Array:
         """For all samples: the place of what was kept before, which batches come from in turn."""
         before, shape = self._data[side][0], (self.samples, *batch.shape[1:])
-        if self._own and (before.shape, before.dtype) == (shape, batch.dtype):
+        # The samples themselves are the caller's.
+        own = self._starts[side][0] is not self._sides[side].trace.model.inputs[0]
+        if own and (before.shape, before.dtype) == (shape, batch.dtype):
             return before
         return np.empty(shape, batch.dtype)
 
