@@ -9,6 +9,9 @@ from keras import layers as kl
 
 import tfprune
 from tests.support.graphs import fill, outputs
+from tfprune.graph.tracer import trace
+from tfprune.reconstruction.segments import Segments, _Run
+from tfprune.reconstruction.sites import Wiring
 
 
 @pytest.fixture
@@ -90,6 +93,27 @@ def test_a_result_says_whether_it_was_kept(pictures, rng):
         assert refitted.refit_kept is not all(np.array_equal(*pair) for pair in pairs)
         assert ("reconstruction: not kept" in str(refitted)) is not refitted.refit_kept
     assert refitted.refit_kept is False
+
+
+def test_narrow_places_of_one_shape_share_memory_and_samples_stay(rng):
+    """From each place on the models compute what they do as a whole, samples among them."""
+    names = ["a", "b", "c", "d"]
+    whole = [keras.Input((6,)), *(kl.Dense(6, activation="relu", name=name) for name in names)]
+    ours, theirs = (Wiring(trace(fill(keras.models.clone_model(keras.Sequential(whole)), rng)))
+                    for _ in range(2))  # fmt: skip
+    x = rng.normal(size=(700, 6)).astype("float32")  # In several batches.
+    before, segments, places = x.copy(), Segments(ours, theirs, [x]), []
+    for name in names:
+        segments.go_to(name)
+        places.append([data[0] for data in segments._data])
+        for side, wiring in enumerate((ours, theirs)):
+            run = _Run(segments, side, [wiring.output(name)])
+            made = np.concatenate([batch for (batch,) in run.batches()])
+            expected = keras.Model(wiring.trace.model.inputs, wiring.output(name))([x])
+            np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(x, before)
+    assert all(one is other for one, other in zip(places[-1], places[-2], strict=True))
+    assert not np.shares_memory(*places[-1])
 
 
 def test_the_same_twice(pictures, rng):
