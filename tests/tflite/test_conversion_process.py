@@ -16,7 +16,7 @@ import tfprune
 from tests.support.graphs import outputs
 from tests.support.paths import ROOT
 from tfprune import TfpruneError
-from tfprune.tflite import conversion_process
+from tfprune.tflite import conversion_process, verification
 from tfprune.tflite import converter as convert
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tflite.saved_model import UNROLLED_STEPS, recurrent_layers, unrolled
@@ -227,7 +227,7 @@ def test_a_file_that_crashes_when_it_runs_is_refused(x, monkeypatch):
     dying = Child("tests.support.answers")
     monkeypatch.setattr(conversion_process, "_CHILD", dying)
     with pytest.raises(TfpruneError, match="the float32 file crashes in LiteRT with SIGSEGV"):
-        convert.verify(data, "float32", [x], outputs(model, x))
+        verification.verify(data, "float32", [x], outputs(model, x))
     dying.stop()
 
 

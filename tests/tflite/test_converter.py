@@ -14,7 +14,7 @@ from tfprune import TfpruneError
 from tfprune.core.metrics import disagreement
 from tfprune.graph.inputs import check_inputs
 from tfprune.graph.precision import in_float32
-from tfprune.tflite import converter
+from tfprune.tflite import converter, verification
 from tfprune.tflite.interpreter import LiteModel, latencies
 from tfprune.utils.console import quiet
 
@@ -113,7 +113,7 @@ def test_a_file_that_lost_its_weights_is_refused(model, x):
     data = without_weights(model)
     assert len(data) < 4 * WEIGHTS / 2
     with pytest.raises(TfpruneError, match="the float32 file (disagrees|does not run)"):
-        converter.verify(data, "float32", [x], outputs(model, x))
+        verification.verify(data, "float32", [x], outputs(model, x))
 
 
 def test_a_file_of_another_model_is_refused(model, x, tmp_path):
@@ -121,7 +121,7 @@ def test_a_file_of_another_model_is_refused(model, x, tmp_path):
     for scheme in ("float32", "float16", "dynamic", "int8"):
         data = tfprune.export(other, tmp_path, [scheme], x)[scheme].read_bytes()
         with pytest.raises(TfpruneError, match=f"the {scheme} file disagrees with Keras"):
-            converter.verify(data, scheme, [x], outputs(model, x))
+            verification.verify(data, scheme, [x], outputs(model, x))
 
 
 def test_disagreement_by_hand():
@@ -313,9 +313,9 @@ def test_inputs_that_are_mixed_up_are_refused(rng, parts, tmp_path):
     path = tfprune.export(model, tmp_path, ["float32"], parts)["float32"]
     data, x = path.read_bytes(), list(parts.values())
     names = converter.signature_names(model)
-    converter.verify(data, "float32", x, outputs(model, x), names)
+    verification.verify(data, "float32", x, outputs(model, x), names)
     with pytest.raises(TfpruneError, match="disagrees with Keras"):
-        converter.verify(data, "float32", x, outputs(model, x), [names[1], names[0], names[2]])
+        verification.verify(data, "float32", x, outputs(model, x), [names[1], names[0], names[2]])
     for wrong in ([], names[:2], [*names[:2], "other"]):
         with pytest.raises(TfpruneError, match=r"the names of its inputs \(alpha, mid, zeta\)"):
             LiteModel(data, wrong)

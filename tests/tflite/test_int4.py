@@ -18,7 +18,7 @@ from tests.support.graphs import fill, outputs
 from tests.support.paths import ROOT
 from tfprune import TfpruneError
 from tfprune.core.metrics import disagreement
-from tfprune.tflite import converter
+from tfprune.tflite import converter, verification
 from tfprune.tflite.interpreter import LiteModel
 from tfprune.tflite.minify import minify
 from tfprune.utils.console import quiet
@@ -196,7 +196,7 @@ def test_a_file_that_needs_xnnpack_to_be_right_is_refused(rng):
     )
     blocks = bytes(maker.quantize(enable_progress_report=False).quantized_model)
     with pytest.raises(TfpruneError, match="the int4 file computes something else without XNNPACK"):
-        converter.verify(blocks, "int4", [x], outputs(model, x))
+        verification.verify(blocks, "int4", [x], outputs(model, x))
 
 
 @needs_package

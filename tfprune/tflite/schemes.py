@@ -43,6 +43,8 @@ class Scheme(NamedTuple):
         Whether it is made where nothing was said.
     from_samples : bool
         Whether samples set the scales of activations.
+    coarse : bool
+        Whether activations have 8 bits, so that it matters what they are spent on.
     both_kernels : bool
         Whether its files are compared without XNNPACK too, as kernels for them are new.
 
@@ -65,6 +67,7 @@ class Scheme(NamedTuple):
     requirements: str = ""
     default: bool = False
     from_samples: bool = False
+    coarse: bool = False
     both_kernels: bool = False
 
     @property
@@ -93,6 +96,7 @@ SCHEMES = {
         Scheme(
             "int8", "weights, activations, input and output are integers of 8 bits", 1, 0.5, "D",
             "full", micro_runs=True, default=True, from_samples=True,
+            coarse=True,
         ),
         Scheme(
             "int16x8", "weights are integers of 8 bits, activations of 16", 1, 0.5, "v", "right",
@@ -100,7 +104,7 @@ SCHEMES = {
         ),
         Scheme(
             "int4", "as int8, but weights of Dense layers are integers of 4 bits", 0.5, 0.5, "P",
-            "top", from_samples=True, both_kernels=True,
+            "top", from_samples=True, coarse=True, both_kernels=True,
             not_micro="TensorFlow Lite Micro refuses weights of 4 bits with their activations",
             not_compat="weights of 4 bits",
             package="ai-edge-quantizer", requirements="requirements-int4.txt",

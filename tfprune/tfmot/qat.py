@@ -14,8 +14,10 @@ import tensorflow as tf
 from tfprune.errors import TfpruneError
 from tfprune.graph.precision import in_float32
 from tfprune.tflite.conversion_process import MODEL, convert_folder, start, work_folder
-from tfprune.tflite.converter import REPRESENTATIVE, signature_names, verify
+from tfprune.tflite.converter import REPRESENTATIVE, signature_names
 from tfprune.tflite.minify import minify
+from tfprune.tflite.pooling import with_means
+from tfprune.tflite.verification import verify
 from tfprune.tfmot.bridge import to_tf_keras
 from tfprune.tfmot.distillation import Distillation, Sides, as_inputs, tools
 from tfprune.training.records import TrainingHistory
@@ -93,6 +95,9 @@ def quantisation_aware(
     model = in_float32(model)
     check_quantisable(model, x)
     x = as_inputs(model, x)
+    means = with_means(model)
+    if means is not None and quantisable(means, x):
+        model = means
     distillation = Distillation(x, targets, epochs, seed=seed, progress=progress, held_out=held_out)
     samples = [data[:REPRESENTATIVE] for data in x]
     names = signature_names(model)

@@ -1,0 +1,92 @@
+"""Averages over whole pictures, written so that a file of 8-bit activations loses less in them.
+
+TFLite's AVERAGE_POOL_2D gives its output in the steps of its input. What is averaged over a whole
+picture varies far less than what it is the average of, so few of the 256 steps are left for it.
+MEAN computes the same, in steps of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from tfprune.errors import TfpruneError
+from tfprune.graph.clone import clone_layer, copy_weights, rebuild, walk
+from tfprune.graph.tracer import trace
+
+# What averages over a window, and what averages over everything.
+WHOLE = {
+    kl.AveragePooling1D: kl.GlobalAveragePooling1D,
+    kl.AveragePooling2D: kl.GlobalAveragePooling2D,
+    kl.AveragePooling3D: kl.GlobalAveragePooling3D,
+}
+
+
+def with_means(model: keras.Model) -> keras.Model | None:
+    """A copy of a model whose pools that average over all positions are global ones.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A Sequential or Functional model.
+
+    Returns
+    -------
+    keras.Model or None
+        It computes the same, under the same names; None if there is no such pool, or if a layer
+        cannot be copied.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from keras import layers as kl
+    >>> layers = [keras.Input((8, 8, 3)), kl.AveragePooling2D(8, name="pool"), kl.Flatten()]
+    >>> with_means(keras.Sequential(layers)).get_layer("pool").__class__.__name__
+    'GlobalAveragePooling2D'
+    """
+    if not any(type(layer) in WHOLE for _, layer in walk(model)):
+        return None
+    pairs: list[tuple[Any, Any]] = []
+    try:
+        whole = _whole(model)
+
+        def changed(layer: Any) -> Any:
+            if id(layer) in whole:
+                settings = {"data_format": layer.data_format, "name": layer.name}
+                return WHOLE[type(layer)](**settings, keepdims=True, dtype=layer.dtype_policy)
+            pairs.append((layer, clone_layer(layer)))
+            return pairs[-1][1]
+
+        copy = rebuild(model, changed) if whole else None
+    except TfpruneError:
+        return None  # The model is converted as it is then.
+    for layer, other in pairs:
+        if getattr(layer, "weights", None):
+            copy_weights(layer, other)
+    return copy
+
+
+def _whole(model: keras.Model) -> set[int]:
+    """The ids of pools that have one window in every call, which holds all positions."""
+    traced = trace(model)
+    return {
+        id(layer)
+        for path, layer in walk(model)
+        if type(layer) in WHOLE
+        and path in traced.call_inputs
+        and path not in traced.steps
+        and all(
+            _holds_all(layer, before.shape, after.shape)
+            for (before,), (after,) in zip(
+                traced.call_inputs[path], traced.call_outputs[path], strict=True
+            )
+        )
+    }
+
+
+def _holds_all(layer: Any, before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+    axes = slice(1, -1) if layer.data_format == "channels_last" else slice(2, None)
+    sizes = zip(layer.pool_size, before[axes], after[axes], strict=True)
+    return all(size and made == 1 and pool >= size for pool, size, made in sizes)
