@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from keras import layers as kl
 
 from tfprune.errors import TfpruneError
 from tfprune.graph.batches import fixed_batch, from_zero_state, many_models, padded
+from tfprune.graph.clone import walk
 from tfprune.graph.forward import batch_for
 from tfprune.graph.inputs import packed
 from tfprune.graph.precision import HALF
@@ -17,6 +20,10 @@ from tfprune.utils.streamed import concatenated, parallel_pieces
 
 # Samples of a batch, by Keras' default.
 PREDICTED = 32
+# What loops over time or steps, itself or inside.
+LOOPS = (kl.RNN, kl.Bidirectional, kl.Wrapper)
+# Batches up to which a model computes them layer by layer: to trace it takes longer.
+FEW = 8
 
 
 def output_names(model: keras.Model) -> list[str]:
@@ -63,13 +70,25 @@ def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -
     """
     size = fixed_batch(model)
     step = size or batch_for(model, PREDICTED)
+    at_once = len(x[0]) <= FEW * step and _can_be_called(model)
+
+    def computed(part: Sequence[Array]) -> Any:
+        if not at_once:
+            return model.predict(packed(model, part), batch_size=step, verbose=0)
+        starts = range(0, len(part[0]), step)
+        batches = ([data[start : start + step] for data in part] for start in starts)
+        outputs = [model(packed(model, batch), training=False) for batch in batches]
+        arrays = (
+            [keras.ops.convert_to_numpy(out) for out in keras.tree.flatten(one)] for one in outputs
+        )
+        return [np.concatenate(one) for one in zip(*arrays, strict=True)]
+
     try:
         parts = []
         with from_zero_state(model):
             # In the batches that one call of predict would take.
             for part in parallel_pieces(x, size or PREDICTED):
-                made = model.predict(packed(model, padded(part, size)), batch_size=step, verbose=0)
-                parts.append(keras.tree.flatten(made))
+                parts.append(keras.tree.flatten(computed(padded(part, size))))
     except TfpruneError:
         raise
     except Exception as error:  # An index outside an Embedding, say: TensorFlow's own kinds.
@@ -82,3 +101,14 @@ def outputs_of(model: keras.Model, x: Sequence[Array], *, finite: bool = True) -
     if finite and not all(np.isfinite(out).all() for out in arrays):
         raise TfpruneError(f"model {model.name}: expected finite outputs, received NaN or infinity")
     return arrays
+
+
+def _can_be_called(model: keras.Model) -> bool:
+    """Whether a model computes as fast, and the same, without being traced for it.
+
+    Loops over time are slow then, and what is the user's own may do otherwise in ``predict``.
+    """
+    return type(model).predict_step is keras.Model.predict_step and all(
+        type(layer).__module__.startswith("keras.") and not isinstance(layer, LOOPS)
+        for _, layer in walk(model, wrappers=False)
+    )
