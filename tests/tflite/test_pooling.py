@@ -66,6 +66,23 @@ def test_a_pool_inside_a_wrapper_stays():
     assert with_means(pooled(kl.TimeDistributed(kl.AveragePooling2D((6, 4))), (2, 6, 4, 3))) is None
 
 
+class Stubborn(kl.Layer):
+    def get_config(self):
+        raise RuntimeError("no copies")
+
+    def call(self, x):
+        return x * 2
+
+
+def test_a_model_that_cannot_be_copied_is_converted_as_it_is(rng):
+    layers = [Stubborn(), kl.AveragePooling2D(4), kl.Flatten(), kl.Dense(3)]
+    model = fill(keras.Sequential([keras.Input((4, 4, 3)), *layers]), rng)
+    assert with_means(model) is None
+    x = rng.normal(size=(20, 4, 4, 3)).astype("float32")
+    ((_, content),) = converter.convert(model, ["int8"], [x])
+    assert "AVERAGE_POOL_2D" in operators(content)
+
+
 def classifier(rng, pool):
     """Of pictures of which a few positions are far off, by the means of its channels."""
     inner = keras.Sequential([keras.Input((8, 8, 4)), pool, kl.Flatten()], name="inner")

@@ -12,7 +12,6 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from tfprune.errors import TfpruneError
 from tfprune.graph.clone import clone_layer, copy_weights, rebuild, walk
 from tfprune.graph.tracer import trace
 
@@ -60,8 +59,8 @@ def with_means(model: keras.Model) -> keras.Model | None:
             return pairs[-1][1]
 
         copy = rebuild(model, changed) if whole else None
-    except TfpruneError:
-        return None  # The model is converted as it is then.
+    except Exception:  # Each layer has an error of its own; the model is converted as it is.
+        return None
     for layer, other in pairs:
         if getattr(layer, "weights", None):
             copy_weights(layer, other)
