@@ -37,7 +37,9 @@ with quiet():
 
 CALIBRATION = 2_000
 # What names a row.
-KEYS = ("model", "removed", "macs_left", "select", "adapt", "epochs", "augment", "seed")
+KEYS = (
+    "model", "removed", "macs_left", "select", "adapt", "epochs", "augment", "seed", "heal_seed",
+)  # fmt: skip
 HEAD = [
     "model", "removed", "by", "adapted", "original", "fold", "refitted", "seconds", "healed",
     "seconds", "int8", "int8 original", "int8 bytes", "of", "arena", "of", "MACs", "of",
@@ -81,7 +83,9 @@ def rows_of(key: Row, folder: str, refit: int | None) -> list[Row]:
     }  # fmt: skip
     if key["epochs"]:
         start = time.perf_counter()
-        model = tfprune.heal(model, original, one.x, key["epochs"], augment=key["augment"])
+        model = tfprune.heal(
+            model, original, one.x, key["epochs"], augment=key["augment"], seed=key["heal_seed"]
+        )
         row |= {"healed": score(one, model), "healing": round(time.perf_counter() - start)}
     files = [(when, int8(each, few[:200])) for when, each in (("_before", one.model), ("", model))]
     for when, content in files:
@@ -148,7 +152,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0, help="of healing; none by default")
     parser.add_argument("--augment", action="store_true", help="flips and shifts in healing")
     parser.add_argument("--refit", type=int, help="steps of reconstruction, at most")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of what is selected at random")
+    parser.add_argument("--heal-seed", type=int, default=0, help="of the order in healing")
     add_workers(parser)
     asked = parser.parse_args()
     unknown = set(asked.models) - set(CASES)
@@ -159,7 +164,7 @@ def main() -> None:
     selects = ["effect"] if asked.macs else asked.selects
     wanted = [
         dict(zip(KEYS, (name, share, asked.macs, select, asked.adapt, asked.epochs, asked.augment,
-                        asked.seed), strict=True))
+                        asked.seed, asked.heal_seed), strict=True))
         for name in asked.models for share in shares for select in selects
     ]  # fmt: skip
     new = [key for key in wanted if not rows.has(*key.values())]
