@@ -62,8 +62,13 @@ def test_a_pool_with_one_window_in_one_call_alone_stays():
     assert with_means(keras.Model(small, pool(small))) is not None
 
 
-def test_a_pool_inside_a_wrapper_stays():
-    assert with_means(pooled(kl.TimeDistributed(kl.AveragePooling2D((6, 4))), (2, 6, 4, 3))) is None
+def test_a_pool_inside_a_wrapper_is_found(rng):
+    x = rng.normal(size=(7, 5, 6, 4, 3)).astype("float32")
+    model = pooled(kl.TimeDistributed(kl.AveragePooling2D((6, 4))), x.shape[1:])
+    assert "MEAN" in operators(dict(converter.convert(model, ["int8"], [x]))["int8"])
+    received = np.asarray(with_means(model)(x))
+    np.testing.assert_allclose(received, x.mean((2, 3), keepdims=True), atol=1e-6)
+    assert with_means(pooled(kl.TimeDistributed(kl.AveragePooling2D((5, 4))), x.shape[1:])) is None
 
 
 class Stubborn(kl.Layer):

@@ -70,22 +70,23 @@ def with_means(model: keras.Model) -> keras.Model | None:
 def _whole(model: keras.Model) -> set[int]:
     """The ids of pools that have one window in every call, which holds all positions."""
     traced = trace(model)
-    return {
-        id(layer)
-        for path, layer in walk(model)
-        if type(layer) in WHOLE
-        and path in traced.call_inputs
-        and path not in traced.steps
-        and all(
-            _holds_all(layer, before.shape, after.shape)
-            for (before,), (after,) in zip(
-                traced.call_inputs[path], traced.call_outputs[path], strict=True
-            )
-        )
-    }
+    found = set()
+    for path, layer in walk(model):
+        if type(layer) not in WHOLE or path not in traced.call_inputs:
+            continue
+        # Inside a TimeDistributed it takes one step at a time.
+        first = 1 + traced.steps.get(path, 0)
+        calls = zip(traced.call_inputs[path], traced.call_outputs[path], strict=True)
+        if all(
+            _holds_all(layer, before.shape[first:], after.shape[first:])
+            for (before,), (after,) in calls
+        ):
+            found.add(id(layer))
+    return found
 
 
 def _holds_all(layer: Any, before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
-    axes = slice(1, -1) if layer.data_format == "channels_last" else slice(2, None)
+    """Whether one window of a pool holds all positions; of shapes without the batch."""
+    axes = slice(-1) if layer.data_format == "channels_last" else slice(1, None)
     sizes = zip(layer.pool_size, before[axes], after[axes], strict=True)
     return all(size and made == 1 and pool >= size for pool, size, made in sizes)
