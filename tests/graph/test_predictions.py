@@ -18,6 +18,13 @@ class Doubled(keras.Model):
         return 2 * self(data, training=False)
 
 
+class Tripled(keras.Model):
+    """Likewise."""
+
+    def predict(self, *args, **kwargs):
+        return 3 * super().predict(*args, **kwargs)
+
+
 class Own(kl.Layer):
     def call(self, x):
         return x + 1
@@ -35,8 +42,8 @@ def model_of(kind, rng):
     elif kind == "nested":
         x = keras.Sequential([keras.Input((6, 8)), kl.Conv1D(4, 3), kl.BatchNormalization()])(x)
     out = kl.Dense(3, name="out")(kl.Flatten()(x))
-    if kind == "doubled":
-        return fill(Doubled(data, out), rng)
+    if kind in ("doubled", "tripled"):
+        return fill({"doubled": Doubled, "tripled": Tripled}[kind](data, out), rng)
     return fill(keras.Model(data, {"b": out, "a": x}), rng)
 
 
@@ -50,7 +57,9 @@ def calls(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("kind", ["plain", "nested", "recurrent", "wrapped", "own", "doubled"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "nested", "recurrent", "wrapped", "own", "doubled", "tripled"]
+)
 @pytest.mark.parametrize("samples", [1, 70])
 def test_few_samples_are_computed_as_predict_does(rng, calls, kind, samples):
     model, x = model_of(kind, rng), rng.normal(size=(samples, 6, 5)).astype("float32")

@@ -71,6 +71,20 @@ def test_a_pool_inside_a_wrapper_is_found(rng):
     assert with_means(pooled(kl.TimeDistributed(kl.AveragePooling2D((5, 4))), x.shape[1:])) is None
 
 
+@pytest.mark.filterwarnings("ignore:.*a mask attached to it")
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_masked_steps_count_as_they_do_in_the_pool(rng, wrapped):
+    """A global pool would leave them out."""
+    shape = (20, 3)
+    if wrapped:
+        inner = [keras.Input(shape), kl.Masking(), kl.AveragePooling1D(20), kl.Flatten()]
+        layers = [keras.Input(shape), keras.Sequential(inner)]
+    else:
+        layers = [keras.Input(shape), kl.Masking(), kl.AveragePooling1D(20), kl.Flatten()]
+    model = fill(keras.Sequential([*layers, kl.Dense(2)]), rng)
+    assert with_means(model) is None
+
+
 class Stubborn(kl.Layer):
     def get_config(self):
         raise RuntimeError("no copies")

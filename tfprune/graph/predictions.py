@@ -108,7 +108,11 @@ def _can_be_called(model: keras.Model) -> bool:
 
     Loops over time are slow then, and what is the user's own may do otherwise in ``predict``.
     """
-    return type(model).predict_step is keras.Model.predict_step and all(
+    own = any(
+        getattr(type(model), name) is not getattr(keras.Model, name)
+        for name in ("predict", "predict_step")
+    )
+    return not own and all(
         type(layer).__module__.startswith("keras.") and not isinstance(layer, LOOPS)
         for _, layer in walk(model, wrappers=False)
     )

@@ -7,6 +7,7 @@ MEAN computes the same, in steps of its own.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
@@ -69,7 +70,9 @@ def with_means(model: keras.Model) -> keras.Model | None:
 
 def _whole(model: keras.Model) -> set[int]:
     """The ids of pools that have one window in every call, which holds all positions."""
-    traced = trace(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The model gave its own when it was built.
+        traced = trace(model)
     found = set()
     for path, layer in walk(model):
         if type(layer) not in WHOLE or path not in traced.call_inputs:
@@ -79,6 +82,9 @@ def _whole(model: keras.Model) -> set[int]:
         calls = zip(traced.call_inputs[path], traced.call_outputs[path], strict=True)
         if all(
             _holds_all(layer, before.shape[first:], after.shape[first:])
+            # A global pool would leave masked steps out, where this one takes them along. Keras
+            # has no public way to ask for a mask.
+            and getattr(before, "_keras_mask", None) is None
             for (before,), (after,) in calls
         ):
             found.add(id(layer))
