@@ -156,6 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except (RunError, OSError, MemoryError) as error:
         tell(shown(" ".join(str(error).split()) or type(error).__name__))
+        # What could not be written is tried again at the end, which would change the exit code.
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 2
     except KeyboardInterrupt:
         tell("interrupted")
