@@ -153,18 +153,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(parser().parse_args(argv))
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        pass
     except (RunError, OSError, MemoryError) as error:
         tell(shown(" ".join(str(error).split()) or type(error).__name__))
+        return 2
+    except KeyboardInterrupt:
+        tell("interrupted")
+        return 130
+    finally:
         # What could not be written is tried again at the end, which would change the exit code.
         try:
             sys.stdout.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 2
-    except KeyboardInterrupt:
-        tell("interrupted")
-        return 130
     return 0
 
 

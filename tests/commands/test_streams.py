@@ -158,6 +158,18 @@ def test_a_folder_that_was_deleted_under_the_command(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("error", "code"), [("KeyboardInterrupt", 130), ("OSError", 2)])
+def test_what_could_not_be_written_leaves_the_exit_code_of_a_run(error, code):
+    """Python writes it once more at its end."""
+    text = (
+        "import sys\nfrom tools import run\n"
+        f"def fail(flags): sys.stdout.write(str(1)); raise {error}\n"
+        "run.run = fail\nsys.exit(run.main([str(1)]))"
+    )
+    done = sh(f"$py -c '{text}' >/dev/full", PYTHONUNBUFFERED="")
+    assert done.returncode == code, done.stderr
+
+
 def test_one_run_in_an_environment_that_is_odd_in_every_way(tmp_path):
     """Keras set for other programs, ASCII, no home, no stdin, a reader that has gone away."""
     settings = {"floatx": "float16", "image_data_format": "channels_first", "backend": "torch"}
