@@ -102,8 +102,14 @@ def copy_weights(source: Any, target: Any, weights: list[Any] | None = None) -> 
             layer.finalize_state()  # Normalization computes with values made from its weights.
 
 
-def clone(model: keras.Model) -> keras.Model:
+def clone(model: keras.Model, replaced: Callable[[Any], Any] = lambda layer: None) -> keras.Model:
     """Copies a model with its weights and compile settings; the copy shares nothing with it.
+
+    Parameters
+    ----------
+    model : keras.Model
+    replaced : callable
+        Gives another layer of the same weights in place of a layer's copy, or None.
 
     Raises
     ------
@@ -113,7 +119,7 @@ def clone(model: keras.Model) -> keras.Model:
     pairs: list[tuple[Any, Any]] = []
 
     def paired(layer: Any) -> Any:
-        pairs.append((layer, clone_layer(layer)))
+        pairs.append((layer, replaced(layer) or clone_layer(layer)))
         return pairs[-1][1]
 
     copy = rebuild(model, paired)

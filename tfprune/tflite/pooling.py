@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from tfprune.graph.clone import clone_layer, copy_weights, rebuild, walk
+from tfprune.graph.clone import clone, walk
 from tfprune.graph.tracer import trace
 
 # What averages over a window, and what averages over everything.
@@ -48,24 +48,18 @@ def with_means(model: keras.Model) -> keras.Model | None:
     """
     if not any(type(layer) in WHOLE for _, layer in walk(model)):
         return None
-    pairs: list[tuple[Any, Any]] = []
+
+    def mean(layer: Any) -> Any:
+        if id(layer) not in whole:
+            return None
+        settings = {"data_format": layer.data_format, "name": layer.name}
+        return WHOLE[type(layer)](**settings, keepdims=True, dtype=layer.dtype_policy)
+
     try:
         whole = _whole(model)
-
-        def changed(layer: Any) -> Any:
-            if id(layer) in whole:
-                settings = {"data_format": layer.data_format, "name": layer.name}
-                return WHOLE[type(layer)](**settings, keepdims=True, dtype=layer.dtype_policy)
-            pairs.append((layer, clone_layer(layer)))
-            return pairs[-1][1]
-
-        copy = rebuild(model, changed) if whole else None
+        return clone(model, mean) if whole else None
     except Exception:  # Each layer has an error of its own; the model is converted as it is.
         return None
-    for layer, other in pairs:
-        if getattr(layer, "weights", None):
-            copy_weights(layer, other)
-    return copy
 
 
 def _whole(model: keras.Model) -> set[int]:
